@@ -1,0 +1,361 @@
+"""Settings: frozen dataclasses, read from JSON or TOML, changed with dotted paths. Imports no torch.
+
+A whole training is one `RunConfig`. Its plain form (`to_plain`) is what a run folder's `config.json` and the
+header of a checkpoint hold; `from_plain` reads it back and checks every name, type and range, so that a hostile
+or mistyped file is refused before anything of its size is allocated.
+
+    >>> override(RunConfig(recipe="vqvae", model=VQVAEConfig()), ["model.quantizer.codes=64"]).model.quantizer.codes
+    64
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from smalti.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+def number(default: Any, low: float, high: float) -> Any:
+    """A numeric field that must lie in [low, high]."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def choice(default: str, *others: str) -> Any:
+    """A field that is one of a few words; the first one is the default."""
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+class Checked:
+    """Base of the settings: every field is checked when the object is made."""
+
+    def __post_init__(self) -> None:
+        hints = typing.get_type_hints(type(self))
+        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
+            value = getattr(self, entry.name)
+            problem = _problem(value, hints[entry.name], entry.metadata)
+            if problem:
+                raise ConfigError(f"{entry.name} {problem}")
+
+
+def _problem(value: Any, hint: Any, metadata: Mapping[str, Any]) -> str | None:
+    """What is wrong with a field's value, or None."""
+    allowed = _alternatives(hint)
+    if value is None:
+        return None if type(None) in allowed else "must be given"
+    if not any(_is_instance(value, kind) for kind in allowed):
+        names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed if kind is not type(None))
+        return f"is {value!r}, but must be {names}"
+    choices = metadata.get("choices")
+    if choices and value not in choices:
+        return f"is {value!r}: {did_you_mean(str(value), choices)} (one of {', '.join(choices)})"
+    if "low" in metadata:
+        for item in value if isinstance(value, tuple) else (value,):
+            # Written so that NaN fails: every comparison with it is false.
+            if not metadata["low"] <= item <= metadata["high"]:
+                return f"is {item}, but must be from {metadata['low']:g} to {metadata['high']:g}"
+    return None
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _is_instance(value: Any, kind: Any) -> bool:
+    if typing.get_origin(kind) is tuple:
+        kinds = typing.get_args(kind)
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(kinds)
+            and all(map(_is_instance, value, kinds, strict=True))
+        )
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Checked):
+    """One optimizer. `beta1`, `beta2` are used by adam and adamw, `momentum` by rmsprop and sgd."""
+
+    name: str = choice("adam", "adamw", "rmsprop", "sgd")
+    learning_rate: float = number(3e-4, 0.0, 100.0)
+    beta1: float = number(0.9, 0.0, 0.999999)
+    beta2: float = number(0.999, 0.0, 0.999999)
+    momentum: float = number(0.0, 0.0, 0.999999)
+    weight_decay: float = number(0.0, 0.0, 10.0)
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig(Checked):
+    """Encoder and decoder: `residual` is the paper's, `plain` is 3x3 convolutions with BN and LeakyReLU."""
+
+    architecture: str = choice("residual", "plain")
+    width: int = number(128, 2, 8192)
+    residual_width: int = number(32, 1, 8192)
+    residual_blocks: int = number(2, 0, 64)
+    stride: int = number(4, 2, 32)  # image pixels per code cell along one side
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.stride & (self.stride - 1):
+            raise ConfigError(f"stride is {self.stride}, but must be a power of two: 2, 4, 8, 16 or 32")
+
+
+@dataclass(frozen=True)
+class QuantizerConfig(Checked):
+    """The codebook: `codes` vectors of `dimension` numbers, moved by EMA or by gradient."""
+
+    name: str = choice("vector")
+    codes: int = number(512, 1, 2**20)
+    dimension: int = number(64, 1, 4096)
+    update: str = choice("ema", "gradient")
+    commitment: float = number(0.25, 0.0, 1000.0)  # beta in the paper
+    decay: float = number(0.99, 0.0, 0.999999)  # of the EMA statistics, per step
+    revive_below: float = number(0.05, 0.0, 1.0)  # share of the mean use under which a code counts as dead
+
+
+@dataclass(frozen=True)
+class VQVAEConfig(Checked):
+    """Recipe `vqvae`: autoencoder, quantizer, reconstruction loss, optimizer."""
+
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    quantizer: QuantizerConfig = QuantizerConfig()
+    loss: str = choice("mse", "l1", "huber", "charbonnier")
+    # 1 / variance of natural pixels in [-1, 1], so that the error counts in units of the data's own spread.
+    loss_weight: float = number(4.0, 0.0, 1e6)
+    optimizer: OptimizerConfig = OptimizerConfig()
+
+
+@dataclass(frozen=True)
+class GANConfig(Checked):
+    """Recipe `gan`: generator, discriminator, their loss, one optimizer for each."""
+
+    latent: int = number(100, 1, 65536)
+    generator_width: int = number(256, 4, 8192)  # channels at the coarsest grid
+    discriminator_width: int = number(64, 4, 8192)  # channels after the first convolution
+    dropout: float = number(0.3, 0.0, 0.99)
+    conditional: bool = False  # generator and discriminator see the label
+    loss: str = choice("bce", "hinge", "least-squares", "wasserstein")
+    # Weight of the WGAN-GP penalty. None: 10 with `wasserstein`, which diverges without one, and 0 otherwise.
+    gradient_penalty: float | None = number(None, 0.0, 1e6)
+    generator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.5)
+    discriminator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.5)
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """Which images, and how they are made to fit. `size` is (height, width); None keeps the source's."""
+
+    source: str = "emoji"
+    split: str | None = None
+    size: tuple[int, int] | None = number(None, 1, 16384)
+    resize: str = choice("cover", "contain", "stretch")
+    channels: int | None = number(None, 1, 4)
+    flip: bool = True  # mirror every other image at random
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels == 2:
+            raise ConfigError("channels is 2, but must be 1 (grey), 3 (RGB) or 4 (RGBA)")
+
+
+@dataclass(frozen=True)
+class LoopConfig(Checked):
+    """How long, in what steps, and what is written on the way. Everything is counted in images."""
+
+    images: int = number(1_000_000, 1, 10**13)
+    batch: int = number(64, 1, 10**6)  # over all ranks together
+    seed: int = number(0, 0, 2**63 - 1)
+    average_half_life: int = number(20_000, 0, 10**10)  # of the averaged weights; 0: no averaging
+    log_every: int = number(2_000, 1, 10**12)
+    preview_every: int = number(50_000, 1, 10**12)
+    save_every: int = number(50_000, 1, 10**12)
+
+
+@dataclass(frozen=True)
+class RunConfig(Checked):
+    """Everything that decides what a training computes; the machine, the precision and the folder are apart."""
+
+    recipe: str = choice("vqvae", "gan")
+    model: VQVAEConfig | GANConfig = VQVAEConfig()
+    data: DataConfig = DataConfig()
+    train: LoopConfig = LoopConfig()
+    preset: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.model, MODELS[self.recipe]):
+            raise ConfigError(f"recipe {self.recipe!r} needs a {MODELS[self.recipe].__name__} as its model")
+
+
+MODELS: dict[str, type[VQVAEConfig] | type[GANConfig]] = {"vqvae": VQVAEConfig, "gan": GANConfig}
+
+
+def to_plain(config: Any) -> Any:
+    """A settings object as dicts, lists and scalars, ready for JSON."""
+    if dataclasses.is_dataclass(config):
+        return {entry.name: to_plain(getattr(config, entry.name)) for entry in dataclasses.fields(config)}
+    return list(config) if isinstance(config, tuple) else config
+
+
+def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
+    """The inverse of `to_plain`; every key must be known, every value of its type and in its range.
+
+    Args:
+        kind: the dataclass to build, for example `RunConfig`.
+        plain: a dict as read from JSON or TOML; absent keys take their defaults.
+        where: dotted path of `plain` for messages.
+
+    Raises:
+        ConfigError: an unknown key, a wrong type or a value out of range, with its dotted path.
+    """
+    if not isinstance(plain, Mapping):
+        raise ConfigError(f"{where or 'the settings'} must be a table of settings, found {plain!r}")
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, value in plain.items():
+        path = f"{where}.{key}" if where else str(key)
+        if key not in hints:
+            raise ConfigError(f"there is no setting {path!r}; {did_you_mean(str(key), hints)}")
+        hint = hints[key]
+        if kind is RunConfig and key == "model":
+            recipe = plain.get("recipe", "vqvae")
+            if recipe not in MODELS:
+                raise ConfigError(f"there is no recipe {recipe!r}; {did_you_mean(str(recipe), MODELS)}")
+            hint = MODELS[recipe]
+        if dataclasses.is_dataclass(hint):
+            value = from_plain(typing.cast(type, hint), value, path)
+        elif isinstance(value, list):
+            value = tuple(value)
+        values[key] = value
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}.{error}" if where else str(error)) from None
+
+
+def paths(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Every setting by its dotted path, in order: `{"model.quantizer.codes": 512, ...}`."""
+    found: dict[str, Any] = {}
+    for entry in dataclasses.fields(config):
+        value = getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            found |= paths(value, f"{prefix}{entry.name}.")
+        else:
+            found[prefix + entry.name] = value
+    return found
+
+
+def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
+    """The settings with some replaced, each written `dotted.path=value`.
+
+    Values are read as JSON where they are JSON (`64`, `0.5`, `true`, `null`, `[32, 48]`), as counts where they look
+    like one (`3M`, `50k`), and as words otherwise.
+
+    Raises:
+        ConfigError: no such path (with the nearest one), or a value that does not fit.
+    """
+    plain = to_plain(config)
+    known = paths(config)
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        path = path.strip()
+        if not equals:
+            raise ConfigError(f"--set {assignment!r} has no '='; write it as {path or 'a.b'}=value")
+        if path not in known or path in ("recipe", "preset"):
+            # People leave the first word out: `quantizer.codes` for `model.quantizer.codes`.
+            whole = [name for name in known if name.endswith("." + path)]
+            raise ConfigError(f"there is no setting {path!r}; {did_you_mean(path, whole or known)}")
+        node = plain
+        *parents, leaf = path.split(".")
+        for parent in parents:
+            node = node[parent]
+        node[leaf] = _value(text.strip(), known[path])
+    return from_plain(RunConfig, plain)
+
+
+def _value(text: str, current: Any) -> Any:
+    if isinstance(current, str):
+        return text
+    try:
+        return json.loads(text.lower() if text in ("True", "False", "None") else text)
+    except json.JSONDecodeError:
+        return parse_count(text) if re.fullmatch(r"[\d.]+[kKMG]", text) else text
+
+
+def read_toml(path: str | Path) -> list[str]:
+    """The assignments a TOML file makes, as `override` takes them.
+
+    Raises:
+        ConfigError: the file is not there or is not TOML.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the settings {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}") from None
+    return [f"{name}={_text(value)}" for name, value in _flatten(table).items()]
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
+    return flat
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def parse_count(text: str | int) -> int:
+    """A number of images: `200000`, `200k`, `3M`, `1.5M`, `1G`.
+
+    Raises:
+        ConfigError: anything else, zero or less.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMG]?)", str(text).strip().replace("_", ""))
+    count = round(float(match[1]) * {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]) if match else 0
+    if count < 1:
+        raise ConfigError(f"{text!r} is not a number of images; write it as 200000, 200k or 3M")
+    return count
+
+
+def parse_duration(text: str | int | float) -> float:
+    """A wall-clock time in seconds: `90s`, `10m`, `1.5h`; a bare number is seconds.
+
+    Raises:
+        ConfigError: anything else, zero or less.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(text).strip())
+    seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if seconds <= 0:
+        raise ConfigError(f"{text!r} is not a time; write it as 90s, 10m or 1.5h")
+    return seconds
+
+
+def parse_size(text: str | int) -> tuple[int, int]:
+    """An image size as (height, width) in pixels: `64` is square, `48x64` is 48 high and 64 wide.
+
+    Raises:
+        ConfigError: anything else, or a side outside 1..16384.
+    """
+    match = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", str(text).strip())
+    size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not all(1 <= side <= 16384 for side in size):
+        raise ConfigError(f"{text!r} is not a size; write it as 64 (square) or 48x64 (height x width), 1 to 16384")
+    return size

@@ -1,0 +1,304 @@
+"""Folders, zip and tar files as one thing: a tree of named files that is walked from beginning to end.
+
+    for entry, contents in tree.walk(lambda entry: entry.name.endswith(".png")): ...
+
+Nothing is ever extracted to disk. A tar is read strictly forwards, so a compressed one is unpacked once a walk.
+Members are read into memory one at a time, never more than `MEMBER_LIMIT` bytes of each, whatever they declare.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+from smalti.errors import DataError
+
+MEMBER_LIMIT = 256 * 2**20
+"""Bytes of one file inside a folder or archive; larger ones are refused."""
+
+_HEADER_LIMIT = 2**20  # bytes of a tar header extension (long names, pax records): tarfile reads them whole
+_EXTENSIONS = (
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
+_DAMAGED = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error, ValueError)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of a tree.
+
+    Attributes:
+        index: place in the order of the walk; the same in every walk.
+        name: path inside the tree, separated by "/".
+        size: bytes.
+        problem: why it cannot be read, or None.
+    """
+
+    index: int
+    name: str
+    size: int
+    problem: str | None = None
+
+
+Contents = bytes | Path | DataError | None
+"""What a walk hands out: bytes or a path to read, an error for this one file, or None where it was not asked for."""
+
+
+class Tree(ABC):
+    """Files under names, whatever holds them."""
+
+    kind: str
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @abstractmethod
+    def walk(self, wanted: Callable[[Entry], bool]) -> Iterator[tuple[Entry, Contents]]:
+        """Every file in a fixed order, with contents for those that are `wanted` and have no problem.
+
+        Raises:
+            DataError: the tree as a whole cannot be read.
+        """
+
+    def signature(self) -> str:
+        """Changes whenever the files may have changed; found without reading them."""
+        status = self.path.stat()
+        return f"{status.st_size}-{status.st_mtime_ns}"
+
+
+class Folder(Tree):
+    """A folder on disk. Links are followed; a folder that contains itself is entered once."""
+
+    kind = "folder"
+
+    def walk(self, wanted: Callable[[Entry], bool]) -> Iterator[tuple[Entry, Contents]]:
+        for index, (name, status) in enumerate(self._files()):
+            problem = None
+            if isinstance(status, OSError):
+                problem = f"cannot be read: {status.strerror or status}"
+            elif not stat.S_ISREG(status.st_mode):
+                problem = "not a regular file"
+            elif status.st_size > MEMBER_LIMIT:
+                problem = _too_large(status.st_size)
+            entry = Entry(index, name, 0 if isinstance(status, OSError) else status.st_size, problem)
+            yield entry, self.path / name if problem is None and wanted(entry) else None
+
+    def signature(self) -> str:
+        digest = hashlib.sha256()
+        for name, status in self._files():
+            numbers = (0, 0) if isinstance(status, OSError) else (status.st_size, status.st_mtime_ns)
+            digest.update(f"{name}\0{numbers[0]}\0{numbers[1]}\n".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    def _files(self) -> Iterator[tuple[str, os.stat_result | OSError]]:
+        """Names in sorted order with their status; a link that leads nowhere comes with the error."""
+        entered: set[tuple[int, int]] = set()
+
+        def visit(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result | OSError]]:
+            try:
+                with os.scandir(folder) as found:
+                    children = sorted(found, key=lambda child: child.name)
+            except OSError as error:
+                if not prefix:
+                    raise DataError(f"{folder} cannot be listed: {error.strerror}; check its permissions") from error
+                yield prefix.rstrip("/"), error
+                return
+            for child in children:
+                if is_hidden(child.name):
+                    continue
+                try:
+                    status = child.stat()
+                except OSError as error:
+                    yield prefix + child.name, error
+                    continue
+                if not stat.S_ISDIR(status.st_mode):
+                    yield prefix + child.name, status
+                elif (status.st_dev, status.st_ino) not in entered:
+                    entered.add((status.st_dev, status.st_ino))
+                    yield from visit(folder / child.name, f"{prefix}{child.name}/")
+
+        status = self.path.stat()
+        entered.add((status.st_dev, status.st_ino))
+        yield from visit(self.path, "")
+
+
+class ZipArchive(Tree):
+    """A zip file, read member by member."""
+
+    kind = "zip"
+
+    def walk(self, wanted: Callable[[Entry], bool]) -> Iterator[tuple[Entry, Contents]]:
+        try:
+            archive = zipfile.ZipFile(self.path)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise DataError(f"{self.path} is a damaged zip file ({error}); download or make it again") from error
+        with archive:
+            for index, info in enumerate(archive.infolist()):
+                if info.is_dir() or _is_hidden_path(info.filename):
+                    continue
+                name, problem = _safe_name(info.filename)
+                mode = info.external_attr >> 16
+                if problem is None and stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+                    problem = "a link or device, not a file"
+                if problem is None and info.flag_bits & 1:
+                    problem = "encrypted; unpack it with its password first"
+                if problem is None and info.file_size > MEMBER_LIMIT:
+                    problem = _too_large(info.file_size)
+                entry = Entry(index, name, info.file_size, problem)
+                yield entry, self._read(archive, info) if problem is None and wanted(entry) else None
+
+    def _read(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes | DataError:
+        try:
+            with archive.open(info) as member:
+                data = member.read(MEMBER_LIMIT + 1)
+        except (*_DAMAGED, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            return DataError(f"damaged inside the zip file ({error})")
+        return data if len(data) <= MEMBER_LIMIT else DataError(_too_large(len(data)))
+
+
+class TarArchive(Tree):
+    """A tar file, plain or packed with gzip, bzip2 or xz, read forwards only."""
+
+    kind = "tar"
+
+    def walk(self, wanted: Callable[[Entry], bool]) -> Iterator[tuple[Entry, Contents]]:
+        index = -1
+        try:
+            with self._opened() as archive:
+                for index, member in enumerate(archive):
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
+                    if member.isdir() or _is_hidden_path(member.name):
+                        continue
+                    entry = _tar_entry(index, member)
+                    contents: Contents = None
+                    if entry.problem is None and wanted(entry):
+                        contents = _tar_contents(archive, member)
+                    yield entry, contents
+        except _DAMAGED as error:
+            raise DataError(
+                f"{self.path} is cut short or damaged after {index + 1} files ({error}); download or make it again"
+            ) from error
+
+    @contextmanager
+    def _opened(self) -> Iterator[tarfile.TarFile]:
+        with unpacked(self.path) as stream, tarfile.open(fileobj=stream, mode="r|", tarinfo=_CheckedTarInfo) as archive:
+            yield archive
+
+
+class _CheckedTarInfo(tarfile.TarInfo):
+    """tarfile takes a damaged or missing header after the first for the end of the archive; here it is an error."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        if len(buf) == tarfile.BLOCKSIZE and not any(buf):
+            return super().frombuf(buf, encoding, errors)  # the block of zeros that ends an archive
+        try:
+            info = super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+        if info.type in _EXTENSIONS and info.size > _HEADER_LIMIT:
+            raise tarfile.ReadError(f"a header of {info.size:,} bytes")
+        return info
+
+
+def open_tree(path: Path) -> Tree | None:
+    """The tree at a path, told from its contents; None for a file that is neither zip nor tar.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    if path.is_dir():
+        return Folder(path)
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(tarfile.BLOCKSIZE)
+        if head[:4] in (b"PK\3\4", b"PK\5\6"):
+            return ZipArchive(path)
+        with unpacked(path) as stream:
+            first = stream.read(tarfile.BLOCKSIZE)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}); download or make it again") from error
+    if first[257:262] == b"ustar" or (_is_tar_name(path) and len(first) == tarfile.BLOCKSIZE):
+        return TarArchive(path)
+    return None
+
+
+def is_hidden(name: str) -> bool:
+    """Files that systems leave behind, and those whose name begins with a dot."""
+    return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[IO[bytes]]:
+    """The bytes of a file, through gzip, bzip2 or xz where its first bytes say so."""
+    with path.open("rb") as stream:
+        magic = stream.read(6)
+    opener: Callable[..., Any] = open
+    if magic[:2] == b"\x1f\x8b":
+        opener = gzip.open
+    elif magic[:3] == b"BZh":
+        opener = bz2.open
+    elif magic == b"\xfd7zXZ\0":
+        opener = lzma.open
+    with opener(path, "rb") as plain:
+        yield plain
+
+
+def _is_tar_name(path: Path) -> bool:
+    return any(suffix in (".tar", ".tgz", ".txz", ".tbz2") for suffix in path.suffixes)
+
+
+def _is_hidden_path(name: str) -> bool:
+    return any(is_hidden(part) for part in name.replace("\\", "/").split("/") if part not in (".", ".."))
+
+
+def _safe_name(name: str) -> tuple[str, str | None]:
+    """A member name without "./", and what is wrong with it when it points outside the archive."""
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
+    if name.startswith(("/", "\\")) or (len(name) > 1 and name[1] == ":"):
+        return name, "an absolute path"
+    if ".." in parts:
+        return name, "a path that leads outside the archive"
+    return "/".join(parts), None
+
+
+def _tar_entry(index: int, member: tarfile.TarInfo) -> Entry:
+    name, problem = _safe_name(member.name)
+    if problem is None and not member.isreg():
+        problem = "a link or device, not a file"
+    if problem is None and member.issparse():
+        problem = "a sparse file"
+    if problem is None and member.size > MEMBER_LIMIT:
+        problem = _too_large(member.size)
+    return Entry(index, name, member.size, problem)
+
+
+def _tar_contents(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    reader = archive.extractfile(member)
+    assert reader is not None  # only regular files come here
+    with reader:
+        data = reader.read()
+    if len(data) != member.size:
+        raise tarfile.ReadError(f"{member.name} has {len(data):,} of {member.size:,} bytes")
+    return data
+
+
+def _too_large(size: int) -> str:
+    return f"{size:,} bytes; files above {MEMBER_LIMIT:,} are not read"

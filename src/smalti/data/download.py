@@ -1,0 +1,98 @@
+"""CIFAR-10 by name: a copy that is there, else the authors' archive, checked against its published MD5."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import os
+import secrets
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from smalti.errors import DataError, OutputError
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
+MD5 = "c58f30108f718f92721af3b95e74349a"  # published beside the link
+ARCHIVE = "cifar-10-python.tar.gz"
+
+_PLACES = (ARCHIVE, "cifar-10-batches-py", "cifar-10-batches-bin", "cifar-10-binary.tar.gz")
+_DOWNLOAD_LIMIT = 512 * 2**20  # the archive has 163 MiB
+_CHUNK = 2**20
+
+Progress = Callable[[int, int | None], None]
+
+
+def find_or_download(
+    cache: Path,
+    *,
+    progress: Progress | None = None,
+    url: str = URL,
+    md5: str = MD5,
+    timeout_seconds: float = 30.0,
+) -> Path:
+    """The path of CIFAR-10: an earlier download, a copy in the working folder or in ./data, else downloaded.
+
+    Args:
+        cache: the cache folder; downloads go to its folder "downloads".
+        progress: called with (bytes so far, bytes in all or None).
+        url: where to download from.
+        md5: of the archive, hexadecimal.
+        timeout_seconds: without any byte after which a download is given up.
+
+    Raises:
+        DataError: it cannot be downloaded, or the download has another checksum.
+        OutputError: the cache cannot be written.
+    """
+    downloads = cache / "downloads"
+    for folder in (downloads, Path("data"), Path()):
+        for name in _PLACES:
+            if (folder / name).exists():
+                return folder / name
+    target = downloads / ARCHIVE
+    partial = downloads / f".{ARCHIVE}.{os.getpid()}.{secrets.token_hex(4)}"
+    try:
+        downloads.mkdir(parents=True, exist_ok=True)
+        digest = _fetch(url, partial, target, progress, timeout_seconds)
+        if digest != md5:
+            raise DataError(f"{url} came with MD5 {digest}, expected {md5}; try again, or put {ARCHIVE} at {target}")
+        partial.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target} ({error.strerror or error}); give --cache FOLDER") from error
+    finally:
+        with contextlib.suppress(OSError):  # never written, or already renamed
+            partial.unlink()
+    return target
+
+
+def _fetch(url: str, partial: Path, target: Path, progress: Progress | None, timeout_seconds: float) -> str:
+    """Stream the URL into a file; returns its MD5."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with partial.open("wb") as file:
+        for chunk, total in _download(url, target, timeout_seconds):
+            digest.update(chunk)
+            file.write(chunk)
+            if file.tell() > _DOWNLOAD_LIMIT:
+                raise DataError(f"{url} sends more than {_DOWNLOAD_LIMIT:,} bytes; put {ARCHIVE} at {target} yourself")
+            if progress is not None:
+                progress(file.tell(), total)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _download(url: str, target: Path, timeout_seconds: float) -> Iterator[tuple[bytes, int | None]]:
+    """Chunks with the length that was announced; what goes wrong on the way is a DataError."""
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_seconds) as response:
+            length = response.headers.get("Content-Length", "")
+            total = int(length) if length.isdigit() else None
+            received = 0
+            while chunk := response.read(_CHUNK):
+                received += len(chunk)
+                yield chunk, total
+            if total is not None and received != total:
+                raise DataError(f"{url} broke off at {received:,} of {total:,} bytes; try again, or put it at {target}")
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise DataError(f"cannot download {url} ({error}); get {ARCHIVE} elsewhere and put it at {target}") from error

@@ -1,0 +1,221 @@
+"""From a source to packed images: look, decode in threads, write, open.
+
+Decoding holds at most a few chunks of files in memory, whatever the size of the source. A file that cannot be decoded
+is skipped and listed; more bad files than good ones is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import platformdirs
+
+from smalti.data import images
+from smalti.data.cache import Options, PackWriter, cache_key, open_pack
+from smalti.data.opening import find_source
+from smalti.data.packed import PackedImages
+from smalti.data.sources import Block, Encoded, Listing, Source, choose_split, first_of
+from smalti.errors import ConfigError, DataError
+
+T = TypeVar("T")
+Progress = Callable[[int, int | None], None]
+
+_CHUNK_IMAGES = 64
+_CHUNK_BYTES = 8 * 2**20
+_SIDE_LIMIT = 16384  # pixels along one side of packed images
+
+
+def default_cache_folder() -> Path:
+    """Where packed images and downloads are kept without `cache`: the user cache folder of the system."""
+    return Path(platformdirs.user_cache_dir("smalti", appauthor=False))
+
+
+def load(
+    source: str | os.PathLike[str],
+    *,
+    size: tuple[int, int] | int | None = None,
+    resize: str = "cover",
+    channels: int | None = None,
+    split: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> PackedImages:
+    """Images of one size, packed on disk the first time and opened at once after that.
+
+    Args:
+        source: a folder, zip or tar of images; CIFAR-10 (python or binary); IDX; .npz; "cifar10"; "emoji". A word is
+            always the data set; a folder of that name is "./emoji".
+        size: (height, width) in pixels, or one number for both; None where all images have one size.
+        resize: "cover" (fill, crop the middle), "contain" (fit, pad) or "stretch".
+        channels: 1, 3 or 4; None: 4 where a pixel of any image is transparent, else 1 where all are grey, else 3.
+        split: "train", "test" or "val"; None: "train", or everything where the source has no splits.
+        cache: folder for the packed images; None: `default_cache_folder()`.
+        progress: called with (images done, images in all or None).
+
+    Raises:
+        DataError: the source is missing, empty, damaged, or its images differ in size and no size is given.
+        ConfigError: an unknown resize rule, number of channels or size.
+        OutputError: the cache cannot be written.
+    """
+    options = _options(size, resize, channels)
+    cache_folder = default_cache_folder() if cache is None else Path(cache).expanduser()
+    found = find_source(source, cache=cache_folder, progress=progress)
+    for _ in range(3):  # a pack may be replaced by another process between writing and opening
+        signature = found.signature()
+        packed = _open_cached(found, split, options, cache_folder, signature, os.fspath(source))
+        if packed is not None:
+            return packed
+        _pack(found, split, options, cache_folder, signature, progress)
+    raise DataError(f"{found.location} keeps changing while it is packed; wait until it is complete, then try again")
+
+
+def _options(size: tuple[int, int] | int | None, resize: str, channels: int | None) -> Options:
+    images.check_options(channels=channels, resize=resize)
+    if size is not None:
+        size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        if not all(1 <= side <= _SIDE_LIMIT for side in size):
+            raise ConfigError(f"size is {size[0]}x{size[1]} (height x width); each must be 1 to {_SIDE_LIMIT} pixels")
+    return Options(size, resize, channels)
+
+
+def _open_cached(
+    found: Source, split: str | None, options: Options, cache: Path, signature: str, source: str
+) -> PackedImages | None:
+    """The pack of the split that is meant; without looking at the source, so the split may be one of several."""
+    for candidate in (split,) if split is not None else ("train", None, "val", "test"):
+        packed = open_pack(_folder(found, candidate, options, cache), signature, source)
+        if packed is not None and packed.split == choose_split(split, packed.splits, found.location):
+            return packed
+    return None
+
+
+def _folder(found: Source, split: str | None, options: Options, cache: Path) -> Path:
+    return cache / "packed" / cache_key(found.location, split, options)
+
+
+def _pack(
+    found: Source, split: str | None, options: Options, cache: Path, signature: str, progress: Progress | None
+) -> None:
+    listing = found.listing(split, look=options.size is None or options.channels is None)
+    height, width = options.size or _one_size(listing, found.location)
+    channels = options.channels or listing.channels
+    assert channels is not None
+    shape = (height, width, channels)
+    writer = PackWriter(_folder(found, listing.split, options, cache), len(listing.names), shape)
+    skipped: list[tuple[str, str]] = []
+    try:
+        job = _Job(shape, options.resize, exact=options.size is None)
+        for done, result in _counted(in_threads(found.stream(listing), job.run)):
+            if isinstance(result, Block):
+                writer.write(result.row, result.pixels)
+            else:
+                skipped.append((result.name, str(result.contents)))
+            if progress is not None:
+                progress(done, len(listing.names))
+        _check_enough(len(writer.rows()), skipped, found.location)
+        writer.finish(listing, options, signature, sorted(skipped))
+    finally:
+        writer.abandon()
+
+
+def _counted(results: Iterable[Block | Encoded]) -> Iterator[tuple[int, Block | Encoded]]:
+    """Each result with the number of images up to it."""
+    done = 0
+    for result in results:
+        done += len(result.pixels) if isinstance(result, Block) else 1
+        yield done, result
+
+
+def _one_size(listing: Listing, location: str) -> tuple[int, int]:
+    assert listing.sizes is not None
+    if len(listing.sizes) == 1:
+        return next(iter(listing.sizes))
+    common = listing.sizes.most_common(3)
+    shown = ", ".join(f"{width}x{height} ({count})" for (height, width), count in common[:-1])
+    (height, width), count = common[-1]
+    more = f" and {len(listing.sizes) - 3} more sizes" if len(listing.sizes) > 3 else ""
+    raise DataError(
+        f"{location} has images of several sizes: found {shown} and {width}x{height} ({count}){more}; "
+        "give --size, for example --size 64"
+    )
+
+
+def _check_enough(good: int, skipped: list[tuple[str, str]], location: str) -> None:
+    if good == 0 or len(skipped) > good:
+        count = f"{len(skipped)} of {good + len(skipped)}"
+        raise DataError(f"{count} files in {location} cannot be read as images: {first_of(sorted(skipped))}")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Decoding to one shape (height, width, channels); `exact` refuses other sizes instead of resizing."""
+
+    shape: tuple[int, int, int]
+    resize: str
+    exact: bool
+
+    def run(self, chunk: list[Encoded | Block]) -> list[Block | Encoded]:
+        """Each image decoded; one that cannot be comes out as Encoded with a DataError inside."""
+        return [self._block(item) if isinstance(item, Block) else self._decode(item) for item in chunk]
+
+    def _block(self, block: Block) -> Block:
+        height, width, channels = self.shape
+        if block.pixels.shape[1:] == self.shape:
+            return block
+        options: dict[str, Any] = {"channels": channels, "size": (height, width), "resize": self.resize}
+        return Block(block.row, np.stack([images.change(pixels, **options) for pixels in block.pixels]))
+
+    def _decode(self, item: Encoded) -> Block | Encoded:
+        if isinstance(item.contents, DataError):
+            return item
+        height, width, channels = self.shape
+        size = None if self.exact else (height, width)
+        try:
+            pixels = images.decode(item.contents, channels=channels, size=size, resize=self.resize)
+        except DataError as error:
+            return Encoded(item.row, item.name, error)
+        if pixels.shape != self.shape:
+            found = f"{pixels.shape[1]}x{pixels.shape[0]} pixels, the others are {width}x{height}"
+            return Encoded(item.row, item.name, DataError(found))
+        return Block(item.row, pixels[None])
+
+
+def in_threads(stream: Iterable[Encoded | Block], work: Callable[[list[Encoded | Block]], list[T]]) -> Iterator[T]:
+    """The results of `work` on chunks of the stream, in order; a few chunks a core are held at a time."""
+    workers = max(1, min(16, os.cpu_count() or 1))
+    waiting: deque[Future[list[T]]] = deque()
+    with ThreadPoolExecutor(workers, thread_name_prefix="smalti-decode") as pool:
+        try:
+            for chunk in _chunks(stream):
+                waiting.append(pool.submit(work, chunk))
+                if len(waiting) > 2 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _chunks(stream: Iterable[Encoded | Block]) -> Iterator[list[Encoded | Block]]:
+    """Groups of images: few enough to bound the memory, many enough to be worth a task."""
+    chunk: list[Encoded | Block] = []
+    held_bytes = 0
+    for item in stream:
+        chunk.append(item)
+        if isinstance(item, Block):
+            held_bytes += item.pixels.nbytes
+        elif isinstance(item.contents, bytes):
+            held_bytes += len(item.contents)
+        if len(chunk) >= _CHUNK_IMAGES or held_bytes >= _CHUNK_BYTES:
+            yield chunk
+            chunk, held_bytes = [], 0
+    if chunk:
+        yield chunk

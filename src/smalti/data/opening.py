@@ -1,0 +1,86 @@
+"""Which kind of source a path or word is, told from contents, not from the extension."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+from smalti.data.archives import Folder, Tree, ZipArchive, open_tree
+from smalti.data.arrays import EmojiSource, NpzSource, find_idx
+from smalti.data.cifar import CifarSource, layout_of
+from smalti.data.download import find_or_download
+from smalti.data.sources import Source, TreeSource
+from smalti.errors import DataError, did_you_mean
+
+WORDS = ("cifar10", "emoji")
+"""Data sets that are known by name."""
+
+_PEEK = 64  # files of an archive that are looked at to tell CIFAR-10 from images: it has eight
+
+
+def find_source(
+    source: str | os.PathLike[str], *, cache: Path, progress: Callable[[int, int | None], None] | None = None
+) -> Source:
+    """The source at a path, or the data set of that name.
+
+    Args:
+        source: a path, or one of `WORDS`, which are always the data set: a folder of that name is "./emoji".
+        cache: where "cifar10" is looked for and downloaded to.
+        progress: called while downloading with (bytes so far, bytes in all or None).
+
+    Raises:
+        DataError: nothing is there, or it is nothing that holds images.
+    """
+    text = os.fspath(source)
+    if text == "emoji":
+        return EmojiSource()
+    path = find_or_download(cache, progress=progress) if text == "cifar10" else Path(text).expanduser()
+    if not path.exists():
+        raise DataError(f"{text or repr(text)} does not exist; {_hint(path)}")
+    path = path.resolve()
+    if path.is_dir():
+        return _in_folder(path)
+    if not path.is_file():
+        raise DataError(f"{path} is not a file or folder; give a folder, archive or file of images")
+    tree = open_tree(path)
+    if tree is not None:
+        return _in_tree(tree)
+    found = find_idx(path, str(path))
+    if found is None:
+        raise DataError(f"{path} holds no set of images; expected a folder, zip, tar, npz, IDX or CIFAR-10 file")
+    return found
+
+
+def _hint(path: Path) -> str:
+    """What may have been meant: one of the words, or a name in the same folder."""
+    beside = []
+    if path.parent.is_dir():
+        beside = [str(path.parent / name) for name in os.listdir(path.parent)]
+    letters = re.sub(r"[^a-z0-9]", "", str(path).lower())  # CIFAR-10 and cifar_10 are cifar10
+    if letters in WORDS:
+        return f"did you mean {letters!r}?"
+    if difflib.get_close_matches(str(path), (*WORDS, *beside), n=1, cutoff=0.6):
+        return did_you_mean(str(path), (*WORDS, *beside))
+    return f"give a folder, archive or file of images, or one of {', '.join(WORDS)}"
+
+
+def _in_folder(path: Path) -> Source:
+    for folder in (path, path / "cifar-10-batches-py", path / "cifar-10-batches-bin"):
+        if folder.is_dir():
+            layout = layout_of([child.name for child in folder.iterdir()])
+            if layout is not None:
+                return CifarSource(Folder(folder), str(path), binary=layout == "binary")
+    return find_idx(path, str(path)) or TreeSource(Folder(path), str(path))
+
+
+def _in_tree(tree: Tree) -> Source:
+    location = str(tree.path)
+    names = [entry.name for entry, _ in islice(tree.walk(lambda entry: False), _PEEK)]
+    if isinstance(tree, ZipArchive) and names and all(name.endswith(".npy") for name in names):
+        return NpzSource(tree.path, location)
+    layout = layout_of(names)
+    return TreeSource(tree, location) if layout is None else CifarSource(tree, location, binary=layout == "binary")

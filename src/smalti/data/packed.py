@@ -1,0 +1,191 @@
+"""Packed images: one memory-mapped array, and batches that are a function of (seed, images seen).
+
+Position p in the stream of training images shows
+
+    image  permutation(seed, p // N)[p % N]        each epoch shows every image once
+    flip   bit 0 of hash(seed, p)
+
+so a run that stops at any moment goes on with the same images, with any batch size, and nothing needs saving.
+The hash is splitmix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195) in 64-bit integers; the permutation is
+the stable order of the hashes of 0..N-1. Neither depends on the version of numpy.
+
+Pixels are uint8, (N, height, width, channels).
+"""
+
+from __future__ import annotations
+
+import mmap
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_MASK = 2**64 - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+_FAULT_AROUND = 64 * 2**10  # bytes the kernel maps around each page that is touched (Linux default)
+_MAPPED_LIMIT = 96 * 2**20  # bytes of touched file pages after which they are given back
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images of one step.
+
+    Attributes:
+        images: (count, H, W, C) uint8, contiguous and writable.
+        labels: (count,) int64, or None.
+        indices: (count,) int64, rows of the pack.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None
+    indices: np.ndarray
+
+
+@dataclass(frozen=True)
+class Description:
+    """Everything about packed images but the pixels and labels; see `PackedImages` for the fields."""
+
+    source: str
+    split: str | None
+    splits: tuple[str, ...]
+    classes: tuple[str, ...]
+    names: Sequence[str]
+    captions: Sequence[str] | None
+    fingerprint: str
+    skipped: tuple[tuple[str, str], ...]
+
+
+class PackedImages:
+    """Images of one size and one number of channels, on disk.
+
+    Attributes:
+        images: (N, H, W, C) uint8, memory-mapped, read-only.
+        labels: (N,) int64 class numbers, or None.
+        classes: names of the classes, () without labels.
+        names: N paths inside the source, or "train/00012" where images have no names.
+        captions: N texts, or None.
+        fingerprint: SHA-256 over shape, pixels, labels and classes, hexadecimal; names and paths do not count.
+        source: what was loaded.
+        split: which split of it, or None.
+        splits: which splits it offers.
+        skipped: (name, reason) of the files that could not be read.
+    """
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray | None,
+        description: Description,
+        *,
+        mapping: mmap.mmap | None = None,
+    ) -> None:
+        """`mapping` is the memory map behind `images`, whose pages are given back now and then."""
+        self.images = images
+        self.labels = labels
+        self.classes = description.classes
+        self.names = description.names
+        self.captions = description.captions
+        self.fingerprint = description.fingerprint
+        self.source = description.source
+        self.split = description.split
+        self.splits = description.splits
+        self.skipped = description.skipped
+        self._mapping = mapping
+        self._mapped_bytes = 0
+        self._permutations: tuple[tuple[tuple[int, int], np.ndarray], ...] = ()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        _, height, width, channels = self.images.shape
+        return channels, height, width
+
+    def __repr__(self) -> str:
+        channels, height, width = self.shape
+        split = f", split {self.split!r}" if self.split else ""
+        size = f"{len(self)} images {width}x{height}x{channels}"
+        return f"PackedImages({size}, {len(self.classes)} classes{split}, {self.source!r})"
+
+    def batch(self, seed: int, images_seen: int, count: int, *, flip: bool = False) -> Batch:
+        """Images at positions images_seen .. images_seen + count - 1 of the stream of this seed.
+
+        Args:
+            seed: any integer; its lowest 64 bits count.
+            images_seen: images that came before in this training.
+            count: images wanted; a batch may reach into the next epoch.
+            flip: mirror half of the images left to right, chosen by seed and position.
+        """
+        if images_seen < 0 or count < 0:
+            raise ValueError(f"images_seen is {images_seen} and count is {count}; neither may be negative")
+        indices = self._indices(seed, images_seen, count)
+        images = self.images[indices]
+        self._give_back(count)
+        if flip and count:
+            mirrored = flips(seed, images_seen, count)
+            images[mirrored] = images[mirrored][:, :, ::-1]
+        labels = None if self.labels is None else self.labels[indices]
+        return Batch(images, labels, indices)
+
+    def _indices(self, seed: int, images_seen: int, count: int) -> np.ndarray:
+        parts = []
+        position, end = images_seen, images_seen + count
+        while position < end:
+            epoch, start = divmod(position, len(self))
+            stop = min(len(self), start + end - position)
+            parts.append(self._permutation(seed, epoch)[start:stop])
+            position += stop - start
+        return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+    def _permutation(self, seed: int, epoch: int) -> np.ndarray:
+        """The order of an epoch; the last two are kept, since a batch may lie across two."""
+        with self._lock:
+            for key, order in self._permutations:
+                if key == (seed, epoch):
+                    return order
+            order = permutation(seed, epoch, len(self))
+            self._permutations = (*self._permutations[-1:], ((seed, epoch), order))
+            return order
+
+    def _give_back(self, count: int) -> None:
+        """Unmap pages now and then: mapped file pages count as our memory, though the system may drop them."""
+        if self._mapping is None or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        self._mapped_bytes += count * (_FAULT_AROUND + self.images[0].nbytes)
+        if self._mapped_bytes > _MAPPED_LIMIT:
+            self._mapped_bytes = 0
+            self._mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """Order of `count` images in one epoch: (count,) int64 with each of 0..count-1 once."""
+    keys = _hashes(_mix(_mix(seed & _MASK) ^ _mix((2 * epoch) & _MASK)), 0, count)
+    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
+
+
+def flips(seed: int, images_seen: int, count: int) -> np.ndarray:
+    """Whether the images at positions images_seen .. + count - 1 are mirrored: (count,) bool."""
+    keys = _hashes(_mix(_mix(seed & _MASK) ^ _mix(1)), images_seen, count)  # odd: never the stream of an epoch
+    return (keys & np.uint64(1)).astype(bool)
+
+
+def _hashes(stream: int, start: int, count: int) -> np.ndarray:
+    """Outputs start .. start + count - 1 of splitmix64 begun at `stream`; distinct, as each step is invertible."""
+    state = np.arange(count, dtype=np.uint64)
+    state *= np.uint64(_GOLDEN)
+    state += np.uint64((stream + _GOLDEN * (start + 1)) & _MASK)
+    state ^= state >> np.uint64(30)
+    state *= np.uint64(0xBF58476D1CE4E5B9)
+    state ^= state >> np.uint64(27)
+    state *= np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    return state
+
+
+def _mix(value: int) -> int:
+    """One step of splitmix64 on a Python integer."""
+    return int(_hashes(value, 0, 1)[0])

@@ -1,0 +1,47 @@
+"""Exponential moving average of weights, with a half-life counted in images.
+
+    average <- decay * average + (1 - decay) * weights,   decay = 0.5 ** (batch / half_life)
+
+A young average would remember the random start, so the half-life is ramped: never more than a twentieth of what
+has been seen (Karras et al. 2020, arXiv:2006.06676, "EMA ramp-up").
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+RAMP = 0.05
+
+
+class WeightAverage:
+    """A module and its running average; buffers are averaged where they are floats and copied where not."""
+
+    def __init__(self, module: nn.Module, half_life_images: float) -> None:
+        self.half_life_images = half_life_images
+        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def update(self, module: nn.Module, *, batch: int, images_seen: int) -> None:
+        """Move the average towards the module's weights.
+
+        Args:
+            batch: images in this step, over all ranks.
+            images_seen: images after this step.
+        """
+        half_life = min(self.half_life_images, images_seen * RAMP)
+        decay = 0.5 ** (batch / half_life) if half_life > 0 else 0.0
+        averages, values = [], []
+        for average, value in zip(_tensors(self.module), _tensors(module), strict=True):
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(value)
+            else:
+                average.copy_(value)
+        torch._foreach_lerp_(averages, values, 1.0 - decay)
+
+
+def _tensors(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]

@@ -1,0 +1,88 @@
+"""What several processes that train together have to say to each other, in one place.
+
+Without `torch.distributed` (one process) every function is the identity, so that models and recipes never ask how
+many ranks there are. Losses are means over a rank's share of the batch and the shares are equal, so the mean over the
+ranks of gradients is the gradient of the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world() -> int:
+    """Number of processes that share each batch."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0; rank 0 writes."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum of one tensor over the ranks; not differentiable, the input is left alone."""
+    if world() == 1:
+        return tensor
+    total = tensor.detach().clone().contiguous()
+    dist.all_reduce(total)
+    return total
+
+
+class _SumOverRanks(torch.autograd.Function):
+    """y = sum_r x_r, and every rank's loss depends on y: dL/dx = sum_r dL_r/dy."""
+
+    @staticmethod
+    def forward(_ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
+        return sum_over_ranks(x)
+
+    @staticmethod
+    def backward(_ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return sum_over_ranks(gradient)
+
+
+def differentiable_sum_over_ranks(tensor: Tensor) -> Tensor:
+    """`sum_over_ranks` with a gradient, for statistics that a loss depends on."""
+    return tensor if world() == 1 else _SumOverRanks.apply(tensor)
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace each gradient by its mean over the ranks, all in one message."""
+    if world() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    if not gradients:
+        return
+    flat = torch.cat([g.reshape(-1) for g in gradients])
+    dist.all_reduce(flat)
+    flat /= world()
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view(gradient.shape))
+
+
+def gather_rows(rows: Tensor, indices: Tensor) -> Tensor:
+    """Rows of the matrix that all ranks' equal shares make together, stacked in rank order.
+
+    Args:
+        rows: (N, D), this rank's share.
+        indices: (K,) int64 into the world() * N rows of the whole; the same on every rank.
+
+    Returns:
+        (K, D), the same on every rank.
+    """
+    if world() == 1:
+        return rows[indices]
+    local = indices - rank() * len(rows)
+    mine = (local >= 0) & (local < len(rows))
+    picked = rows[local.clamp(0, len(rows) - 1)] * mine[:, None]
+    return sum_over_ranks(picked)
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if world() > 1:
+        dist.barrier()

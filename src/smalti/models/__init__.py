@@ -1,0 +1,1 @@
+"""Networks. They take and give float32 NCHW images in [-1, 1]."""

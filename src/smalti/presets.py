@@ -1,0 +1,75 @@
+"""Named trainings. One row a preset; the score stands beside it once it has been measured. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smalti.config import (
+    AutoencoderConfig,
+    GANConfig,
+    LoopConfig,
+    OptimizerConfig,
+    QuantizerConfig,
+    RunConfig,
+    VQVAEConfig,
+)
+from smalti.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A training with a name, one line about it, and what was measured with it ("" until it was)."""
+
+    config: RunConfig
+    about: str
+    measured: str = ""
+
+
+_ADAM_GAN = OptimizerConfig(learning_rate=2e-4, beta1=0.5)
+
+PRESETS: dict[str, Preset] = {
+    "vqvae": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                AutoencoderConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=4),
+                QuantizerConfig(codes=512, dimension=64, update="ema"),
+                optimizer=OptimizerConfig(learning_rate=1e-3),
+            ),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
+        ),
+        "VQ-VAE with the paper's residual blocks, 512 codes, EMA codebook",
+    ),
+    "vqvae-64": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                AutoencoderConfig("plain", width=128, stride=4),
+                QuantizerConfig(codes=64, dimension=64, update="gradient"),
+                optimizer=OptimizerConfig(learning_rate=1e-3),
+            ),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
+        ),
+        "VQ-VAE of plain 3x3 convolutions with BN and LeakyReLU, 64 codes learned by gradient",
+    ),
+    "dcgan": Preset(
+        RunConfig(
+            recipe="gan",
+            model=GANConfig(latent=100, generator_optimizer=_ADAM_GAN, discriminator_optimizer=_ADAM_GAN),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
+        ),
+        "the classic convolutional GAN, BCE on logits, Adam for each network",
+    ),
+}
+
+
+def preset(name: str) -> RunConfig:
+    """The configuration of a preset.
+
+    Raises:
+        ConfigError: no preset of that name, with the nearest one.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}; {did_you_mean(name, PRESETS)}")
+    config = PRESETS[name].config
+    return RunConfig(config.recipe, config.model, config.data, config.train, preset=name)

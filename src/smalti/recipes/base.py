@@ -1,0 +1,141 @@
+"""What an algorithm is to the training loop.
+
+A recipe owns its modules, optimizers and averages; the loop calls `step` and never learns how many there are.
+Tensors inside are float32 NCHW in [-1, 1]; the networks run under the autocast of `Setting.autocast`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from smalti.config import RunConfig
+from smalti.layers.averaging import WeightAverage
+from smalti.layers.optimizers import build_optimizer
+from smalti.layers.randomness import mix
+
+
+@dataclass(frozen=True)
+class Images:
+    """A batch on the device: (B, C, H, W) float32 in [-1, 1], labels (B,) int64 or None."""
+
+    pixels: Tensor
+    labels: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and for what a recipe runs.
+
+    Attributes:
+        image: (channels, height, width) of the data.
+        classes: number of labels in the data, 0 without.
+        precision: "float32" or "bfloat16"; weights are float32 with both.
+    """
+
+    image: tuple[int, int, int]
+    classes: int = 0
+    device: torch.device = torch.device("cpu")
+    precision: str = "float32"
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context the networks run in."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Score:
+    """One figure on held-out images that decides which checkpoint is the best; its name says what it is."""
+
+    name: str
+    value: float
+    larger_is_better: bool
+
+
+class Recipe(ABC):
+    """One training algorithm. Subclasses fill `modules`, `optimizers` and `averages` in `__init__`."""
+
+    kind: str  # the word in configurations and checkpoints
+
+    def __init__(self, config: RunConfig, setting: Setting) -> None:
+        self.config, self.setting = config, setting
+        self.modules: dict[str, nn.Module] = {}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.averages: dict[str, WeightAverage] = {}
+        self.draw_seed = config.train.seed  # changed by a rollback, so that the same step is not drawn again
+
+    @abstractmethod
+    def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
+        """Train on this rank's share of one batch; returns scalars to log, detached."""
+
+    @abstractmethod
+    def preview(self, batch: Images) -> dict[str, Tensor]:
+        """Pictures to look at, by name: (N, C, H, W) in [-1, 1], from the averaged weights."""
+
+    @abstractmethod
+    def score(self, batches: Iterable[Images]) -> Score:
+        """One figure on held-out images, from the averaged weights."""
+
+    @abstractmethod
+    def export(self) -> nn.Module:
+        """The module a user keeps: the averaged weights, in eval mode."""
+
+    def add_module(self, name: str, module: nn.Module) -> nn.Module:
+        """Take a module in: on its device, channels last, trained."""
+        module = module.to(self.setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.modules[name] = module.train()
+        return module
+
+    def add_optimizer(self, name: str, module: nn.Module, config: Any) -> None:
+        self.optimizers[name] = build_optimizer(module.parameters(), config)
+
+    def add_average(self, name: str) -> None:
+        self.averages[name] = WeightAverage(self.modules[name], self.config.train.average_half_life)
+
+    def update_averages(self, images_seen: int) -> None:
+        """After a step; `images_seen` is the count before it."""
+        batch = self.config.train.batch
+        for name, average in self.averages.items():
+            average.update(self.modules[name], batch=batch, images_seen=images_seen + batch)
+
+    def compile(self) -> None:
+        """Let torch.compile fuse each module's forward and backward."""
+        for module in self.modules.values():
+            module.compile()
+
+    def scale_learning_rates(self, factor: float) -> None:
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] *= factor
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything the next step depends on, as tensors and plain values."""
+        return {
+            "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "averages": {name: average.module.state_dict() for name, average in self.averages.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, module in self.modules.items():
+            module.load_state_dict(state["modules"][name])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])
+        for name, average in self.averages.items():
+            average.module.load_state_dict(state["averages"][name])
+
+
+@contextlib.contextmanager
+def initial_weights(seed: int) -> Any:
+    """Modules built inside get weights that depend on the seed alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(mix(seed, 1))
+        yield

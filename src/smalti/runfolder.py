@@ -1,0 +1,127 @@
+"""The folder of one training: what is in it, whose it is, and how a stopped run finds its place again.
+
+    config.json          the settings; a second training with others is refused
+    log.jsonl            one record a line: losses, scores, events
+    last.safetensors     averaged weights of the last save, with their card
+    best.safetensors     those with the best score so far
+    resume.pt            everything the next step depends on
+    previews/            pictures, named by the images seen
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from smalti.config import RunConfig, from_plain, paths, to_plain
+from smalti.errors import CheckpointError, ConfigError, OutputError
+from smalti.files import output_errors, write_atomically
+
+# A run may go on longer, or write more often, without becoming another run.
+FREE = {"train.images", "train.log_every", "train.preview_every", "train.save_every", "preset"}
+
+
+class RunFolder:
+    """A folder that is, or becomes, a training's.
+
+    Raises:
+        OutputError: the folder holds another run or other files, cannot be written, or a training is at work in it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.last = self.path / "last.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.state = self.path / "resume.pt"
+        self.config = self.path / "config.json"
+        self.log = self.path / "log.jsonl"
+        self._lock: IO[bytes] | None = None
+
+    def claim(self, config: RunConfig) -> None:
+        """Make the folder this training's, or see that it already is."""
+        if self.path.exists() and not self.path.is_dir():
+            raise OutputError(f"{self.path} is a file; give --out a folder")
+        if self.config.exists():
+            self._compare(config)
+        elif self.path.is_dir() and any(item.name != ".lock" for item in self.path.iterdir()):
+            raise OutputError(
+                f"the folder {self.path} holds other files and no training; give --out a new or an empty folder"
+            )
+        with output_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+        text = json.dumps(to_plain(config), indent=2) + "\n"
+        write_atomically(self.config, lambda file: file.write(text.encode()))
+
+    def _compare(self, config: RunConfig) -> None:
+        there = paths(self.read_config())
+        mine = paths(config)
+        keys = sorted((there.keys() | mine.keys()) - FREE)
+        missing = object()
+        different = [key for key in keys if there.get(key, missing) != mine.get(key, missing)]
+        if different:
+            key = different[0]
+            more = f" and {len(different) - 1} more settings" if len(different) > 1 else ""
+            raise OutputError(
+                f"{self.path} holds another training: its {key} is {there.get(key)!r}, yours is {mine.get(key)!r}{more}; "
+                "give --out another folder, or the same settings to go on with it"
+            )
+
+    def read_config(self) -> RunConfig:
+        """The settings of the training in this folder.
+
+        Raises:
+            CheckpointError: they cannot be read.
+        """
+        try:
+            return from_plain(RunConfig, json.loads(self.config.read_text(encoding="utf-8")))
+        except (OSError, ValueError, ConfigError) as error:
+            raise CheckpointError(f"{self.config} cannot be read ({error}); give --out another folder") from None
+
+    def _take_lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # not on Windows, where nothing stops a second training in the same folder
+            return
+        self._lock = (self.path / ".lock").open("wb")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock.close()
+            raise OutputError(f"another training is at work in {self.path}; wait for it or give another --out") from None
+
+    def release(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def append(self, record: Mapping[str, Any]) -> None:
+        """Add one line to the log."""
+        with output_errors(self.log), self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The log; a last line that was cut short by a kill is left out."""
+        found = []
+        if self.log.exists():
+            for line in self.log.read_text(encoding="utf-8").splitlines():
+                try:
+                    found.append(json.loads(line))
+                except ValueError:
+                    continue
+        return found
+
+    def rewind_log(self, images_seen: int) -> None:
+        """Forget what was logged after the state that a run resumes from: it will be done again."""
+        kept = [record for record in self.records() if record["images_seen"] <= images_seen]
+        text = "".join(json.dumps(record) + "\n" for record in kept)
+        write_atomically(self.log, lambda file: file.write(text.encode()))
+
+    def clean(self) -> None:
+        """Remove what a killed process left half written."""
+        for leftover in self.path.glob(".*.tmp"):
+            with output_errors(leftover):
+                os.unlink(leftover)
