@@ -1,1 +1,45 @@
+"""smalti: train GANs and VQ-VAEs on your own images, then generate, reconstruct and measure.
+
+    model = smalti.load("runs/faces")
+    pictures = model.generate(16, seed=0)       # (16, H, W, C) uint8
+
+Names are imported when they are first used, so that `import smalti` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from smalti.api import Model, load, save_grid
+    from smalti.errors import SmaltiError
+    from smalti.presets import PRESETS, preset
+    from smalti.train import train
+
+_HOMES = {
+    "Model": "smalti.api",
+    "load": "smalti.api",
+    "save_grid": "smalti.api",
+    "SmaltiError": "smalti.errors",
+    "PRESETS": "smalti.presets",
+    "preset": "smalti.presets",
+    "train": "smalti.train",
+}
+
+__all__ = ["PRESETS", "Model", "SmaltiError", "__version__", "load", "preset", "save_grid", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'smalti' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    # `smalti.train` is a module and a function: importing the one must not hide the other.
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

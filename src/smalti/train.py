@@ -31,6 +31,7 @@ from smalti.data.pictures import grid, side_by_side, write_png
 from smalti.errors import ConfigError, DataError, TrainingError
 from smalti.layers.randomness import mix
 from smalti.layers.ranks import barrier, rank, sum_over_ranks, world
+from smalti.pixels import to_pixels, to_tensor
 from smalti.recipes import Images, Recipe, Score, Setting, build_recipe
 from smalti.runfolder import RunFolder
 
@@ -118,6 +119,7 @@ class Result:
     seconds: float
     folder: Path
     score: dict[str, Any]
+    signal: int = 0  # the number of the signal that stopped it
 
 
 def train(
@@ -214,9 +216,9 @@ def train(
             looking = last or due(config.train.log_every) or due(config.train.save_every)
             if world() > 1:
                 # Ranks may hear a signal at different steps; at a look they agree.
-                ending = looking and bool(sum_over_ranks(torch.tensor([float(stop.asked or over)], device=device)))
+                ending = looking and bool(sum_over_ranks(torch.tensor([float(bool(stop.asked) or over)], device=device)))
             else:
-                ending = stop.asked or over
+                ending = bool(stop.asked) or over
             if not (looking or ending):
                 continue
 
@@ -253,7 +255,7 @@ def train(
     reporter.finish()
     barrier()
     folder.release()
-    return Result(reason, progress.images_seen, progress.seconds, folder.path, progress.score)
+    return Result(reason, progress.images_seen, progress.seconds, folder.path, progress.score, stop.asked)
 
 
 class _Saver:
@@ -288,7 +290,7 @@ class _Saver:
 
     def keep(self, progress: Progress, score: Score, where: str) -> None:
         """Note the score, and keep the weights if they are the best so far."""
-        progress.score = {"name": score.name, "value": score.value, "on": where, "images": SCORE_IMAGES}
+        progress.score = {"name": score.name, "value": score.value, "on": where, "images": min(SCORE_IMAGES, self.watched)}
         self.log(progress, event="score", **progress.score)
         better = progress.best is None or (
             score.value > progress.best if score.larger_is_better else score.value < progress.best
@@ -329,7 +331,7 @@ class _Saver:
 class _StopSignals:
     """Ctrl-C and SIGTERM end the loop after its step; a second one ends the process as usual."""
 
-    asked = False
+    asked = 0  # the signal's number
 
     def __enter__(self) -> _StopSignals:
         self._previous: dict[int, Any] = {}
@@ -339,24 +341,12 @@ class _StopSignals:
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+        self.asked = number
         signal.signal(number, self._previous[number])
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
-
-
-def to_tensor(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """(B, H, W, C) uint8 -> (B, C, H, W) float32 in [-1, 1], channels last in memory."""
-    images = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2)
-    return images.float().div_(127.5).sub_(1.0)
-
-
-def to_pixels(images: Tensor) -> np.ndarray:
-    """(B, C, H, W) in [-1, 1] -> (B, H, W, C) uint8, rounded and clipped."""
-    scaled = images.detach().float().add(1).mul(127.5).round().clamp(0, 255)
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def _batch(data: PackedImages, seed: int, images_seen: int, count: int, flip: bool, device: torch.device) -> Images:

@@ -18,7 +18,7 @@ import tarfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +70,7 @@ class Tree(ABC):
         self.path = path
 
     @abstractmethod
-    def walk(self, wanted: Callable[[Entry], bool]) -> Iterator[tuple[Entry, Contents]]:
+    def walk(self, wanted: Callable[[Entry], bool]) -> Generator[tuple[Entry, Contents]]:
         """Every file in a fixed order, with contents for those that are `wanted` and have no problem.
 
         Raises:
@@ -88,7 +88,7 @@ class Folder(Tree):
 
     kind = "folder"
 
-    def walk(self, wanted: Callable[[Entry], bool]) -> Iterator[tuple[Entry, Contents]]:
+    def walk(self, wanted: Callable[[Entry], bool]) -> Generator[tuple[Entry, Contents]]:
         for index, (name, status) in enumerate(self._files()):
             problem = None
             if isinstance(status, OSError):
@@ -144,7 +144,7 @@ class ZipArchive(Tree):
 
     kind = "zip"
 
-    def walk(self, wanted: Callable[[Entry], bool]) -> Iterator[tuple[Entry, Contents]]:
+    def walk(self, wanted: Callable[[Entry], bool]) -> Generator[tuple[Entry, Contents]]:
         try:
             archive = zipfile.ZipFile(self.path)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
@@ -178,7 +178,7 @@ class TarArchive(Tree):
 
     kind = "tar"
 
-    def walk(self, wanted: Callable[[Entry], bool]) -> Iterator[tuple[Entry, Contents]]:
+    def walk(self, wanted: Callable[[Entry], bool]) -> Generator[tuple[Entry, Contents]]:
         index = -1
         try:
             with self._opened() as archive:

@@ -27,7 +27,7 @@ from typing import IO
 import numpy as np
 
 from smalti.data.archives import unpacked
-from smalti.data.sources import SPLIT_NAMES, Block, Encoded, Listing, Numbered, Source, choose_split
+from smalti.data.sources import SPLIT_NAMES, SPLIT_ORDER, Block, Encoded, Listing, Numbered, Source, choose_split
 from smalti.errors import DataError
 
 _BLOCK_BYTES = 4 * 2**20
@@ -286,6 +286,7 @@ def find_idx(path: Path, location: str) -> IdxSource | None:
         parts.setdefault(split, Part(name, _labels_beside(name, names)))
     if None in parts and len(parts) > 1:
         del parts[None]
+    parts = {split: parts[split] for split in (None, *SPLIT_ORDER) if split in parts}
     return IdxSource(parts, folder, location) if parts else None
 
 
@@ -356,7 +357,7 @@ def _labels_beside(images: str, names: list[str]) -> str | None:
 def _npz_parts(names: list[str]) -> dict[str | None, Part]:
     """Which arrays are images and labels, for each split."""
     parts: dict[str | None, Part] = {}
-    for split in ("train", "val", "test"):
+    for split in SPLIT_ORDER:
         for word in (word for word, meaning in SPLIT_NAMES.items() if meaning == split):
             for images, labels in ((f"x_{word}", f"y_{word}"), (f"{word}_images", f"{word}_labels"),
                                    (f"images_{word}", f"labels_{word}"), (f"{word}_x", f"{word}_y")):  # fmt: skip

@@ -32,6 +32,7 @@ from smalti.errors import ConfigError, DataError, did_you_mean
 PIXEL_LIMIT = 64 * 2**20
 """Pixels in one image above which it is refused before it is decoded: a few bytes can declare gigabytes."""
 
+Frame = tuple[float, float, float, float]
 RESIZE_RULES = ("cover", "contain", "stretch")
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
@@ -82,15 +83,16 @@ def decode(
         ConfigError: `channels` or `resize` is unknown.
     """
     check_options(channels=channels, resize=resize)
+    frame = None
     with _open(data, pixel_limit) as image:
         if size is not None and image.format == "JPEG":
-            _draft(image, size, resize)
+            frame = _draft(image, size, resize)
         loaded = _loaded(image)
     if channels is None:
         channels = 4 if _is_transparent(loaded) else 1 if loaded.mode in _GREY_MODES else 3
     picture = convert(loaded, channels)
     if size is not None:
-        picture = fit(picture, size, resize=resize)
+        picture = fit(picture, size, resize=resize, frame=frame)
     return as_array(picture)
 
 
@@ -134,24 +136,34 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def fit(image: Image.Image, size: tuple[int, int], *, resize: str = "cover") -> Image.Image:
+def fit(image: Image.Image, size: tuple[int, int], *, resize: str = "cover", frame: Frame | None = None) -> Image.Image:
     """Resize an L, RGB or RGBA image to (height, width); an image of that size is returned as it is.
 
     Pillow weights colours by alpha when it resizes RGBA, so transparent pixels lend no colour to their neighbours.
+
+    Args:
+        image: mode L, RGB or RGBA.
+        size: (height, width) in pixels.
+        resize: "cover", "contain" or "stretch".
+        frame: (left, top, right, bottom) of the part that counts, in fractions of pixels; None: all of it.
     """
     height, width = size
-    if image.size == (width, height):
+    if image.size == (width, height) and frame is None:
         return image
-    if resize == "stretch":
-        return image.resize((width, height), Image.Resampling.LANCZOS)
+    left, top, right, bottom = frame or (0, 0, image.width, image.height)
+    wide, high = right - left, bottom - top
+    if resize == "contain":
+        scale = min(width / wide, height / high)
+        inside = (max(1, round(wide * scale)), max(1, round(high * scale)))
+        scaled = image.resize(inside, Image.Resampling.LANCZOS, box=frame)
+        padded = Image.new(image.mode, (width, height), (0, 0, 0, 0) if image.mode == "RGBA" else "white")
+        padded.paste(scaled, (round((width - inside[0]) / 2), round((height - inside[1]) / 2)))
+        return padded
     if resize == "cover":
-        return ImageOps.fit(image, (width, height), method=Image.Resampling.LANCZOS)
-    scale = min(width / image.width, height / image.height)
-    inside = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    scaled = image if image.size == inside else image.resize(inside, Image.Resampling.LANCZOS)
-    padded = Image.new(image.mode, (width, height), (0, 0, 0, 0) if image.mode == "RGBA" else "white")
-    padded.paste(scaled, ((width - inside[0]) // 2, (height - inside[1]) // 2))
-    return padded
+        kept_wide, kept_high = min(wide, high * width / height), min(high, wide * height / width)
+        left, top = left + (wide - kept_wide) / 2, top + (high - kept_high) / 2
+        right, bottom = min(left + kept_wide, right), min(top + kept_high, bottom)
+    return image.resize((width, height), Image.Resampling.LANCZOS, box=(left, top, right, bottom))
 
 
 def as_array(image: Image.Image) -> np.ndarray:
@@ -267,15 +279,30 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _draft(image: Image.Image, size: tuple[int, int], resize: str) -> None:
-    """Let libjpeg shrink by 2, 4 or 8 while it decodes, staying at twice the wanted size or above."""
+def _draft(image: Image.Image, size: tuple[int, int], resize: str) -> Frame | None:
+    """Let libjpeg shrink by 2, 4 or 8 while it decodes, staying at twice the wanted size or above.
+
+    Returns:
+        Where the picture lies in the turned, shrunk one: 700 pixels shrunk by 8 are 87.5, stored in 88.
+    """
     height, width = size
-    if _orientation(image) in _TURNED_SIDEWAYS:
+    orientation = _orientation(image)
+    if orientation in _TURNED_SIDEWAYS:
         height, width = width, height
     scales = (width / image.width, height / image.height)
     scale = min(scales) if resize == "contain" else max(scales)
-    if scale < 0.5:
-        image.draft(None, (round(2 * scale * image.width) + 1, round(2 * scale * image.height) + 1))
+    if scale >= 0.5:
+        return None
+    drafted = image.draft(None, (round(2 * scale * image.width) + 1, round(2 * scale * image.height) + 1))
+    if drafted is None:
+        return None
+    _, (_, _, wide, high) = drafted
+    stored_wide, stored_high = image.size
+    if orientation in _TURNED_SIDEWAYS:
+        wide, high, stored_wide, stored_high = high, wide, stored_high, stored_wide
+    left = stored_wide - wide if orientation in (2, 3, 6, 7) else 0  # these turn the right edge to the left
+    top = stored_high - high if orientation in (3, 4, 7, 8) else 0
+    return left, top, left + wide, top + high
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -79,7 +80,8 @@ def _in_folder(path: Path) -> Source:
 
 def _in_tree(tree: Tree) -> Source:
     location = str(tree.path)
-    names = [entry.name for entry, _ in islice(tree.walk(lambda entry: False), _PEEK)]
+    with contextlib.closing(tree.walk(lambda entry: False)) as walk:
+        names = [entry.name for entry, _ in islice(walk, _PEEK)]
     if isinstance(tree, ZipArchive) and names and all(name.endswith(".npy") for name in names):
         return NpzSource(tree.path, location)
     layout = layout_of(names)

@@ -32,7 +32,7 @@ from smalti.data.images import Probe, probe
 from smalti.errors import DataError
 
 SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
-_SPLIT_ORDER = ("train", "val", "test")
+SPLIT_ORDER = ("train", "val", "test")
 
 IMAGE_EXTENSIONS = frozenset(
     """
@@ -227,7 +227,7 @@ def arrange(names: Sequence[str]) -> tuple[tuple[str, ...], list[_Place]]:
         return (), [_Place(None, path[0] if len(path) > 1 else None) for path in paths]
     places = [_Place(SPLIT_NAMES[path[0]], path[1] if len(path) > 2 else None) for path in paths]
     present = {place.split for place in places}
-    return tuple(split for split in _SPLIT_ORDER if split in present), places
+    return tuple(split for split in SPLIT_ORDER if split in present), places
 
 
 def _one_top(paths: list[list[str]]) -> bool:

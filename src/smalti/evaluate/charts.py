@@ -1,12 +1,7 @@
 """Charts without a plotting library: SVG for pages, pixels for PNG files.
 
-Both kinds share the axes, the ticks and the thinning, so a curve looks the same on a page and in a README:
-
-    linear axis   steps of 1, 2 or 5 times a power of ten, about five of them
-    log axis      powers of ten, with 2 and 5 between them when there are few
-    thinning      the lowest and highest point of each bucket stay, so that no spike is lost
-
-NaN, infinite and (on a log axis) non-positive values leave a gap in the line. Pixels are (H, W, 3) uint8.
+Both kinds share the layout, the axes and the thinning of `axes.py`, so a curve looks the same on a page and in a
+README. Pixels are (H, W, 3) uint8.
 """
 
 from __future__ import annotations
@@ -14,17 +9,15 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from smalti.errors import DataError
+from smalti.evaluate.axes import Axis, Series, axes_for_series, axis_for, clean, numbers
 
-Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
-
-POINTS_PER_SERIES = 400
 BARS_AT_MOST = 640  # about one bar a pixel; above it, each bar is the mean of several values
 COLOURS = ("#2563eb", "#d9480f", "#0d8a5f", "#9333ea", "#c2255c", "#0c8599", "#946200", "#5c6770")
 COLOURS_ON_DARK = ("#74a9ff", "#ff9a5c", "#4fd1a5", "#c99bff", "#ff8fb8", "#5fd3e6", "#e0b64a", "#aab4be")
@@ -32,123 +25,6 @@ COLOURS_ON_DARK = ("#74a9ff", "#ff9a5c", "#4fd1a5", "#c99bff", "#ff8fb8", "#5fd3
 # One layout for both renderers, in CSS pixels.
 WIDTH, HEIGHT = 720, 320
 LEFT, RIGHT, TOP, BOTTOM = 66, 16, 14, 46
-_OVERFLOW = 1e150  # beyond it differences and squares overflow; nothing we measure is there
-
-
-@dataclass(frozen=True)
-class Axis:
-    """One axis: its ends in data units, its ticks, and whether it is logarithmic."""
-
-    low: float
-    high: float
-    ticks: tuple[float, ...]
-    log: bool = False
-
-    def place(self, values: np.ndarray | float) -> np.ndarray:
-        """Data units to 0 (low end) .. 1 (high end)."""
-        if self.log:
-            return (np.log10(values) - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
-        return (np.asarray(values, dtype=np.float64) - self.low) / (self.high - self.low)
-
-    def labels(self) -> tuple[str, ...]:
-        """One text a tick."""
-        step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 and not self.log else None
-        return tuple(tick_label(tick, step) for tick in self.ticks)
-
-
-def tick_label(value: float, step: float | None = None) -> str:
-    """A short text for a tick: 0.25, 1500, 20k, 3M, 1e-05.
-
-    Args:
-        value: the tick.
-        step: distance to the next tick, which decides the decimals; None: two significant digits.
-    """
-    if value == 0 or (step is not None and abs(value) < step * 1e-9):
-        return "0"
-    size = abs(value)
-    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if size >= 10 * 1e3 and unit <= size < unit * 1e3:
-            digits = 0 if step is None else max(0, -math.floor(math.log10(step / unit) + 1e-9))
-            return f"{value / unit:.{digits}f}{letter}"
-    if size < 1e-4 or size >= 1e12 or (step is not None and step < 1e-6):
-        return f"{value:.3g}"
-    if step is None:
-        return f"{value:g}"
-    return f"{value:.{max(0, -math.floor(math.log10(step) + 1e-9))}f}"
-
-
-def axis_for(values: np.ndarray, *, log: bool = False, around: float | None = None) -> Axis:
-    """An axis that holds all finite values.
-
-    Args:
-        values: any shape; NaN and infinite values are passed over, on a log axis also those up to 0.
-        log: logarithmic.
-        around: a value the axis must show as well, e.g. 0 for bars.
-
-    Returns:
-        An axis whose ends differ, also when there is one value or none.
-    """
-    usable = values[np.isfinite(values) & (values > 0 if log else True)]
-    if around is not None:
-        usable = np.append(usable, around)
-    if usable.size == 0:
-        return Axis(1, 10, (1, 10), log=True) if log else Axis(0, 1, (0, 0.5, 1))
-    low, high = float(usable.min()), float(usable.max())
-    if log:
-        return _log_axis(low, high)
-    if high - low <= 1e-12 * max(abs(low), abs(high)):
-        room = abs(low) * 0.1 or 1.0  # a constant runs through the middle
-        low, high = low - room, high + room
-    step = _nice_step((high - low) / 5)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return Axis(first * step, last * step, tuple(k * step for k in range(first, last + 1)))
-
-
-def _nice_step(rough: float) -> float:
-    """The smallest of 1, 2, 5, 10 times a power of ten that is at least `rough`, almost."""
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
-
-
-def _log_axis(low: float, high: float) -> Axis:
-    """Ends on 1, 2 or 5 times a power of ten; at most about eight ticks."""
-    first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
-    marks = [factor * 10.0**power for power in range(first, last + 1) for factor in (1, 2, 5)]
-    bottom = max((mark for mark in marks if mark <= low * 1.0000001), default=low)
-    top = min((mark for mark in marks if mark >= high * 0.9999999), default=high)
-    if bottom >= top:
-        bottom, top = bottom / 2, top * 2
-    ticks = [mark for mark in marks if bottom * 0.999 <= mark <= top * 1.001]
-    if len(ticks) > 8:
-        every = -(-round(math.log10(top / bottom)) // 7) or 1
-        ticks = [10.0**power for power in range(first, last + 1) if power % every == 0]
-        ticks = [mark for mark in ticks if bottom * 0.999 <= mark <= top * 1.001]
-    return Axis(bottom, top, tuple(ticks), log=True)
-
-
-def thin(x: np.ndarray, y: np.ndarray, *, limit: int = POINTS_PER_SERIES) -> tuple[np.ndarray, np.ndarray]:
-    """Fewer points with the same outline.
-
-    Args:
-        x: (N,), in the order drawn.
-        y: (N,), NaN where there is a gap.
-        limit: most points to keep, at least 4.
-
-    Returns:
-        x and y of at most `limit` points: the ends, and the lowest and highest of each of (limit - 2) / 2 buckets.
-    """
-    if len(x) <= limit:
-        return x, y
-    edges = np.linspace(0, len(x), (limit - 2) // 2 + 1).astype(int)
-    kept = {0, len(x) - 1}
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
-        bucket = y[start:stop]
-        if np.isnan(bucket).all():
-            kept.add(int(start))  # a gap stays a gap
-        else:
-            kept |= {int(start + np.nanargmin(bucket)), int(start + np.nanargmax(bucket))}
-    chosen = np.array(sorted(kept))
-    return x[chosen], y[chosen]
 
 
 def svg_lines(title: str, series: Series, *, x_label: str, y_label: str, log_y: bool = False) -> str:
@@ -164,8 +40,8 @@ def svg_lines(title: str, series: Series, *, x_label: str, y_label: str, log_y: 
     Raises:
         DataError: x and y of a series differ in length, or hold no numbers.
     """
-    cleaned = _clean(series, log_y=log_y)
-    x_axis, y_axis = _axes(cleaned, log_y=log_y)
+    cleaned = clean(series, log_y=log_y)
+    x_axis, y_axis = axes_for_series(cleaned, log_y=log_y)
     parts = [_svg_frame(x_axis, y_axis, x_label, y_label)]
     for index, (x, y) in enumerate(cleaned.values()):
         colour = f"c{index % len(COLOURS)}"
@@ -195,7 +71,7 @@ def svg_bars(
     Raises:
         DataError: not one label a value, or values that are no numbers.
     """
-    heights = _numbers(values, "values")
+    heights = numbers(values, "values")
     if labels is not None and len(labels) != len(heights):
         raise DataError(f"a bar chart has {len(heights)} values but {len(labels)} labels")
     each = -(-len(heights) // BARS_AT_MOST) or 1
@@ -212,7 +88,8 @@ def svg_bars(
     tall = 46 if named and max(map(len, labels or ()), default=0) * 6.5 > (WIDTH - LEFT - RIGHT) / max(count, 1) else 0
     parts = [_svg_frame(x_axis, y_axis, x_label, y_label, tall=tall)]
     slot = (WIDTH - LEFT - RIGHT) / max(count, 1)
-    width = max(slot - min(0.2 * slot, 4), 0.6)
+    # Many bars touch, or their gaps would flicker; few bars stay slim.
+    width = slot + 0.3 if slot < 5 else min(0.8 * slot, 64)
     zero = _down(y_axis.place(0.0))
     for i, height in enumerate(heights):
         left = LEFT + i * slot + (slot - width) / 2
@@ -221,11 +98,13 @@ def svg_bars(
         if not math.isfinite(height):
             continue
         end = _down(y_axis.place(height))
-        hint = _safe(f"{labels[i] if labels is not None else i * each}: {height:.6g}")
+        hint = safe_text(f"{labels[i] if labels is not None else i * each}: {height:.6g}")
         parts.append(
             f'<rect class="bar c0" x="{left:.2f}" y="{min(zero, end):.2f}" width="{width:.2f}" '
             f'height="{abs(zero - end):.2f}"><title>{hint}</title></rect>'
         )
+    if y_axis.low < 0:
+        parts.append(f'<line class="axis" x1="{LEFT}" y1="{zero:.1f}" x2="{WIDTH - RIGHT}" y2="{zero:.1f}"/>')
     if not np.isfinite(heights).any():
         parts.append(_svg_nothing())
     return _svg(title, _describe({y_label: (list(range(count)), list(heights))}), parts, tall=tall)
@@ -260,8 +139,8 @@ def draw_lines(
     """
     if width < 200:
         raise DataError(f"a chart needs at least 200 pixels of width, not {width}")
-    cleaned = _clean(series, log_y=log_y)
-    x_axis, y_axis = _axes(cleaned, log_y=log_y)
+    cleaned = clean(series, log_y=log_y)
+    x_axis, y_axis = axes_for_series(cleaned, log_y=log_y)
     zoom = 3 * width / WIDTH
     head = (26 if title else 0) + (22 if len(cleaned) > 1 else 0)
     ground, ink, faint, colours = (
@@ -276,7 +155,7 @@ def draw_lines(
         for points in _runs(x, y, x_axis, y_axis):
             pen.line(points, colour, 1.8)
     if not any(np.isfinite(y).any() for _, y in cleaned.values()):
-        pen.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT / 2 - 16, "no data", ink, 14, "mm")
+        pen.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT / 2 - 44, "no data", ink, 14, "mm")
     pen.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 5, x_label, ink, 12, "ms")
     if title:
         pen.text(LEFT, 20 - head, title, ink, 15, "ls")
@@ -286,43 +165,7 @@ def draw_lines(
     return np.asarray(canvas.reduce(3))
 
 
-# Shared by both renderers
-
-
-def _numbers(values: Sequence[float] | np.ndarray, what: str) -> np.ndarray:
-    """A fresh float64 vector, NaN for what cannot be drawn."""
-    try:
-        numbers = np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{what} of a chart must be numbers: {error}") from error
-    numbers[~(np.abs(numbers) < _OVERFLOW)] = np.nan
-    return numbers
-
-
-def _clean(series: Series, *, log_y: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Every series as float64 vectors, thinned, NaN where there is nothing to draw."""
-    cleaned = {}
-    for name, (x_values, y_values) in series.items():
-        x, y = _numbers(x_values, f"x of {name!r}"), _numbers(y_values, f"y of {name!r}")
-        if len(x) != len(y):
-            raise DataError(f"series {name!r} has {len(x)} x but {len(y)} y values")
-        if log_y:
-            y[~(y > 1e-150)] = np.nan
-        x, y = x[np.isfinite(x)], y[np.isfinite(x)]
-        cleaned[name] = thin(x, y)
-    return cleaned
-
-
-def _axes(cleaned: dict[str, tuple[np.ndarray, np.ndarray]], *, log_y: bool) -> tuple[Axis, Axis]:
-    x_all = np.concatenate([np.empty(0), *(x for x, _ in cleaned.values())])
-    y_all = np.concatenate([np.empty(0), *(y for _, y in cleaned.values())])
-    x_axis = axis_for(x_all)
-    if x_all.size and x_all.min() < x_all.max():
-        # Time runs to the edge of the chart; only y gets room up to the next tick.
-        low, high = float(x_all.min()), float(x_all.max())
-        room = 1e-9 * (high - low)
-        x_axis = Axis(low, high, tuple(tick for tick in x_axis.ticks if low - room <= tick <= high + room))
-    return x_axis, axis_for(y_all, log=log_y)
+# Places and words, for both renderers
 
 
 def _down(fraction: np.ndarray | float) -> float:
@@ -357,7 +200,7 @@ def _describe(series: Series) -> str:
     """What a chart shows, in words, for those who cannot see it."""
     told = []
     for name, (_, y_values) in series.items():
-        y = _numbers(y_values, "values")
+        y = numbers(y_values, "values")
         y = y[np.isfinite(y)]
         if y.size == 0:
             told.append(f"{name}: no values")
@@ -369,7 +212,7 @@ def _describe(series: Series) -> str:
 # SVG
 
 
-def _safe(text: object) -> str:
+def safe_text(text: object) -> str:
     """Text for HTML and XML alike: escaped, and without the control characters and surrogates XML forbids."""
     return html.escape(re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "\ufffd", str(text)))
 
@@ -378,19 +221,21 @@ def _svg(title: str, description: str, parts: list[str], *, tall: int = 0) -> st
     body = "\n".join(parts)
     return (
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT + tall}" role="img" xmlns="http://www.w3.org/2000/svg" '
-        f'aria-label="{_safe(title)}. {_safe(description)}">\n{body}\n</svg>'
+        f'aria-label="{safe_text(title)}. {safe_text(description)}">\n{body}\n</svg>'
     )
 
 
 def _svg_nothing() -> str:
-    return f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT / 2 - 16}" text-anchor="middle">no data</text>'
+    return (
+        f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT / 2 - 44}" text-anchor="middle">no data</text>'
+    )
 
 
 def _svg_bar_label(label: str, x: float, *, turned: bool) -> str:
     short = label if len(label) <= 16 else label[:15] + "…"
     y = HEIGHT - BOTTOM + 16
     place = f'text-anchor="end" transform="rotate(-35 {x:.1f} {y})"' if turned else 'text-anchor="middle"'
-    return f'<text class="tick" x="{x:.1f}" y="{y}" {place}>{_safe(short)}</text>'
+    return f'<text class="tick" x="{x:.1f}" y="{y}" {place}>{safe_text(short)}</text>'
 
 
 def _svg_frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str, *, tall: int = 0) -> str:
@@ -408,11 +253,11 @@ def _svg_frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str, *, tall: 
     parts.append(f'<line class="axis" x1="{LEFT}" y1="{floor}" x2="{WIDTH - RIGHT}" y2="{floor}"/>')
     middle_x, middle_y = (LEFT + WIDTH - RIGHT) / 2, (TOP + floor) / 2
     parts.append(
-        f'<text class="label" x="{middle_x}" y="{HEIGHT + tall - 8}" text-anchor="middle">{_safe(x_label)}</text>'
+        f'<text class="label" x="{middle_x}" y="{HEIGHT + tall - 8}" text-anchor="middle">{safe_text(x_label)}</text>'
     )
     parts.append(
         f'<text class="label" x="14" y="{middle_y}" text-anchor="middle" '
-        f'transform="rotate(-90 14 {middle_y})">{_safe(y_label)}</text>'
+        f'transform="rotate(-90 14 {middle_y})">{safe_text(y_label)}</text>'
     )
     return "\n".join(parts)
 
@@ -489,4 +334,4 @@ def _draw_turned(canvas: Image.Image, text: str, zoom: float, head: float, ink: 
     ImageDraw.Draw(strip).text((1 - left, 1 - top), text, fill=255, font=font)
     strip = strip.rotate(90, expand=True)
     middle = (head + (TOP + HEIGHT - BOTTOM) / 2) * zoom
-    canvas.paste(ink, (round(4 * zoom), round(middle - strip.height / 2)), strip)
+    canvas.paste(ink, (round(8 * zoom), round(middle - strip.height / 2)), strip)

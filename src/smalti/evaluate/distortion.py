@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from torch import Tensor
 
 
@@ -25,3 +26,8 @@ def squared_error(a: Tensor, b: Tensor) -> tuple[float, int]:
 def psnr_db(total_squared_error: float, count: int) -> float:
     """Peak signal-to-noise ratio in dB of a pooled squared error in [0, 1] units; infinite for no error."""
     return math.inf if total_squared_error == 0 else -10 * math.log10(total_squared_error / count)
+
+
+def squared_error_uint8(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
+    """`squared_error` of two uint8 arrays of the same shape, in [0, 1] pixel units."""
+    return float(np.square((a.astype(np.float64) - b.astype(np.float64)) / 255).sum()), a.size

@@ -21,11 +21,14 @@ import numpy as np
 from PIL import Image
 
 from smalti.errors import DataError
-from smalti.evaluate.charts import COLOURS, COLOURS_ON_DARK, Series, _safe, svg_bars, svg_lines
+from smalti.evaluate.axes import Series
+from smalti.evaluate.charts import COLOURS, COLOURS_ON_DARK, safe_text, svg_bars, svg_lines
 from smalti.files import output_errors, write_atomically
 
 _SMALLEST_SIDE = 256  # small pictures are shown enlarged by whole factors up to about this many pixels
-_NUMBER = re.compile(r"\s*[-+−±]?[\d.,\u2009\u202f ]*\d(e[-+]?\d+)?\s*(%|dB|s|ms|x|×|k|M|bpp|MB|kB|B)?\s*", re.IGNORECASE)
+_NUMBER = re.compile(
+    r"\s*[-+−±]?[\d.,\u2009\u202f ]*\d(e[-+]?\d+)?\s*(%|dB|s|ms|x|×|k|M|bpp|MB|kB|B)?\s*", re.IGNORECASE
+)
 
 
 class Report:
@@ -44,16 +47,18 @@ class Report:
 
     def heading(self, text: str) -> None:
         """Begin a section."""
-        self._blocks.append(f"<h2>{_safe(text)}</h2>")
+        self._blocks.append(f"<h2>{safe_text(text)}</h2>")
 
     def paragraph(self, text: str) -> None:
         """Running text; an empty line begins a new paragraph."""
         pieces = [piece for piece in re.split(r"\n\s*\n", text.strip()) if piece]
-        self._blocks.extend(f"<p>{_safe(piece)}</p>" for piece in pieces)
+        self._blocks.extend(f"<p>{safe_text(piece)}</p>" for piece in pieces)
 
     def facts(self, rows: Mapping[str, str]) -> None:
         """A list of names and values, such as settings and scores."""
-        body = "".join(f'<tr><th scope="row">{_safe(k)}</th><td>{_safe(v)}</td></tr>\n' for k, v in rows.items())
+        body = "".join(
+            f'<tr><th scope="row">{safe_text(k)}</th><td>{safe_text(v)}</td></tr>\n' for k, v in rows.items()
+        )
         self._blocks.append(f'<div class="wide"><table class="facts"><tbody>\n{body}</tbody></table></div>')
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
@@ -67,11 +72,12 @@ class Report:
                 raise DataError(f"row {number} of a table has {len(row)} cells, but the header has {len(header)}")
         numeric = [bool(rows) and all(_is_number(row[i]) for row in rows) for i in range(len(header))]
         kind = [' class="number"' if right else "" for right in numeric]
-        head = "".join(f'<th scope="col"{kind[i]}>{_safe(cell)}</th>' for i, cell in enumerate(header))
+        head = "".join(f'<th scope="col"{kind[i]}>{safe_text(cell)}</th>' for i, cell in enumerate(header))
         body = "".join(
-            "<tr>" + "".join(f"<td{kind[i]}>{_safe(cell)}</td>" for i, cell in enumerate(row)) + "</tr>\n" for row in rows
+            "<tr>" + "".join(f"<td{kind[i]}>{safe_text(cell)}</td>" for i, cell in enumerate(row)) + "</tr>\n"
+            for row in rows
         )
-        title = f"<caption>{_safe(caption)}</caption>\n" if caption else ""
+        title = f"<caption>{safe_text(caption)}</caption>\n" if caption else ""
         self._blocks.append(
             f'<div class="wide"><table>\n{title}<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table></div>'
         )
@@ -95,8 +101,9 @@ class Report:
         Image.fromarray(np.ascontiguousarray(pixels)).save(encoded, "PNG", optimize=True)
         zoom = max(1, _SMALLEST_SIDE // max(shape[:2]))
         kind = ' class="clear"' if channels == 4 else ""
+        words = safe_text(caption if alt is None else alt)
         self._figure(
-            f'<img{kind} width="{shape[1] * zoom}" height="{shape[0] * zoom}" alt="{_safe(caption if alt is None else alt)}" '
+            f'<img{kind} width="{shape[1] * zoom}" height="{shape[0] * zoom}" alt="{words}" '
             f'src="data:image/png;base64,{base64.b64encode(encoded.getvalue()).decode()}"/>',
             caption,
         )
@@ -118,7 +125,8 @@ class Report:
         legend = ""
         if len(series) > 1:
             entries = "".join(
-                f'<li><span class="key c{i % len(COLOURS)}"></span>{_safe(name)}</li>' for i, name in enumerate(series)
+                f'<li><span class="key c{i % len(COLOURS)}"></span>{safe_text(name)}</li>'
+                for i, name in enumerate(series)
             )
             legend = f'<ul class="legend">{entries}</ul>\n'
         self._figure(f'{legend}<div class="wide">{chart}</div>', "", title=title)
@@ -143,7 +151,7 @@ class Report:
 
     def html(self) -> str:
         """The page so far; the same blocks give the same text."""
-        subtitle = f'<p class="subtitle">{_safe(self._subtitle)}</p>\n' if self._subtitle else ""
+        subtitle = f'<p class="subtitle">{safe_text(self._subtitle)}</p>\n' if self._subtitle else ""
         body = "\n".join(self._blocks)
         return (
             '<!DOCTYPE html>\n<html lang="en" xmlns="http://www.w3.org/1999/xhtml">\n<head>\n<meta charset="utf-8"/>\n'
@@ -151,8 +159,8 @@ class Report:
             "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\"/>\n"
             '<meta name="viewport" content="width=device-width, initial-scale=1"/>\n'
             '<meta name="color-scheme" content="light dark"/>\n<meta name="generator" content="smalti"/>\n'
-            f"<title>{_safe(self._title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-            f"<header>\n<h1>{_safe(self._title)}</h1>\n{subtitle}</header>\n{body}\n</main>\n</body>\n</html>\n"
+            f"<title>{safe_text(self._title)}</title>\n<style>\n{_STYLE}</style>\n</head>\n<body>\n<main>\n"
+            f"<header>\n<h1>{safe_text(self._title)}</h1>\n{subtitle}</header>\n{body}\n</main>\n</body>\n</html>\n"
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -170,8 +178,8 @@ class Report:
         write_atomically(target, lambda file: file.write(content))
 
     def _figure(self, content: str, caption: str, *, title: str = "") -> None:
-        above = f'<p class="title">{_safe(title)}</p>\n' if title else ""
-        below = f"\n<figcaption>{_safe(caption)}</figcaption>" if caption else ""
+        above = f'<p class="title">{safe_text(title)}</p>\n' if title else ""
+        below = f"\n<figcaption>{safe_text(caption)}</figcaption>" if caption else ""
         self._blocks.append(f"<figure>\n{above}{content}{below}\n</figure>")
 
 
@@ -206,9 +214,10 @@ h2 { font-size: 1.25rem; line-height: 1.3; margin: 2.75rem 0 0.75rem; }
 p { margin: 0 0 1rem; max-width: 42rem; }
 .subtitle { color: var(--soft); font-size: 1.05rem; margin: 0.4rem 0 0; }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: 0.92rem; font-variant-numeric: tabular-nums; margin: 0.5rem 0; }
+table { border-collapse: collapse; width: 100%; margin: 0.5rem 0; font-size: 0.92rem;
+  font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--soft); font-size: 0.88rem; padding: 0 0 0.5rem; }
-th, td { text-align: left; vertical-align: top; padding: 0.42rem 1rem 0.42rem 0; border-bottom: 1px solid var(--rule);
+th, td { text-align: left; vertical-align: top; padding: 0.42rem 1.6rem 0.42rem 0; border-bottom: 1px solid var(--rule);
   overflow-wrap: normal; }
 th:last-child, td:last-child { padding-right: 0; }
 thead th { color: var(--soft); font-weight: 600; border-bottom-width: 2px; }

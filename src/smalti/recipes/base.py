@@ -64,6 +64,7 @@ class Recipe(ABC):
     """One training algorithm. Subclasses fill `modules`, `optimizers` and `averages` in `__init__`."""
 
     kind: str  # the word in configurations and checkpoints
+    headline: tuple[str, ...]  # the logged terms that somebody who watches wants to see
 
     def __init__(self, config: RunConfig, setting: Setting) -> None:
         self.config, self.setting = config, setting

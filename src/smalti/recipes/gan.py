@@ -32,6 +32,7 @@ class GANRecipe(Recipe):
     """Modules: `generator`, `discriminator`. Logs: generator, discriminator, penalty, real and fake logits."""
 
     kind = "gan"
+    headline = ("generator", "discriminator", "real_logit", "fake_logit")
 
     def __init__(self, config: RunConfig, setting: Setting) -> None:
         super().__init__(config, setting)

@@ -28,6 +28,7 @@ class VQVAERecipe(Recipe):
     """Modules: `autoencoder`. Logs: loss, reconstruction, quantizer, perplexity, psnr (of the batch, in dB)."""
 
     kind = "vqvae"
+    headline = ("loss", "psnr", "perplexity")
 
     def __init__(self, config: RunConfig, setting: Setting) -> None:
         super().__init__(config, setting)

@@ -1,0 +1,197 @@
+"""What one does with a trained model, from Python. Pictures are uint8 arrays, (N, H, W, C).
+
+    model = smalti.load("runs/emoji")
+    smalti.save_grid(model.generate(16, seed=0), "grid.png")
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smalti import checkpoint
+from smalti.checkpoint import Card
+from smalti.data.pictures import grid, write_png
+from smalti.errors import CheckpointError, ConfigError, did_you_mean
+from smalti.layers.randomness import seeded_generator
+from smalti.models.autoencoder import Autoencoder
+from smalti.models.gan import Generator
+from smalti.pixels import to_pixels, to_tensor
+from smalti.runfolder import RunFolder
+
+PIXEL_LIMIT = 4096 * 4096  # of one batch through an autoencoder: some 4 GB of activations
+
+
+class Model:
+    """A trained network and its card.
+
+    Attributes:
+        card: everything the checkpoint says about itself.
+        module: the network, float32, in eval mode.
+        path: the file it was read from.
+    """
+
+    def __init__(self, module: nn.Module, card: Card, path: Path, device: torch.device | str = "cpu") -> None:
+        self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.card, self.path, self.device = card, path, torch.device(device)
+
+    @torch.no_grad()
+    def generate(self, count: int, *, seed: int = 0, label: str | None = None, first: int = 0, batch: int = 64) -> np.ndarray:
+        """Draw new images; image i depends on (seed, i) alone, so more images begin with the same ones.
+
+        Args:
+            count: how many.
+            first: number of the first image, to go on where an earlier call ended.
+            seed: any integer from 0.
+            label: a class name, for a model trained with `model.conditional=true`; None takes the classes in turn.
+            batch: images in one pass, a matter of memory.
+
+        Returns:
+            (count, H, W, C) uint8.
+
+        Raises:
+            CheckpointError: the model is no generator.
+            ConfigError: the count, seed or label does not fit.
+        """
+        if not isinstance(self.module, Generator):
+            raise CheckpointError(
+                f"{self.path} is a {self.card.kind}, which reconstructs images but draws no new ones; "
+                "give a model trained with a gan preset, for example dcgan"
+            )
+        if min(count, batch) < 1 or min(seed, first) < 0:
+            raise ConfigError(f"count is {count} and seed {seed}; the count must be 1 or more, the seed 0 or more")
+        chosen = self._label(label)
+        pictures = []
+        for start in range(first, first + count, batch):
+            numbers = range(start, min(start + batch, first + count))
+            z = torch.stack(
+                [torch.randn(self.module.latent, generator=seeded_generator(seed, number)) for number in numbers]
+            )
+            labels = None
+            if self.module.classes:
+                labels = torch.tensor([n % self.module.classes if chosen is None else chosen for n in numbers])
+                labels = labels.to(self.device)
+            pictures.append(to_pixels(self.module(z.to(self.device), labels)))
+        return np.concatenate(pictures)
+
+    def _label(self, label: str | None) -> int | None:
+        if label is None:
+            return None
+        if not cast(Generator, self.module).classes:
+            raise ConfigError(
+                f"{self.path} was trained without labels, so --label {label} means nothing to it; "
+                "leave it out, or train with --set model.conditional=true"
+            )
+        if label not in self.card.classes:
+            raise ConfigError(f"{self.path} knows no label {label!r}; {did_you_mean(label, self.card.classes)}")
+        return self.card.classes.index(label)
+
+    @torch.no_grad()
+    def reconstruct(self, images: np.ndarray, *, batch: int = 64) -> np.ndarray:
+        """Images through the codes and back, at any size.
+
+        Args:
+            images: (N, H, W, C) uint8, C as the model was trained with.
+
+        Returns:
+            The same shape, uint8.
+
+        Raises:
+            CheckpointError: the model is no autoencoder.
+            ConfigError: another number of channels, or images too large for memory.
+        """
+        autoencoder = self._autoencoder()
+        parts = self._parts(images, batch)
+        return np.concatenate([to_pixels(autoencoder.reconstruct(part)) for part in parts])
+
+    @torch.no_grad()
+    def encode(self, images: np.ndarray, *, batch: int = 64) -> np.ndarray:
+        """The codes of (N, H, W, C) uint8 images: (N, P, ceil(H/stride), ceil(W/stride)) int64; raises as above."""
+        autoencoder = self._autoencoder()
+        return np.concatenate([autoencoder.encode(part).codes.cpu().numpy() for part in self._parts(images, batch)])
+
+    @torch.no_grad()
+    def decode(self, codes: np.ndarray, *, batch: int = 64) -> np.ndarray:
+        """Images of (N, P, h, w) codes: (N, h * stride, w * stride, C) uint8.
+
+        Raises:
+            CodeRangeError: codes that this model cannot have written.
+        """
+        autoencoder = self._autoencoder()
+        parts = torch.from_numpy(np.ascontiguousarray(codes, dtype=np.int64)).split(batch)
+        return np.concatenate([to_pixels(autoencoder.decode(part.to(self.device))) for part in parts])
+
+    def _autoencoder(self) -> Autoencoder:
+        if not isinstance(self.module, Autoencoder):
+            raise CheckpointError(
+                f"{self.path} is a {self.card.kind}, which draws images but cannot reconstruct any; "
+                "give a model trained with a vqvae preset"
+            )
+        return self.module
+
+    def _parts(self, images: np.ndarray, batch: int) -> list[Tensor]:
+        channels = self.card.image[0]
+        if images.ndim != 4 or images.shape[3] != channels or images.dtype != np.uint8 or 0 in images.shape:
+            raise ConfigError(
+                f"found images of shape {images.shape} and type {images.dtype}; "
+                f"{self.path} takes (N, H, W, {channels}) uint8"
+            )
+        pixels = images.shape[1] * images.shape[2]
+        if pixels > PIXEL_LIMIT:
+            raise ConfigError(
+                f"an image of {images.shape[1]}x{images.shape[2]} does not fit in memory on its way through the network; "
+                "give --size, for example --size 1024"
+            )
+        batch = max(1, min(batch, PIXEL_LIMIT // 16 // pixels))
+        # Copied, because a memory-mapped array is read-only and torch has no such thing.
+        return [to_tensor(images[start : start + batch].copy(), self.device) for start in range(0, len(images), batch)]
+
+    def provenance(self, **settings: object) -> dict[str, str]:
+        """What a picture of this model says about its origin, for its PNG text."""
+        text = {"smalti.model": self.card.digest, "smalti.version": self.card.version, "smalti.license": self.card.license}
+        return text | {f"smalti.{name}": str(value) for name, value in settings.items() if value is not None}
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The file to load for a run folder (its last save) or for a file (itself).
+
+    Raises:
+        CheckpointError: nothing is there, or a folder without a checkpoint.
+    """
+    place = Path(path)
+    if place.is_dir():
+        last = RunFolder(place).last
+        if not last.exists():
+            raise CheckpointError(f"the folder {place} holds no checkpoint; expected {last.name} from smalti train")
+        return last
+    if not place.exists():
+        raise CheckpointError(f"there is no {place}; give a run folder or a .safetensors file from smalti train")
+    return place
+
+
+def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Model:
+    """A trained model, from a run folder or a checkpoint file.
+
+    Raises:
+        CheckpointError: nothing is there, or it cannot be read; the message says what is wrong.
+    """
+    file = find_checkpoint(path)
+    module, card = checkpoint.read(file)
+    return Model(module, card, file, device)
+
+
+def save_grid(
+    images: np.ndarray, path: str | os.PathLike[str], *, columns: int | None = None, text: Mapping[str, str] | None = None
+) -> None:
+    """Write (N, H, W, C) uint8 images as one PNG, in rows.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_png(Path(path), grid(images, columns=columns), text)

@@ -1,0 +1,88 @@
+"""How a training looks on a terminal: one bar with rate, time left and the losses that matter; lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+QUIET_SECONDS = 10.0  # between two lines when nobody watches a terminal
+
+
+class TerminalReporter:
+    """Shows a training's progress.
+
+    Args:
+        headline: names of the logged terms to show.
+        budget_seconds: when a training ends by the clock, the bar shows time instead of images.
+    """
+
+    def __init__(self, headline: tuple[str, ...], *, budget_seconds: float | None = None, quiet: bool = False) -> None:
+        self.headline, self.budget_seconds, self.quiet = headline, budget_seconds, quiet
+        self.console = Console(stderr=True, highlight=False)
+        self.bar: Progress | None = None
+        self.total = 0
+        self.last_line = 0.0
+
+    def start(self, images_seen: int, total: int) -> None:
+        self.total = total
+        if self.quiet or not self.console.is_terminal:
+            return
+        self.bar = Progress(
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[text]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+        )
+        end = self.budget_seconds if self.budget_seconds is not None else total
+        self.task = self.bar.add_task("train", total=end, completed=0, text="")
+        self.bar.start()
+
+    def progress(self, images_seen: int, record: dict[str, Any]) -> None:
+        text = self._text(images_seen, record)
+        if self.bar is not None:
+            done = record["seconds"] if self.budget_seconds is not None else images_seen
+            self.bar.update(self.task, completed=done, text=text)
+        elif not self.quiet and time.monotonic() - self.last_line >= QUIET_SECONDS:
+            self.last_line = time.monotonic()
+            left = (self.total - images_seen) / max(record["images_per_second"], 1e-9)
+            if self.budget_seconds is not None:
+                left = min(left, self.budget_seconds - record["seconds"])
+            self.console.print(f"{text}, {_clock(left)} left", markup=False, soft_wrap=True)
+
+    def message(self, text: str) -> None:
+        if not self.quiet:
+            self.console.print(text, markup=False, soft_wrap=True)
+
+    def finish(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def _text(self, images_seen: int, record: dict[str, Any]) -> str:
+        terms = "  ".join(f"{name} {record[name]:.4g}" for name in self.headline if name in record)
+        return f"{images_seen:,} images  {record['images_per_second']:.0f}/s  {terms}"
+
+
+def _clock(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m{whole % 60:02d}s"
+
+
+@contextlib.contextmanager
+def counting(verb: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A bar for something that is counted, on a terminal; yields what to call with (done, in all or None)."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn(verb), BarColumn(bar_width=24), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn(compact=True),
+        console=console, disable=not console.is_terminal, transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task(verb, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
