@@ -1,7 +1,7 @@
 """What one does with a trained model, from Python. Pictures are uint8 arrays, (N, H, W, C).
 
-    model = smalti.load("runs/emoji")
-    smalti.save_grid(model.generate(16, seed=0), "grid.png")
+model = smalti.load("runs/emoji")
+smalti.save_grid(model.generate(16, seed=0), "grid.png")
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ class Model:
         self.card, self.path, self.device = card, path, torch.device(device)
 
     @torch.no_grad()
-    def generate(self, count: int, *, seed: int = 0, label: str | None = None, first: int = 0, batch: int = 64) -> np.ndarray:
+    def generate(
+        self, count: int, *, seed: int = 0, label: str | None = None, first: int = 0, batch: int = 64
+    ) -> np.ndarray:
         """Draw new images; image i depends on (seed, i) alone, so more images begin with the same ones.
 
         Args:
@@ -145,7 +147,7 @@ class Model:
         pixels = images.shape[1] * images.shape[2]
         if pixels > PIXEL_LIMIT:
             raise ConfigError(
-                f"an image of {images.shape[1]}x{images.shape[2]} does not fit in memory on its way through the network; "
+                f"an image of {images.shape[1]}x{images.shape[2]} is too large to go through the network at once; "
                 "give --size, for example --size 1024"
             )
         batch = max(1, min(batch, PIXEL_LIMIT // 16 // pixels))
@@ -154,7 +156,8 @@ class Model:
 
     def provenance(self, **settings: object) -> dict[str, str]:
         """What a picture of this model says about its origin, for its PNG text."""
-        text = {"smalti.model": self.card.digest, "smalti.version": self.card.version, "smalti.license": self.card.license}
+        card = self.card
+        text = {"smalti.model": card.digest, "smalti.version": card.version, "smalti.license": card.license}
         return text | {f"smalti.{name}": str(value) for name, value in settings.items() if value is not None}
 
 
@@ -187,7 +190,11 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
 
 
 def save_grid(
-    images: np.ndarray, path: str | os.PathLike[str], *, columns: int | None = None, text: Mapping[str, str] | None = None
+    images: np.ndarray,
+    path: str | os.PathLike[str],
+    *,
+    columns: int | None = None,
+    text: Mapping[str, str] | None = None,
 ) -> None:
     """Write (N, H, W, C) uint8 images as one PNG, in rows.
 

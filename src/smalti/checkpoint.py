@@ -84,7 +84,7 @@ def digest(card: Card, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        sha.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
+        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 
@@ -100,9 +100,7 @@ def write(path: Path, module: nn.Module, card: Card) -> Card:
     # A tensor seen channels_last is stored in the usual order: safetensors knows no other.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     card = dataclasses.replace(card, digest=digest(card, tensors))
-    entry = {"format": FORMAT} | {
-        field.name: to_plain(getattr(card, field.name)) for field in dataclasses.fields(card)
-    }
+    entry = {"format": FORMAT} | {field.name: to_plain(getattr(card, field.name)) for field in dataclasses.fields(card)}
     content = save(tensors, metadata={"smalti": json.dumps(entry, sort_keys=True)})
     write_atomically(path, lambda file: file.write(content))
     return card
@@ -128,7 +126,9 @@ def read(path: Path) -> tuple[nn.Module, Card]:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors ({_first_line(error)}); was it cut short?") from None
+        raise CheckpointError(
+            f"{path} cannot be read as safetensors ({_first_line(error)}); was it cut short?"
+        ) from None
     found = digest(card, tensors)
     if found != card.digest:
         raise CheckpointError(
@@ -138,8 +138,8 @@ def read(path: Path) -> tuple[nn.Module, Card]:
     # On the meta device a network of any size costs nothing; the file's own tensors then take the places.
     with torch.device("meta"):
         module = build(card)
-    expected = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
-    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    expected = {name: _described(tensor) for name, tensor in module.state_dict().items()}
+    shapes = {name: _described(tensor) for name, tensor in tensors.items()}
     if expected != shapes:
         wrong = sorted(set(expected.items()) ^ set(shapes.items()))[0][0]
         raise CheckpointError(
@@ -148,6 +148,10 @@ def read(path: Path) -> tuple[nn.Module, Card]:
         )
     module.load_state_dict(tensors, strict=True, assign=True)
     return module.eval().requires_grad_(False), card
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def _read_header(path: Path) -> dict[str, Any]:
@@ -169,7 +173,11 @@ def _read_header(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a smalti checkpoint: its header is not JSON") from None
     if not isinstance(header, dict):
         raise CheckpointError(f"{path} is not a smalti checkpoint: its header is not a table")
-    ends = [entry["data_offsets"][1] for entry in header.values() if isinstance(entry, dict) and "data_offsets" in entry]
+    entries = [entry for name, entry in header.items() if name != "__metadata__"]
+    try:
+        ends = [int(entry["data_offsets"][1]) for entry in entries]
+    except (LookupError, TypeError, ValueError, OverflowError):
+        raise CheckpointError(f"{path} is not a smalti checkpoint: its header is no list of tensors") from None
     if ends and 8 + size + max(ends) != total:
         raise CheckpointError(f"{path} was cut short: it holds {total} bytes of {8 + size + max(ends)}; copy it again")
     return header
@@ -178,7 +186,9 @@ def _read_header(path: Path) -> dict[str, Any]:
 def _parse_card(path: Path, header: Mapping[str, Any]) -> Card:
     metadata = header.get("__metadata__")
     if not isinstance(metadata, dict) or "smalti" not in metadata:
-        raise CheckpointError(f"{path} is a safetensors file, but smalti did not write it; expected a smalti checkpoint")
+        raise CheckpointError(
+            f"{path} is a safetensors file, but smalti did not write it; expected a smalti checkpoint"
+        )
     try:
         entry = json.loads(metadata["smalti"])
         version = entry.pop("format")
@@ -189,15 +199,27 @@ def _parse_card(path: Path, header: Mapping[str, Any]) -> Card:
                 + (f" (smalti {entry['version']})" if isinstance(entry.get("version"), str) else "")
             )
         config = from_plain(RunConfig, entry.pop("config"))
-        image = tuple(int(side) for side in entry.pop("image"))
-        card = Card(config=config, image=image, classes=tuple(entry.pop("classes")), **entry)  # type: ignore[arg-type]
-        if len(image) != 3 or image[0] not in (1, 3, 4) or not all(1 <= side <= 16384 for side in image[1:]):
-            raise CheckpointError(f"{path}: an image of shape {image} is none that smalti makes")
-        if card.kind != config.recipe or not all(isinstance(name, str) for name in card.classes):
+        image = tuple(entry.pop("image"))
+        card = Card(config=config, image=image, classes=tuple(entry.pop("classes")), **entry)
+        if (
+            not all(type(side) is int for side in image)
+            or len(image) != 3
+            or image[0] not in (1, 3, 4)
+            or not all(1 <= side <= 16384 for side in image[1:])
+        ):
+            raise CheckpointError(f"{path}: its image shape is none that smalti makes")
+        if (
+            card.kind != config.recipe
+            or not all(isinstance(name, str) for name in (*card.classes, card.license, card.version, card.digest))
+            or not all(isinstance(table, dict) for table in (card.data, card.score))
+            or type(card.images_seen) is not int
+        ):
             raise CheckpointError(f"{path}: its card contradicts itself; it was changed or damaged")
         return card
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its card cannot be read ({_first_line(error)}); it was changed or damaged") from None
+        raise CheckpointError(
+            f"{path}: its card cannot be read ({_first_line(error)}); it was changed or damaged"
+        ) from None
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not fit smalti {__version__}: {error}") from None
 
@@ -218,7 +240,9 @@ def load_state(path: Path, device: torch.device) -> dict[str, Any]:
     except OSError as error:
         raise CheckpointError(f"cannot read the resume state {path}: {error.strerror}") from None
     except Exception as error:  # torch raises half a dozen types for a damaged file, some of them plain RuntimeError
-        raise CheckpointError(f"the resume state {path} is damaged ({_first_line(error)}); start in a new folder") from None
+        raise CheckpointError(
+            f"the resume state {path} is damaged ({_first_line(error)}); start in a new folder"
+        ) from None
 
 
 def _first_line(error: BaseException) -> str:

@@ -269,6 +269,8 @@ def demo(
 ) -> int:
     """Train a VQ-VAE and a GAN on the emoji that come with smalti, and write a report: under 5 minutes on 2 cores.
 
+    The same command again goes on with a demo that was stopped, and leaves a finished one as it is.
+
     Examples:
 
     smalti demo
@@ -284,7 +286,7 @@ def demo(
     seed:
         Decides every random number.
     overwrite:
-        Replace the demo that is in the folder.
+        Make the demo again, over the one in the folder.
     """
     from smalti.demo import run_demo
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import reprlib
 import tomllib
 import types
 import typing
@@ -55,16 +56,25 @@ def _problem(value: Any, hint: Any, metadata: Mapping[str, Any]) -> str | None:
         return None if type(None) in allowed else "must be given"
     if not any(_is_instance(value, kind) for kind in allowed):
         names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed if kind is not type(None))
-        return f"is {value!r}, but must be {names}"
+        return f"is {_shown(value)}, but must be {names}"
     choices = metadata.get("choices")
     if choices and value not in choices:
-        return f"is {value!r}: {did_you_mean(str(value), choices)} (one of {', '.join(choices)})"
+        return f"is {_shown(value)}: {did_you_mean(value, choices)} (one of {', '.join(choices)})"
     if "low" in metadata:
         for item in value if isinstance(value, tuple) else (value,):
             # Written so that NaN fails: every comparison with it is false.
             if not metadata["low"] <= item <= metadata["high"]:
-                return f"is {item}, but must be from {metadata['low']:g} to {metadata['high']:g}"
+                return f"is {_shown(item)}, but must be from {metadata['low']:g} to {metadata['high']:g}"
     return None
+
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: whole when it is short, cut when a hostile file makes it endless or endlessly nested."""
+    return _short.repr(value)
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -77,7 +87,7 @@ def _is_instance(value: Any, kind: Any) -> bool:
         return (
             isinstance(value, tuple)
             and len(value) == len(kinds)
-            and all(map(_is_instance, value, kinds, strict=True))
+            and all(_is_instance(item, kind) for item, kind in zip(value, kinds, strict=True))
         )
     if kind is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
@@ -223,7 +233,7 @@ def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
         ConfigError: an unknown key, a wrong type or a value out of range, with its dotted path.
     """
     if not isinstance(plain, Mapping):
-        raise ConfigError(f"{where or 'the settings'} must be a table of settings, found {plain!r}")
+        raise ConfigError(f"{where or 'the settings'} must be a table of settings, found {_shown(plain)}")
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in plain.items():
@@ -233,8 +243,8 @@ def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
         hint = hints[key]
         if kind is RunConfig and key == "model":
             recipe = plain.get("recipe", "vqvae")
-            if recipe not in MODELS:
-                raise ConfigError(f"there is no recipe {recipe!r}; {did_you_mean(str(recipe), MODELS)}")
+            if not isinstance(recipe, str) or recipe not in MODELS:
+                raise ConfigError(f"there is no recipe {_shown(recipe)}; {did_you_mean(_shown(recipe), MODELS)}")
             hint = MODELS[recipe]
         if dataclasses.is_dataclass(hint):
             value = from_plain(typing.cast(type, hint), value, path)
@@ -275,7 +285,9 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
         path = path.strip()
         if not equals:
             raise ConfigError(f"--set {assignment!r} has no '='; write it as {path or 'a.b'}=value")
-        if path not in known or path in ("recipe", "preset"):
+        if path in ("recipe", "preset"):
+            raise ConfigError(f"{path} cannot be set: it comes with the preset; give the name of another preset")
+        if path not in known:
             # People leave the first word out: `quantizer.codes` for `model.quantizer.codes`.
             whole = [name for name in known if name.endswith("." + path)]
             raise ConfigError(f"there is no setting {path!r}; {did_you_mean(path, whole or known)}")
@@ -283,16 +295,25 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
         *parents, leaf = path.split(".")
         for parent in parents:
             node = node[parent]
-        node[leaf] = _value(text.strip(), known[path])
+        node[leaf] = _value(text.strip(), _kinds(config, path))
     return from_plain(RunConfig, plain)
 
 
-def _value(text: str, current: Any) -> Any:
-    if isinstance(current, str):
-        return text
+def _kinds(config: Any, path: str) -> tuple[Any, ...]:
+    """The types that the setting at a dotted path may have."""
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        config = getattr(config, parent)
+    return _alternatives(typing.get_type_hints(type(config))[leaf])
+
+
+def _value(text: str, kinds: tuple[Any, ...]) -> Any:
+    # By the type of the setting, not by the look of the text: a split may be called 2024.
+    if str in kinds:
+        return None if type(None) in kinds and text in ("null", "None") else text
     try:
         return json.loads(text.lower() if text in ("True", "False", "None") else text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # not JSON, or a number or nesting beyond what Python reads
         return parse_count(text) if re.fullmatch(r"[\d.]+[kKMG]", text) else text
 
 
@@ -303,12 +324,12 @@ def read_toml(path: str | Path) -> list[str]:
         ConfigError: the file is not there or is not TOML.
     """
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        flat = _flatten(tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"cannot read the settings {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not TOML: {error}") from None
-    return [f"{name}={_text(value)}" for name, value in _flatten(table).items()]
+    return [f"{name}={_text(value)}" for name, value in flat.items()]
 
 
 def _flatten(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -328,7 +349,7 @@ def parse_count(text: str | int) -> int:
     Raises:
         ConfigError: anything else, zero or less.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKMG]?)", str(text).strip().replace("_", ""))
+    match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([kKMG]?)", str(text).strip().replace("_", ""))
     count = round(float(match[1]) * {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]) if match else 0
     if count < 1:
         raise ConfigError(f"{text!r} is not a number of images; write it as 200000, 200k or 3M")
@@ -341,7 +362,7 @@ def parse_duration(text: str | int | float) -> float:
     Raises:
         ConfigError: anything else, zero or less.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", str(text).strip())
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", str(text).strip())
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if seconds <= 0:
         raise ConfigError(f"{text!r} is not a time; write it as 90s, 10m or 1.5h")

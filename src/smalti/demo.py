@@ -41,7 +41,9 @@ SHOWN = 40
 def run_demo(out: Path, budget: str, seed: int, overwrite: bool) -> int:
     """Train both presets, generate, reconstruct held-out images, write `out`/report.html; returns the exit code."""
     seconds = parse_duration(budget)
-    _clear(out, overwrite)
+    if _prepare(out, overwrite):
+        shell.note(f"this demo has been made: open {out / 'report.html'}, or give --overwrite to make it again")
+        return 0
     started = time.monotonic()
     images = data.load("emoji", split="train", channels=3)
     held_out = data.load("emoji", split="test", channels=3)
@@ -55,7 +57,7 @@ def run_demo(out: Path, budget: str, seed: int, overwrite: bool) -> int:
             license="Apache-2.0",
         )  # fmt: skip
         if results[name].reason == "stopped":
-            shell.note(f"stopped; what was trained is in {out / name}, and smalti demo --overwrite begins again")
+            shell.note(f"stopped and saved in {out / name}; give the same command again to go on")
             return 128 + results[name].signal
     write_report(out, results, images, held_out, started)
     shell.note(f"done in {time.monotonic() - started:.0f} s: open {out / 'report.html'}")
@@ -72,25 +74,26 @@ def _configure(name: str, seed: int) -> RunConfig:
     return dataclasses.replace(config, train=loop)
 
 
-def _clear(out: Path, overwrite: bool) -> None:
-    """Make room for a demo; touches nothing but what a demo made.
+def _prepare(out: Path, overwrite: bool) -> bool:
+    """Make room for a demo, touching nothing but what a demo made; returns whether a whole one is there already.
 
     Raises:
-        OutputError: something is there and `overwrite` is false, or it is not from a demo.
+        OutputError: something else is there.
     """
     if not out.exists():
-        return
+        return False
     if not out.is_dir():
         raise OutputError(f"{out} is a file; give --out a folder")
     present = {item.name for item in out.iterdir()}
     if present - set(MADE):
         raise OutputError(f"the folder {out} holds other files than a demo's; give --out a new or an empty folder")
-    if present and not overwrite:
-        raise OutputError(f"{out} holds a demo already; give --overwrite to replace it, or another --out")
+    if not overwrite:
+        return "report.html" in present
     with output_errors(out):
         for name in present:
             target = out / name
             shutil.rmtree(target) if target.is_dir() else target.unlink()
+    return False
 
 
 def write_report(
@@ -111,9 +114,10 @@ def write_report(
         write_png(out / f"{name}.png", enlarge(sheet[None], 2)[0], model.provenance(seed=0))
 
     page = Report("smalti demo", "A VQ-VAE and a GAN, trained on the emoji that come with the package")
+    quality = f"{psnr_db(error, values):.2f} dB PSNR, {used:.0f} of {len(counts)} codes in even use"
     page.facts(
         {
-            "VQ-VAE, held-out emoji": f"{psnr_db(error, values):.2f} dB PSNR, {used:.0f} of {len(counts)} codes in even use",
+            "VQ-VAE, held-out emoji": quality,
             "GAN, held-out emoji": f"{results['dcgan'].score['value']:.3f} sliced Wasserstein distance of patches",
             "images seen": f"VQ-VAE {results['vqvae'].images_seen:,}, GAN {results['dcgan'].images_seen:,}",
             "time": f"{results['vqvae'].seconds:.0f} s and {results['dcgan'].seconds:.0f} s in the loops, "
@@ -129,17 +133,19 @@ def write_report(
     )
     page.picture(pairs, "Held-out emoji: original above, reconstruction below.")
     page.bars("Codebook use", sorted(counts.tolist(), reverse=True), x_label="code, by use", y_label="times chosen")
-    _curves(page, RunFolder(out / "vqvae").records(), {"PSNR of training batches": "psnr"}, "PSNR, dB")
-    _curves(page, RunFolder(out / "vqvae").records(), {"perplexity of training batches": "perplexity"}, "codes")
+    records = RunFolder(out / "vqvae").records()
+    _curves(page, records, {"PSNR of training batches": "psnr"}, "PSNR, dB")
+    _curves(page, records, {"perplexity of training batches": "perplexity"}, "codes")
     page.heading("What the GAN learned")
     page.paragraph("Pictures nobody drew, from the averaged weights, not selected: the first 64 of seed 0.")
     page.picture(samples, "64 samples, seed 0.")
-    _curves(page, RunFolder(out / "dcgan").records(), {"generator": "generator", "discriminator": "discriminator"}, "loss")
+    records = RunFolder(out / "dcgan").records()
+    _curves(page, records, {"generator": "generator", "discriminator": "discriminator"}, "loss")
     page.heading("How this was measured")
     page.table(
         ["figure", "how"],
         [
-            ["PSNR", f"all {len(originals)} held-out emoji over white, squared error pooled over all pixels, [0, 1] range"],
+            ["PSNR", f"all {len(originals)} held-out emoji over white, error pooled over all pixels, [0, 1] range"],
             ["codes in even use", "perplexity: exp of the entropy of the codes of the same images"],
             ["sliced Wasserstein", "7x7 patches at two scales, 128 directions, 397 samples against 397 held-out emoji"],
             ["training data", f"{len(images):,} emoji, fingerprint {images.fingerprint[:16]}"],

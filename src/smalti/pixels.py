@@ -9,7 +9,9 @@ from torch import Tensor
 
 def to_tensor(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """(B, H, W, C) uint8 -> (B, C, H, W) float32 in [-1, 1], channels last in memory."""
-    images = torch.from_numpy(pixels).to(device, non_blocking=True).permute(0, 3, 1, 2)
+    # torch takes no read-only array and no negative stride, and both are what Pillow and slicing give.
+    own = np.require(pixels, requirements=["C", "W"])
+    images = torch.from_numpy(own).to(device, non_blocking=True).permute(0, 3, 1, 2)
     return images.float().div_(127.5).sub_(1.0)
 
 

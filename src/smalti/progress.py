@@ -80,9 +80,7 @@ def _clock(seconds: float) -> str:
 def counting(verb: str) -> Iterator[Callable[[int, int | None], None]]:
     """A bar for something that is counted, on a terminal; yields what to call with (done, in all or None)."""
     console = Console(stderr=True)
-    with Progress(
-        TextColumn(verb), BarColumn(bar_width=24), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn(compact=True),
-        console=console, disable=not console.is_terminal, transient=True,
-    ) as bar:  # fmt: skip
+    columns = (TextColumn(verb), BarColumn(24), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task(verb, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

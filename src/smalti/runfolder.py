@@ -1,11 +1,11 @@
 """The folder of one training: what is in it, whose it is, and how a stopped run finds its place again.
 
-    config.json          the settings; a second training with others is refused
-    log.jsonl            one record a line: losses, scores, events
-    last.safetensors     averaged weights of the last save, with their card
-    best.safetensors     those with the best score so far
-    resume.pt            everything the next step depends on
-    previews/            pictures, named by the images seen
+config.json          the settings; a second training with others is refused
+log.jsonl            one record a line: losses, scores, events
+last.safetensors     averaged weights of the last save, with their card
+best.safetensors     those with the best score so far
+resume.pt            everything the next step depends on
+previews/            pictures, named by the images seen
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class RunFolder:
             raise OutputError(f"{self.path} is a file; give --out a folder")
         if self.config.exists():
             self._compare(config)
-        elif self.path.is_dir() and any(item.name != ".lock" for item in self.path.iterdir()):
+        elif self.path.is_dir() and any(not _ours(item.name) for item in self.path.iterdir()):
             raise OutputError(
                 f"the folder {self.path} holds other files and no training; give --out a new or an empty folder"
             )
@@ -66,7 +66,8 @@ class RunFolder:
             key = different[0]
             more = f" and {len(different) - 1} more settings" if len(different) > 1 else ""
             raise OutputError(
-                f"{self.path} holds another training: its {key} is {there.get(key)!r}, yours is {mine.get(key)!r}{more}; "
+                f"{self.path} holds another training: its {key} is {there.get(key)!r}, "
+                f"yours is {mine.get(key)!r}{more}; "
                 "give --out another folder, or the same settings to go on with it"
             )
 
@@ -78,7 +79,7 @@ class RunFolder:
         """
         try:
             return from_plain(RunConfig, json.loads(self.config.read_text(encoding="utf-8")))
-        except (OSError, ValueError, ConfigError) as error:
+        except (OSError, ValueError, RecursionError, ConfigError) as error:
             raise CheckpointError(f"{self.config} cannot be read ({error}); give --out another folder") from None
 
     def _take_lock(self) -> None:
@@ -91,7 +92,9 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.close()
-            raise OutputError(f"another training is at work in {self.path}; wait for it or give another --out") from None
+            raise OutputError(
+                f"another training is at work in {self.path}; wait for it or give another --out"
+            ) from None
 
     def release(self) -> None:
         if self._lock is not None:
@@ -125,3 +128,8 @@ class RunFolder:
         for leftover in self.path.glob(".*.tmp"):
             with output_errors(leftover):
                 os.unlink(leftover)
+
+
+def _ours(name: str) -> bool:
+    """Whether a training that was killed before it wrote its settings may have left this file."""
+    return name == ".lock" or (name.startswith(".") and name.endswith(".tmp"))

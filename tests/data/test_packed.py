@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_array, make_file, pictures, write_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from picture_files import make_array, make_file, pictures, write_files
 
 from smalti.data import PackedImages, load
 from smalti.data.packed import Description, flips, permutation
-from smalti.errors import OutputError
+from smalti.errors import DataError, OutputError
 
 positions = st.integers(0, 10**9)
 seeds = st.integers(-(2**70), 2**70)
@@ -115,6 +115,13 @@ def test_permutations_and_flips_look_random() -> None:
     assert not np.array_equal(permutation(0, 0, 50), permutation(1, 0, 50))
 
 
+def test_pixels_from_the_file_are_those_of_the_memory_map(tmp_path: Path, cache: Path) -> None:
+    packed = load(write_files(tmp_path / "in", pictures(9)), cache=cache)
+    for rows in ([0], [8, 0, 3, 3], []):
+        indices = np.array(rows, np.int64)
+        assert np.array_equal(packed.pixels(indices), packed.images[indices])
+
+
 def test_batches_are_writable_copies(tmp_path: Path, cache: Path) -> None:
     packed = load(write_files(tmp_path / "in", pictures(6)), cache=cache)
     batch = packed.batch(0, 0, 4)
@@ -160,15 +167,23 @@ def test_a_pass_over_a_large_pack_needs_little_memory(tmp_path: Path) -> None:
         path, shape = Path(sys.argv[1]), (1500, 512, 512, 1)
         with path.open("wb") as file:
             file.truncate(_write_header(file, shape) + int(np.prod(shape)))   # a hole: no disk is used
-        images, mapping = _map(path, shape)
-        packed = PackedImages(images, None, Description("", None, (), (), [], None, "", ()), mapping=mapping)
+        images, rows = _map(path, shape)
+        packed = PackedImages(images, None, Description("", None, (), (), [], None, "", ()), rows=rows)
         packed.batch(0, 0, 8)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for seen in range(0, 1500, 8):
             packed.batch(0, seen, 8)
         print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
     """
-    assert int(run_script(script, tmp_path / "images.npy")) < 200  # MiB, of 375
+    assert int(run_script(script, tmp_path / "images.npy")) < 50  # MiB, of 375
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="reads through the memory map")
+def test_a_pack_that_is_cut_short_in_use_is_an_error_not_a_crash(tmp_path: Path, cache: Path) -> None:
+    packed = load(write_files(tmp_path / "in", pictures(100)), cache=cache)
+    os.truncate(entry(cache) / "images.npy", 5000)
+    with pytest.raises(DataError, match="was cut short while it was in use"):
+        packed.batch(0, 0, 100)
 
 
 def run_script(script: str, *arguments: object) -> str:
@@ -325,7 +340,7 @@ def test_a_write_that_fails_in_the_middle_is_one_line_and_leaves_nothing(tmp_pat
     script = """
         import resource, sys
         from smalti.data import load
-        from smalti.errors import OutputError
+        from smalti.errors import DataError, OutputError
         resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
         try:
             load(sys.argv[1], cache=sys.argv[2])

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_array, make_file, pictures, write_files, write_tar, write_zip
 from hypothesis import given
 from hypothesis import strategies as st
+from picture_files import make_array, make_file, pictures, write_files, write_tar, write_zip
 
 from smalti.data import inspect, load
 from smalti.data.cifar import CLASSES
@@ -54,7 +54,8 @@ def test_names_come_in_natural_order(tmp_path: Path, cache: Path) -> None:
 def test_natural_order_is_total(names: list[str]) -> None:
     keys = [natural_key(name) for name in names]
     assert len(set(keys)) == len(names)
-    assert sorted(names, key=natural_key) == sorted(names[::-1], key=natural_key)
+    backwards = names[::-1]
+    assert sorted(names, key=natural_key) == sorted(backwards, key=natural_key)
 
 
 @pytest.mark.parametrize("wrapper", ["", "my pictures/"])
@@ -83,6 +84,8 @@ def test_splits_are_top_folders_and_their_classes_agree(tmp_path: Path, cache: P
         (["c/a.png", "b.png"], (), ["c", None]),
         (["train/a.png"], ("train",), [None]),
         (["train/c/a.png", "other/c/a.png"], (), ["train", "other"]),
+        (["train/a.png", "bus/a.png"], (), ["train", "bus"]),
+        (["train/c/a.png", "test/c/a.png", "runs/p/x.png", "x.png"], ("train", "test"), ["c", "c", None, None]),
         (["x/test/c/a.png", "x/train/d/e/a.png", "x/valid/c/b.png"], ("train", "val", "test"), ["c", "d", "c"]),
     ],
 )

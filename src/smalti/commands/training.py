@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import signal
 from dataclasses import dataclass, field
@@ -13,10 +14,11 @@ from smalti import data, shell
 from smalti.config import RunConfig, override, parse_count, parse_duration, parse_size, read_toml
 from smalti.data import PackedImages
 from smalti.layers.ranks import barrier, rank
+from smalti.machine import Machine, end_ranks, start_ranks
 from smalti.presets import preset
 from smalti.progress import TerminalReporter
 from smalti.recipes import RECIPES
-from smalti.train import Machine, Result, Silent, end_ranks, start_ranks, train
+from smalti.train import Result, Silent, train
 
 ENDLESS = 10**13  # images, for a training that the clock ends
 HELD_OUT_SPLITS = ("test", "val")
@@ -72,19 +74,20 @@ def configure(options: TrainingOptions) -> RunConfig:
     )
 
 
-def open_images(config: RunConfig, held_out: str | None, cache: Path | None) -> tuple[PackedImages, PackedImages | None]:
+def open_images(
+    config: RunConfig, held_out: str | None, cache: Path | None
+) -> tuple[PackedImages, PackedImages | None]:
     """The training images, and those held out for scores: another source's, or the source's own test or val split."""
-    wanted = {"resize": config.data.resize, "cache": cache}
-    images = data.load(
-        config.data.source, split=config.data.split, size=config.data.size, channels=config.data.channels, **wanted
-    )
+    choice = config.data
+    load = functools.partial(data.load, resize=choice.resize, cache=cache)
+    images = load(choice.source, split=choice.split, size=choice.size, channels=choice.channels)
     channels, height, width = images.shape
-    same = {"size": (height, width), "channels": channels, **wanted}
+    load = functools.partial(load, size=(height, width), channels=channels)
     if held_out is not None:
-        return images, data.load(held_out, **same)
+        return images, load(held_out)
     for split in HELD_OUT_SPLITS:
         if split in images.splits and split != images.split:
-            return images, data.load(config.data.source, split=split, **same)
+            return images, load(choice.source, split=split)
     return images, None
 
 
@@ -94,7 +97,7 @@ def run_training(options: TrainingOptions) -> int:
     budget_seconds = parse_duration(options.budget) if options.budget is not None else None
     machine = Machine(options.device, options.precision, options.compile)
     device, _ = machine.resolve()
-    start_ranks(device.type)
+    start_ranks(device)
     try:
         if rank() == 0:
             images, held_out = open_images(config, options.held_out, options.cache)
@@ -134,7 +137,8 @@ def _say_what_was_skipped(images: PackedImages) -> None:
         return
     name, reason = images.skipped[0]
     more = "; smalti data inspect lists them all" if len(images.skipped) > 1 else ""
-    shell.note(f"{len(images.skipped)} of {len(images.skipped) + len(images)} files were skipped: {name} ({reason}){more}")
+    total = len(images.skipped) + len(images)
+    shell.note(f"{len(images.skipped)} of {total} files were skipped: {name} ({reason}){more}")
 
 
 def _say_how_it_ended(result: Result, config: RunConfig) -> None:
@@ -142,8 +146,7 @@ def _say_how_it_ended(result: Result, config: RunConfig) -> None:
     tail = f"; {score['name']} {score['value']:.4g} on {score['images']} {score['on']} images" if score else ""
     if result.reason == "stopped":
         shell.note(
-            f"stopped and saved at {result.images_seen:,} images{tail}. "
-            "Give the same command again to go on from here."
+            f"stopped and saved at {result.images_seen:,} images{tail}. Give the same command again to go on from here."
         )
         return
     shell.note(f"{result.images_seen:,} images in {result.seconds:.0f} s{tail}")

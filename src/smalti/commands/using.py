@@ -15,6 +15,7 @@ from smalti.data.pictures import side_by_side, write_png
 from smalti.data.sources import IMAGE_EXTENSIONS
 from smalti.errors import ConfigError, DataError
 from smalti.evaluate.distortion import psnr_db, squared_error_uint8
+from smalti.machine import Machine
 from smalti.runfolder import RunFolder
 
 COUNT_LIMIT = 10_000_000
@@ -124,8 +125,6 @@ def check_device(name: str) -> str:
     Raises:
         ConfigError: it is not there.
     """
-    from smalti.train import Machine
-
     return str(Machine(device=name).resolve()[0])
 
 
@@ -163,6 +162,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-

@@ -234,7 +234,7 @@ def open_tree(path: Path) -> Tree | None:
         with unpacked(path) as stream:
             first = stream.read(tarfile.BLOCKSIZE)
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); download or make it again") from error
+        raise DataError(f"{path} cannot be read or is damaged ({error}); download or make it again") from error
     if first[257:262] == b"ustar" or (_is_tar_name(path) and len(first) == tarfile.BLOCKSIZE):
         return TarArchive(path)
     return None

@@ -235,27 +235,35 @@ class EmojiSource(Source):
     kind = "emoji"
     location = "emoji"
 
-    def signature(self) -> str:
-        from smalti.data import emoji
+    def __init__(self) -> None:
+        from smalti.data import emoji  # here, since most sources are something else
 
-        return f"{emoji.PICTURE_SHA256}-{emoji.TABLE_SHA256}"
+        self._emoji = emoji
+        self._read: dict[str, emoji.EmojiSet] = {}
+
+    def signature(self) -> str:
+        return f"{self._emoji.PICTURE_SHA256}-{self._emoji.TABLE_SHA256}"
 
     def listing(self, split: str | None, *, look: bool) -> Listing:
-        from smalti.data import emoji
-
-        chosen = choose_split(split, emoji.SPLITS, self.location)
-        found = emoji.read(chosen)
-        counts = {name: len(emoji.read(name)) for name in emoji.SPLITS}
+        chosen = choose_split(split, self._emoji.SPLITS, self.location)
+        assert chosen is not None
+        self._read = {name: self._emoji.read(name) for name in self._emoji.SPLITS}
+        found = self._read[chosen]
         height, width, channels = found.images.shape[1:]
         return Listing.uniform(
-            chosen, emoji.SPLITS, found.names, (height, width, channels),
-            labels=found.labels.tolist(), classes=found.classes, captions=found.captions, counts=counts,
-        )  # fmt: skip
+            chosen,
+            self._emoji.SPLITS,
+            found.names,
+            (height, width, channels),
+            labels=found.labels.tolist(),
+            classes=found.classes,
+            captions=found.captions,
+            counts={name: len(part) for name, part in self._read.items()},
+        )
 
     def stream(self, listing: Listing) -> Iterator[Encoded | Block]:
-        from smalti.data import emoji
-
-        yield Block(0, emoji.read(listing.split).images)
+        assert listing.split is not None
+        yield Block(0, self._read[listing.split].images)
 
 
 def find_idx(path: Path, location: str) -> IdxSource | None:
@@ -341,6 +349,8 @@ def _npy_header(stream: IO[bytes], name: str) -> Stored:
     if version not in readers:
         raise ValueError(f"npy version {version}")
     shape, fortran, dtype = readers[version](stream)
+    if any(side < 0 for side in shape):
+        raise ValueError(f"its header declares the shape {shape}")
     if dtype.hasobject or dtype.itemsize == 0:
         raise DataError(f"{name} holds Python objects, which can run code when read; save it as uint8")
     return Stored(name, tuple(shape), dtype, fortran)

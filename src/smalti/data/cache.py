@@ -28,7 +28,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from smalti.data.packed import Description, PackedImages
+from smalti.data.packed import Description, PackedImages, RowReader
 from smalti.data.sources import Listing, Numbered
 from smalti.errors import OutputError
 
@@ -58,7 +58,7 @@ def open_pack(folder: Path, signature: str, source: str) -> PackedImages | None:
         index = json.loads((folder / "index.json").read_text("utf-8"))
         if index["format"] != FORMAT_VERSION or index["signature"] != signature:
             return None
-        images, mapping = _map(folder / "images.npy", tuple(index["shape"]))
+        images, rows = _map(folder / "images.npy", tuple(index["shape"]))
         labels = np.load(folder / "labels.npy", allow_pickle=False) if index["labelled"] else None
         if labels is not None and (labels.shape != images.shape[:1] or labels.dtype != np.int64):
             return None
@@ -67,7 +67,7 @@ def open_pack(folder: Path, signature: str, source: str) -> PackedImages | None:
         return None  # not there or damaged: the caller packs it again
     if len(description.names) != len(images):
         return None
-    return PackedImages(images, labels, description, mapping=mapping)
+    return PackedImages(images, labels, description, rows=rows)
 
 
 class PackWriter:
@@ -205,7 +205,7 @@ def _partial(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.partial")
 
 
-def _map(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, mmap.mmap]:
+def _map(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, RowReader | None]:
     """The images as a read-only array over a memory map; ValueError when the file is not what the index says."""
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
@@ -218,8 +218,10 @@ def _map(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, mmap.mmap]:
         if size != file.tell() + int(np.prod(shape)):
             raise ValueError(f"{size} bytes")
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        images = np.frombuffer(mapping, np.uint8, offset=file.tell()).reshape(shape)
-    return images, mapping
+        offset = file.tell()
+    images = np.frombuffer(mapping, np.uint8, offset=offset).reshape(shape)
+    # Windows reads at a place only by moving the position that all threads share, so there the map has to do
+    return images, RowReader(path, offset, images.shape[1:]) if hasattr(os, "preadv") else None
 
 
 def _description(index: dict[str, Any], source: str) -> Description:

@@ -21,7 +21,7 @@ from smalti.data import images
 from smalti.data.cache import Options, PackWriter, cache_key, open_pack
 from smalti.data.opening import find_source
 from smalti.data.packed import PackedImages
-from smalti.data.sources import Block, Encoded, Listing, Source, choose_split, first_of
+from smalti.data.sources import SPLIT_NAMES, Block, Encoded, Listing, Source, choose_split, first_of
 from smalti.errors import ConfigError, DataError
 
 T = TypeVar("T")
@@ -67,6 +67,7 @@ def load(
     options = _options(size, resize, channels)
     cache_folder = default_cache_folder() if cache is None else Path(cache).expanduser()
     found = find_source(source, cache=cache_folder, progress=progress)
+    split = SPLIT_NAMES.get(split or "", split)
     for _ in range(3):  # a pack may be replaced by another process between writing and opening
         signature = found.signature()
         packed = _open_cached(found, split, options, cache_folder, signature, os.fspath(source))

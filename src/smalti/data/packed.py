@@ -14,17 +14,20 @@ Pixels are uint8, (N, height, width, channels).
 
 from __future__ import annotations
 
-import mmap
+import math
+import os
 import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from smalti.errors import DataError
+
 _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-_FAULT_AROUND = 64 * 2**10  # bytes the kernel maps around each page that is touched (Linux default)
-_MAPPED_LIMIT = 96 * 2**20  # bytes of touched file pages after which they are given back
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,33 @@ class Description:
     skipped: tuple[tuple[str, str], ...]
 
 
+class RowReader:
+    """Reads rows of a file of equal rows at any place, from any thread, past the memory map.
+
+    Mapped pages count as memory of the process, 2 MiB for each touched image where the system caches files in huge
+    pages, and a file that is cut short kills the process that has mapped it. Reading has neither problem.
+    """
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, int, int]) -> None:
+        """`offset` is where the first row begins, in bytes; `shape` is that of a row, uint8."""
+        self._path = path
+        self._offset = offset
+        self._shape = shape
+        self._row_bytes = math.prod(shape)
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """(len(rows), *shape) uint8."""
+        images = np.empty((len(rows), *self._shape), np.uint8)
+        for image, row in zip(images, rows.tolist(), strict=True):
+            if os.preadv(self._file, [image.data], self._offset + row * self._row_bytes) != self._row_bytes:
+                raise DataError(
+                    f"{self._path} was cut short while it was in use; start again, so that it is packed again"
+                )
+        return images
+
+
 class PackedImages:
     """Images of one size and one number of channels, on disk.
 
@@ -78,9 +108,9 @@ class PackedImages:
         labels: np.ndarray | None,
         description: Description,
         *,
-        mapping: mmap.mmap | None = None,
+        rows: RowReader | None = None,
     ) -> None:
-        """`mapping` is the memory map behind `images`, whose pages are given back now and then."""
+        """`rows` reads the same pixels from the file; without it they are taken from `images`."""
         self.images = images
         self.labels = labels
         self.classes = description.classes
@@ -91,8 +121,7 @@ class PackedImages:
         self.split = description.split
         self.splits = description.splits
         self.skipped = description.skipped
-        self._mapping = mapping
-        self._mapped_bytes = 0
+        self._rows = rows
         self._permutations: tuple[tuple[tuple[int, int], np.ndarray], ...] = ()
         self._lock = threading.Lock()
 
@@ -123,13 +152,22 @@ class PackedImages:
         if images_seen < 0 or count < 0:
             raise ValueError(f"images_seen is {images_seen} and count is {count}; neither may be negative")
         indices = self._indices(seed, images_seen, count)
-        images = self.images[indices]
-        self._give_back(count)
+        images = self.pixels(indices)
         if flip and count:
             mirrored = flips(seed, images_seen, count)
             images[mirrored] = images[mirrored][:, :, ::-1]
         labels = None if self.labels is None else self.labels[indices]
         return Batch(images, labels, indices)
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """Copies of some images, (len(indices), H, W, C) uint8; needs no memory but the result.
+
+        Slices of `images` give the same, but the pages of the memory map that they touch stay in our memory.
+
+        Raises:
+            DataError: somebody cut the packed file short.
+        """
+        return self.images[indices] if self._rows is None else self._rows.read(indices)
 
     def _indices(self, seed: int, images_seen: int, count: int) -> np.ndarray:
         parts = []
@@ -150,15 +188,6 @@ class PackedImages:
             order = permutation(seed, epoch, len(self))
             self._permutations = (*self._permutations[-1:], ((seed, epoch), order))
             return order
-
-    def _give_back(self, count: int) -> None:
-        """Unmap pages now and then: mapped file pages count as our memory, though the system may drop them."""
-        if self._mapping is None or not hasattr(mmap, "MADV_DONTNEED"):
-            return
-        self._mapped_bytes += count * (_FAULT_AROUND + self.images[0].nbytes)
-        if self._mapped_bytes > _MAPPED_LIMIT:
-            self._mapped_bytes = 0
-            self._mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:

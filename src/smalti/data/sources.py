@@ -3,7 +3,8 @@
 How files are read as a data set:
 
     splits    the top folders, where all of them are named train, test, val, valid or validation (the last three
-              are one split, "val"); one folder around everything is ignored
+              are one split, "val"); where train and another of these are among them, whatever else is beside them
+              is ignored; so is one folder around everything
     classes   the first folder level inside a split, sorted by name; a split with images outside of such folders
               has no labels
     order     natural order of the names: 2.png before 10.png
@@ -221,21 +222,30 @@ class _Place:
 def arrange(names: Sequence[str]) -> tuple[tuple[str, ...], list[_Place]]:
     """Splits, and the place of each name, by the rules at the head of this file."""
     paths = [name.split("/") for name in names]
-    if _one_top(paths) and not _all_splits(paths):
+    if _one_top(paths) and not _splits(paths):
         paths = [path[1:] for path in paths]
-    if not _all_splits(paths):
+    splits = _splits(paths)
+    if not splits:
         return (), [_Place(None, path[0] if len(path) > 1 else None) for path in paths]
-    places = [_Place(SPLIT_NAMES[path[0]], path[1] if len(path) > 2 else None) for path in paths]
-    present = {place.split for place in places}
-    return tuple(split for split in SPLIT_ORDER if split in present), places
+    return splits, [
+        _Place(SPLIT_NAMES[path[0]], path[1] if len(path) > 2 else None)
+        if len(path) > 1 and path[0] in SPLIT_NAMES
+        else _Place(None, None)
+        for path in paths
+    ]
 
 
 def _one_top(paths: list[list[str]]) -> bool:
     return all(len(path) > 1 for path in paths) and len({path[0] for path in paths}) == 1
 
 
-def _all_splits(paths: list[list[str]]) -> bool:
-    return all(len(path) > 1 and path[0] in SPLIT_NAMES for path in paths)
+def _splits(paths: list[list[str]]) -> tuple[str, ...]:
+    tops = {path[0] if len(path) > 1 else "" for path in paths}  # "" for a file that is in no folder
+    found = {SPLIT_NAMES[top] for top in tops & SPLIT_NAMES.keys()}
+    # Cars, buses and trains are classes; train and test are not, even with a folder of results beside them.
+    if tops <= SPLIT_NAMES.keys() or ("train" in found and len(found) > 1):
+        return tuple(split for split in SPLIT_ORDER if split in found)
+    return ()
 
 
 class TreeSource(Source):
@@ -283,7 +293,7 @@ class TreeSource(Source):
             channels=_channels(probes) if look else None,
             counts={name: counts[name] for name in splits},
             modes=Counter(header.mode for header in probes),
-            ignored=found.ignored,
+            ignored=found.ignored + (counts[None] if splits else 0),
         )
 
     def stream(self, listing: Listing) -> Iterator[Encoded | Block]:

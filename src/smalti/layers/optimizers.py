@@ -36,6 +36,6 @@ def build_optimizer(parameters: Parameters, config: OptimizerConfig) -> torch.op
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     """One update: gradients of the loss, their mean over the ranks, one step of the optimizer."""
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     average_gradients(p for group in optimizer.param_groups for p in group["params"])
     optimizer.step()

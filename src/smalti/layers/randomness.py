@@ -54,7 +54,8 @@ class Draws:
         # Four values from each 64-bit draw: the generator, not the memory, is the slow part on a CPU.
         words = torch.empty(-(-math.prod(whole) // 4), dtype=torch.int64, device=self.device)
         bits = words.random_(-(2**63), None, generator=self.generator).view(torch.int16)[: math.prod(whole)]
-        return self._rows(bits.view(whole) < round(probability * 65536) - 32768, count)
+        threshold = min(round(probability * 65536), 65535)  # 65536 does not fit and would wrap round to nothing
+        return self._rows(bits.view(whole) < threshold - 32768, count)
 
     @staticmethod
     def _rows(whole: Tensor, count: int) -> Tensor:

@@ -41,7 +41,7 @@ class _SumOverRanks(torch.autograd.Function):
         return sum_over_ranks(x)
 
     @staticmethod
-    def backward(_ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(_ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
         return sum_over_ranks(gradient)
 
 

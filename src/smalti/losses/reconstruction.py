@@ -1,9 +1,9 @@
 """Distances between a reconstruction and its image, means over all elements, float32.
 
-    mse          (a - b)^2
-    l1           |a - b|
-    huber        (a - b)^2 / 2 where |a - b| <= d, else d (|a - b| - d / 2), d = 0.1     (Huber 1964)
-    charbonnier  sqrt((a - b)^2 + e^2), e = 1e-3                                        (Charbonnier et al. 1994)
+mse          (a - b)^2
+l1           |a - b|
+huber        (a - b)^2 / 2 where |a - b| <= d, else d (|a - b| - d / 2), d = 0.1     (Huber 1964)
+charbonnier  sqrt((a - b)^2 + e^2), e = 1e-3                                        (Charbonnier et al. 1994)
 """
 
 from __future__ import annotations

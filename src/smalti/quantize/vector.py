@@ -55,7 +55,8 @@ class VectorQuantizer(Quantizer):
         self.alphabet = (codes,)
         self.update, self.commitment, self.decay, self.revive_below = update, commitment, decay, revive_below
         # Spread like the latents of a fresh encoder; the first training batch replaces these.
-        vectors = torch.empty(codes, dimension).uniform_(-1 / codes, 1 / codes, generator=torch.Generator().manual_seed(0))
+        generator = torch.Generator().manual_seed(0)
+        vectors = torch.empty(codes, dimension).uniform_(-1 / codes, 1 / codes, generator=generator)
         if update == "gradient":
             self.codebook = nn.Parameter(vectors)
         else:

@@ -20,6 +20,8 @@ from smalti.layers.averaging import WeightAverage
 from smalti.layers.optimizers import build_optimizer
 from smalti.layers.randomness import mix
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Images:
@@ -41,7 +43,7 @@ class Setting:
 
     image: tuple[int, int, int]
     classes: int = 0
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     precision: str = "float32"
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:

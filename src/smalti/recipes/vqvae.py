@@ -35,7 +35,8 @@ class VQVAERecipe(Recipe):
         self.model = cast(VQVAEConfig, config.model)
         self.distance = RECONSTRUCTION_LOSSES[self.model.loss]
         with initial_weights(config.train.seed):
-            self.autoencoder = cast(Autoencoder, self.add_module("autoencoder", Autoencoder(self.model, setting.image[0])))
+            autoencoder = Autoencoder(self.model, setting.image[0])
+        self.autoencoder = cast(Autoencoder, self.add_module("autoencoder", autoencoder))
         self.add_optimizer("autoencoder", self.autoencoder, self.model.optimizer)
         self.add_average("autoencoder")
 

@@ -1,0 +1,155 @@
+"""The vector quantizer against float64 and numpy: loss, gradients, EMA statistics, revival."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from smalti.quantize import VectorQuantizer, perplexity
+
+
+def latents(seed: int, *, batch: int = 4, dimension: int = 3) -> Tensor:
+    return torch.randn(batch, dimension, 4, 5, generator=torch.Generator().manual_seed(seed))
+
+
+def rows_of(z: Tensor) -> np.ndarray:
+    return np.moveaxis(z.detach().double().numpy(), 1, -1).reshape(-1, z.shape[1])
+
+
+def started(codes: int = 7, **options: object) -> VectorQuantizer:
+    quantizer = VectorQuantizer(codes, 3, **options)
+    quantizer(latents(100))
+    return quantizer
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+@pytest.mark.parametrize("beta", [0.0, 0.25, 2.0])
+def test_the_loss_is_its_formula(update: str, beta: float) -> None:
+    quantizer = started(update=update, commitment=beta, revive_below=0.0).eval()
+    z = latents(1).requires_grad_()
+    result = quantizer(z)
+    rows, book = rows_of(z), quantizer.codebook.detach().double().numpy()
+    chosen = ((rows[:, None] - book[None]) ** 2).sum(axis=2).argmin(axis=1)
+    assert np.array_equal(result.codes.view(-1).numpy(), chosen)
+    gap = rows - book[chosen]
+    weight = beta + (update == "gradient")
+    assert float(result.loss.detach()) == pytest.approx(weight * (gap**2).mean(), rel=1e-5, abs=1e-12)
+
+    if beta or update == "gradient":
+        result.loss.backward()
+    # beta weighs what the encoder feels ...
+    felt = np.zeros_like(gap) if z.grad is None else rows_of(z.grad)
+    np.testing.assert_allclose(felt, beta * 2 * gap / gap.size, rtol=1e-4, atol=1e-9)
+    # ... and not what the codebook feels.
+    if update == "gradient":
+        expected = np.zeros_like(book)
+        np.add.at(expected, chosen, -2 * gap / gap.size)
+        np.testing.assert_allclose(quantizer.codebook.grad.numpy(), expected, rtol=1e-4, atol=1e-8)
+    else:
+        assert not list(quantizer.parameters())
+
+
+def test_ema_statistics_are_their_formula() -> None:
+    decay, codes = 0.8, 6
+    quantizer = VectorQuantizer(codes, 3, decay=decay, revive_below=0.0)
+    used, sums, book = np.zeros(codes), np.zeros((codes, 3)), None
+    for step in range(6):
+        z = latents(step)
+        rows = rows_of(z)
+        if book is None:
+            book = _first_codebook(quantizer, z)
+        quantizer(z)
+        chosen = ((rows[:, None] - book[None]) ** 2).sum(axis=2).argmin(axis=1)
+        g = decay if step else 0.0
+        one_hot = np.eye(codes)[chosen]
+        used = g * used + (1 - g) * one_hot.sum(axis=0)
+        sums = g * sums + (1 - g) * one_hot.T @ rows
+        seen = used > 1e-3 * len(rows) / codes
+        book = np.where(seen[:, None], sums / np.maximum(used, 1e-20)[:, None], book)
+        np.testing.assert_allclose(quantizer.used.numpy(), used, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(quantizer.sums.numpy(), sums, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(quantizer.codebook.numpy(), book, rtol=1e-4, atol=1e-4)
+        assert int(quantizer.steps) == step + 1
+
+
+def _first_codebook(quantizer: VectorQuantizer, z: Tensor) -> np.ndarray:
+    """The codebook the first batch is quantized with: its own latents."""
+    twin = VectorQuantizer(*quantizer.codebook.shape, update="gradient", revive_below=0.0)
+    twin(z)
+    return twin.codebook.detach().double().numpy()
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_the_first_batch_gives_the_codebook(update: str) -> None:
+    quantizer = VectorQuantizer(7, 3, update=update, revive_below=0.0)
+    fresh = quantizer.codebook.detach().clone()
+    assert float(fresh.abs().max()) <= 1 / 7
+    z = latents(0) + 50
+    quantizer(z)
+    assert float(quantizer.codebook.detach().min()) > 40
+    if update == "gradient":
+        distances = torch.cdist(quantizer.codebook.detach(), torch.from_numpy(rows_of(z)).float())
+        assert float(distances.min(dim=1).values.max()) < 1e-3, "each code is one of the latents"
+
+
+def test_the_first_codebook_does_not_depend_on_the_global_seed() -> None:
+    torch.manual_seed(1)
+    first = VectorQuantizer(5, 3).codebook
+    torch.manual_seed(2)
+    assert torch.equal(first, VectorQuantizer(5, 3).codebook)
+
+
+def test_a_dead_code_moves_with_both_its_statistics() -> None:
+    quantizer = started(8, revive_below=0.05)
+    quantizer.codebook[3] = 1e3
+    quantizer.used[3] = 1e-4
+    quantizer.sums[3] = 1e-1
+    z = latents(7)
+    quantizer(z)
+    moved = quantizer.codebook[3]
+    assert float(torch.cdist(moved[None], torch.from_numpy(rows_of(z)).float()).min()) < 1e-5
+    mean_use = len(rows_of(z)) / 8
+    assert float(quantizer.used[3]) == pytest.approx(mean_use)
+    torch.testing.assert_close(quantizer.sums[3], moved * mean_use)
+    quantizer.eval()(z)
+    quantizer.train()(z)
+    assert float(quantizer.codebook[3].abs().max()) < 10, "the old sum must not pull it back"
+
+
+def test_nothing_is_revived_at_zero() -> None:
+    quantizer = started(8, revive_below=0.0)
+    quantizer.codebook[3] = 1e3
+    quantizer.used[3], quantizer.sums[3] = 0.0, 0.0
+    quantizer(latents(7))
+    assert torch.equal(quantizer.codebook[3], torch.full((3,), 1e3))
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_the_codebook_is_used_whole(update: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.randn(64, 4, generator=generator) * 10
+    quantizer = VectorQuantizer(64, 4, update=update, decay=0.9)
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.05) if update == "gradient" else None
+
+    def batch() -> Tensor:
+        which = torch.arange(512) % 64
+        rows = centres[which] + 0.1 * torch.randn(512, 4, generator=generator)
+        return rows.view(8, 8, 8, 4).permute(0, 3, 1, 2)
+
+    for _ in range(150):
+        loss = quantizer(batch()).loss
+        if optimizer is not None:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    codes = quantizer.eval()(batch()).codes
+    assert float(perplexity(torch.bincount(codes.view(-1), minlength=64))) > 50
+
+
+def test_one_code_and_one_latent() -> None:
+    quantizer = VectorQuantizer(1, 2)
+    result = quantizer(torch.tensor([[[[3.0]], [[4.0]]]]))
+    assert int(result.codes) == 0
+    torch.testing.assert_close(quantizer.codebook, torch.tensor([[3.0, 4.0]]))

@@ -1,0 +1,341 @@
+"""Settings: read back as written, every path changeable, and nothing hostile or mistyped gets in."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smalti.config import (
+    MODELS,
+    AutoencoderConfig,
+    DataConfig,
+    GANConfig,
+    LoopConfig,
+    OptimizerConfig,
+    QuantizerConfig,
+    RunConfig,
+    VQVAEConfig,
+    from_plain,
+    override,
+    parse_count,
+    parse_duration,
+    parse_size,
+    paths,
+    read_toml,
+    to_plain,
+)
+from smalti.errors import ConfigError, did_you_mean
+from smalti.layers.optimizers import OPTIMIZERS
+from smalti.losses.adversarial import ADVERSARIAL_LOSSES
+from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
+from smalti.models.autoencoder import ARCHITECTURES
+from smalti.quantize import QUANTIZERS
+from smalti.recipes import RECIPES
+
+RUNS = {"vqvae": RunConfig(), "gan": RunConfig(recipe="gan", model=GANConfig())}
+FREE = [
+    (recipe, path) for recipe, run in RUNS.items() for path in paths(run) if path not in ("recipe", "preset")
+]
+
+
+def field_of(config: Any, path: str) -> dataclasses.Field[Any]:
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        config = getattr(config, parent)
+    return next(entry for entry in dataclasses.fields(config) if entry.name == leaf)
+
+
+def values_of(config: RunConfig, path: str) -> st.SearchStrategy[Any]:
+    """Values that fit a setting."""
+    entry, current = field_of(config, path), paths(config)[path]
+    if path.endswith(".stride"):
+        return st.sampled_from([2, 4, 8, 16, 32])
+    if path.endswith(".channels"):
+        return st.sampled_from([None, 1, 3, 4])
+    if path.endswith(".size"):
+        return st.none() | st.tuples(st.integers(1, 16384), st.integers(1, 16384))
+    if "choices" in entry.metadata:
+        return st.sampled_from(entry.metadata["choices"])
+    if isinstance(current, bool):
+        return st.booleans()
+    if "low" in entry.metadata:
+        low, high = entry.metadata["low"], entry.metadata["high"]
+        if isinstance(current, int):
+            return st.integers(int(low), int(high))
+        return st.floats(low, high) | (st.none() if current is None else st.nothing())
+    words = st.text(st.characters(min_codepoint=48, max_codepoint=122), min_size=1, max_size=8)
+    return words.filter(lambda text: text not in ("null", "None")) | (st.none() if current is None else st.nothing())
+
+
+@st.composite
+def changes(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
+    recipe = draw(st.sampled_from(list(RUNS)))
+    chosen = draw(st.lists(st.sampled_from([path for kind, path in FREE if kind == recipe]), unique=True, max_size=6))
+    return recipe, {path: draw(values_of(RUNS[recipe], path)) for path in chosen}
+
+
+def as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@settings(max_examples=40)
+@given(changes())
+def test_what_is_set_is_there_and_comes_back_from_json(change: tuple[str, dict[str, Any]]) -> None:
+    recipe, wanted = change
+    run = override(RUNS[recipe], [f"{path}={as_text(value)}" for path, value in wanted.items()])
+    assert paths(run) == paths(RUNS[recipe]) | wanted
+    assert from_plain(RunConfig, json.loads(json.dumps(to_plain(run)))) == run
+
+
+@settings(max_examples=40)
+@given(changes())
+def test_a_toml_file_sets_the_same(tmp_path: Path, change: tuple[str, dict[str, Any]]) -> None:
+    recipe, wanted = change
+    wanted = {path: value for path, value in wanted.items() if value is not None}  # TOML has no null
+    lines = [f"{path} = {json.dumps(list(v) if isinstance(v, tuple) else v)}" for path, v in wanted.items()]
+    file = tmp_path / "run.toml"
+    file.write_text("\n".join(lines), encoding="utf-8")
+    assert paths(override(RUNS[recipe], read_toml(file))) == paths(RUNS[recipe]) | wanted
+
+
+@pytest.mark.parametrize(("recipe", "path"), FREE)
+def test_every_path_can_be_changed(recipe: str, path: str) -> None:
+    run = RUNS[recipe]
+    current = paths(run)[path]
+    choices = field_of(run, path).metadata.get("choices", ())
+    special = {"data.split": "test", "data.size": (48, 64), "data.channels": 1, "data.source": "photos.zip",
+               "model.gradient_penalty": 10.0, "model.autoencoder.stride": 8, "model.quantizer.name": "vector"}  # fmt: skip
+    if path in special:
+        value = special[path]
+    elif choices:
+        value = choices[-1]
+    elif isinstance(current, bool):
+        value = not current
+    elif isinstance(current, float):
+        value = 0.5
+    else:
+        value = current + 1
+    assert paths(override(run, [f"{path}={as_text(value)}"])) == paths(run) | {path: value}
+
+
+@pytest.mark.parametrize(
+    ("assignment", "path", "value"),
+    [
+        ("train.images=3M", "train.images", 3_000_000),
+        ("train.images=1.5k", "train.images", 1500),
+        (" train.batch = 32 ", "train.batch", 32),
+        ("data.flip=False", "data.flip", False),
+        ("data.size=null", "data.size", None),
+        ("data.size=[48, 64]", "data.size", (48, 64)),
+        ("data.split=2024", "data.split", "2024"),
+        ("data.split=true", "data.split", "true"),
+        ("data.split=None", "data.split", None),
+        ("data.source=a=b", "data.source", "a=b"),
+        ("data.source=7", "data.source", "7"),
+        ("model.loss_weight=1e-3", "model.loss_weight", 1e-3),
+        ("model.loss_weight=2", "model.loss_weight", 2),
+    ],
+)
+def test_values_are_read_as_people_write_them(assignment: str, path: str, value: Any) -> None:
+    start = RunConfig(data=DataConfig(split="train", size=(8, 8)))
+    assert paths(override(start, [assignment]))[path] == value
+
+
+def test_a_later_assignment_wins() -> None:
+    assert override(RunConfig(), ["train.batch=1", "train.batch=2"]).train.batch == 2
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.batch", "has no '='; write it as train.batch=value"),
+        ("train.btach=3", "there is no setting 'train.btach'; did you mean 'train.batch'?"),
+        ("quantizer.codes=64", "did you mean 'model.quantizer.codes'?"),
+        ("model.latent=5", "there is no setting 'model.latent'"),
+        ("model=5", "there is no setting 'model'"),
+        ("recipe=gan", "recipe cannot be set: it comes with the preset"),
+        ("preset=dcgan", "preset cannot be set"),
+        ("train.batch=0", "train.batch is 0, but must be from 1 to 1e+06"),
+        ("train.batch=1.5", "train.batch is 1.5, but must be int"),
+        ("train.batch=true", "train.batch is True, but must be int"),
+        ("train.batch=lots", "train.batch is 'lots', but must be int"),
+        ("train.batch=1.2.3k", "is not a number of images"),
+        ("train.batch=null", "train.batch must be given"),
+        ("data.flip=1", "data.flip is 1, but must be bool"),
+        ("data.channels=2", "channels is 2, but must be 1 (grey), 3 (RGB) or 4 (RGBA)"),
+        ("data.size=64", "data.size is 64, but must be tuple"),
+        ("data.size=[64]", "must be tuple"),
+        ("data.size=[[1],2]", "must be tuple"),
+        ("data.size=[0, 4]", "data.size is 0, but must be from 1 to 16384"),
+        ("data.resize=crop", "one of cover, contain, stretch"),
+        ("model.loss=mes", "did you mean 'mse'?"),
+        ("model.optimizer.name=adma", "did you mean 'adam'?"),
+        ("model.optimizer.beta1=1", "model.optimizer.beta1 is 1, but must be from 0 to 0.999999"),
+        ("model.loss_weight=NaN", "model.loss_weight is nan, but must be from 0"),
+        ("model.loss_weight=Infinity", "is inf, but must be from 0"),
+        ("model.loss_weight=-1", "is -1, but must be from 0"),
+        ("model.autoencoder.stride=3", "model.autoencoder.stride is 3, but must be a power of two: 2, 4, 8, 16 or 32"),
+        ("model.autoencoder.stride=64", "must be from 2 to 32"),
+    ],
+)
+def test_a_mistake_is_named_with_its_path_and_a_remedy(assignment: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        override(RunConfig(), [assignment])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def nested(depth: int) -> Any:
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        None,
+        [],
+        "text",
+        nested(50_000),
+        {"model": nested(50_000)},
+        {"train": {"batch": nested(50_000)}},
+        {"train": {"batch": "x" * 10**6}},
+        {"train": {"batch": 10**4000}},
+        {"x" * 10**5: 1},
+        {"recipe": []},
+        {"recipe": {}, "model": {}},
+        {"recipe": None, "model": {}},
+        {"recipe": "gna", "model": {}},
+        {"recipe": "gan"},
+        {"recipe": "gan", "model": {"loss_weight": 1}},
+        {"recipe": "vqvae", "model": {"quantizer": {"codes": 2**40}}},
+        {"data": {"size": [1, 2, 3]}},
+        {"data": {"size": {"height": 1}}},
+        {"preset": 3},
+    ],
+    ids=range(19),
+)
+def test_a_hostile_table_is_one_config_error(plain: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_plain(RunConfig, plain)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["[" * 50_000, "9" * 5000, '{"a":' * 20_000, "x" * 100_000])
+def test_a_hostile_value_is_one_short_config_error(value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        override(RunConfig(), [f"train.batch={value}"])
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"a = ", b"\xff\xfe", b"a = 1\na = 2", b"a = " + b"[" * 50_000, b"a = " + b"9" * 5000, b".".join([b"a"] * 5000) + b" = 1"],
+    ids=range(6),
+)
+def test_a_file_that_is_not_toml_is_one_config_error(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "run.toml"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"run\.toml is not TOML") as caught:
+        read_toml(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_settings_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot read the settings"):
+        read_toml(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="cannot read the settings"):
+        read_toml(tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "wrong"), [("vqvae", GANConfig()), ("gan", VQVAEConfig())])
+def test_a_recipe_takes_its_own_model_alone(kind: str, wrong: Any) -> None:
+    with pytest.raises(ConfigError, match=f"recipe '{kind}' needs a {MODELS[kind].__name__}"):
+        RunConfig(recipe=kind, model=wrong)
+
+
+def test_settings_are_checked_when_they_are_made_and_cannot_be_changed() -> None:
+    with pytest.raises(ConfigError, match="learning_rate is nan"):
+        OptimizerConfig(learning_rate=math.nan)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        OptimizerConfig().learning_rate = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "table"),
+    [
+        (OptimizerConfig, "name", OPTIMIZERS),
+        (GANConfig, "loss", ADVERSARIAL_LOSSES),
+        (VQVAEConfig, "loss", RECONSTRUCTION_LOSSES),
+        (QuantizerConfig, "name", QUANTIZERS),
+        (AutoencoderConfig, "architecture", ARCHITECTURES),
+        (RunConfig, "recipe", RECIPES),
+        (RunConfig, "recipe", MODELS),
+    ],
+)
+def test_what_may_be_chosen_is_what_the_table_holds(kind: Any, name: str, table: dict[str, Any]) -> None:
+    entry = next(entry for entry in dataclasses.fields(kind) if entry.name == name)
+    assert set(entry.metadata["choices"]) == set(table)
+
+
+def test_every_choice_is_accepted() -> None:
+    for kind in (OptimizerConfig, GANConfig, VQVAEConfig, QuantizerConfig, AutoencoderConfig, DataConfig, LoopConfig):
+        for entry in dataclasses.fields(kind):
+            for word in entry.metadata.get("choices", ()):
+                assert getattr(kind(**{entry.name: word}), entry.name) == word
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("1", 1), ("200000", 200_000), ("200k", 200_000), ("3M", 3_000_000), ("1.5M", 1_500_000), ("2G", 2 * 10**9),
+     ("2K", 2000), (" 7 ", 7), ("1_000", 1000), (64, 64)],
+)  # fmt: skip
+def test_counts(text: str | int, count: int) -> None:
+    assert parse_count(text) == count
+
+
+@pytest.mark.parametrize("text", ["", "0", "-1", "3m", "3MM", "k", "1e6", "1.k", "0.4", "9" * 400, "٣", "nan", 0, -5, "1 000"])
+def test_what_is_no_count(text: str | int) -> None:
+    with pytest.raises(ConfigError, match="write it as 200000, 200k or 3M"):
+        parse_count(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400), (5, 5), (0.5, 0.5), (" 2m ", 120)]
+)
+def test_durations(text: str | float, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "0s", "-3m", "3d", "1h30m", "ten", "9" * 400, "inf", "nan", math.inf])
+def test_what_is_no_duration(text: str | float) -> None:
+    with pytest.raises(ConfigError, match="write it as 90s, 10m or 1.5h"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64", (64, 64)), ("48x64", (48, 64)), ("48X64", (48, 64)), (32, (32, 32)), ("16384", (16384, 16384))]
+)
+def test_sizes(text: str | int, size: tuple[int, int]) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "0", "0x4", "4x0", "16385", "4x4x4", "x4", "4x", "-4", "4.5", "4 x 4", "99999999999"])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ConfigError, match="48x64"):
+        parse_size(text)
+
+
+def test_did_you_mean_lists_all_when_none_is_close() -> None:
+    assert did_you_mean("zzz", ["b", "a"]) == "known: a, b"
+    assert did_you_mean("zzz", []) == "none is known here"
+    assert did_you_mean("zzz", [f"name{number:02d}" for number in range(20)]).endswith("name11, ...")
