@@ -37,7 +37,19 @@ SMALL = {
 
 def command(preset: str, out: Path, images: int, cache: Path) -> list[str]:
     settings = [*SMALL[preset], "train.save_every=320", "train.log_every=160", "train.preview_every=100000"]
-    words = [sys.executable, "-m", "smalti", "train", preset, "--data", "emoji", "--images", str(images), "--batch", "16"]
+    words = [
+        sys.executable,
+        "-m",
+        "smalti",
+        "train",
+        preset,
+        "--data",
+        "emoji",
+        "--images",
+        str(images),
+        "--batch",
+        "16",
+    ]
     words += ["--out", str(out), "--cache", str(cache), "--quiet"]
     return words + [word for setting in settings for word in ("--set", setting)]
 
@@ -108,7 +120,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         rows = [run(name, options.kills, options.images, options.seed, Path(work)) for name in options.presets]
     header = ("preset", "kills", "digest", "after kills", "equal")
-    lines = [(r["preset"], str(r["kills"]), r["digest"][:12], r["digest_after_kills"][:12], str(r["equal"])) for r in rows]
+    lines = [
+        (r["preset"], str(r["kills"]), r["digest"][:12], r["digest_after_kills"][:12], str(r["equal"])) for r in rows
+    ]
     machine.table([header, *lines])
     machine.write("exact_resume", {"runs": rows}, options.results)
     sys.exit(0 if all(row["equal"] for row in rows) else 1)

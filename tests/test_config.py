@@ -40,9 +40,7 @@ from smalti.quantize import QUANTIZERS
 from smalti.recipes import RECIPES
 
 RUNS = {"vqvae": RunConfig(), "gan": RunConfig(recipe="gan", model=GANConfig())}
-FREE = [
-    (recipe, path) for recipe, run in RUNS.items() for path in paths(run) if path not in ("recipe", "preset")
-]
+FREE = [(recipe, path) for recipe, run in RUNS.items() for path in paths(run) if path not in ("recipe", "preset")]
 
 
 def field_of(config: Any, path: str) -> dataclasses.Field[Any]:
@@ -111,7 +109,8 @@ def test_every_path_can_be_changed(recipe: str, path: str) -> None:
     current = paths(run)[path]
     choices = field_of(run, path).metadata.get("choices", ())
     special = {"data.split": "test", "data.size": (48, 64), "data.channels": 1, "data.source": "photos.zip",
-               "model.gradient_penalty": 10.0, "model.autoencoder.stride": 8, "model.quantizer.name": "vector"}  # fmt: skip
+               "model.gradient_penalty": 10.0, "model.autoencoder.stride": 8,
+               "model.quantizer.name": "vector"}  # fmt: skip
     if path in special:
         value = special[path]
     elif choices:
@@ -239,7 +238,14 @@ def test_a_hostile_value_is_one_short_config_error(value: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"a = ", b"\xff\xfe", b"a = 1\na = 2", b"a = " + b"[" * 50_000, b"a = " + b"9" * 5000, b".".join([b"a"] * 5000) + b" = 1"],
+    [
+        b"a = ",
+        b"\xff\xfe",
+        b"a = 1\na = 2",
+        b"a = " + b"[" * 50_000,
+        b"a = " + b"9" * 5000,
+        b".".join([b"a"] * 5000) + b" = 1",
+    ],
     ids=range(6),
 )
 def test_a_file_that_is_not_toml_is_one_config_error(tmp_path: Path, content: bytes) -> None:
@@ -303,7 +309,9 @@ def test_counts(text: str | int, count: int) -> None:
     assert parse_count(text) == count
 
 
-@pytest.mark.parametrize("text", ["", "0", "-1", "3m", "3MM", "k", "1e6", "1.k", "0.4", "9" * 400, "٣", "nan", 0, -5, "1 000"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "3m", "3MM", "k", "1e6", "1.k", "0.4", "9" * 400, "٣", "nan", 0, -5, "1 000"]
+)
 def test_what_is_no_count(text: str | int) -> None:
     with pytest.raises(ConfigError, match="write it as 200000, 200k or 3M"):
         parse_count(text)
@@ -318,18 +326,21 @@ def test_durations(text: str | float, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "0s", "-3m", "3d", "1h30m", "ten", "9" * 400, "inf", "nan", math.inf])
 def test_what_is_no_duration(text: str | float) -> None:
-    with pytest.raises(ConfigError, match="write it as 90s, 10m or 1.5h"):
+    with pytest.raises(ConfigError, match=r"write it as 90s, 10m or 1\.5h"):
         parse_duration(text)
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("64", (64, 64)), ("48x64", (48, 64)), ("48X64", (48, 64)), (32, (32, 32)), ("16384", (16384, 16384))]
+    ("text", "size"),
+    [("64", (64, 64)), ("48x64", (48, 64)), ("48X64", (48, 64)), (32, (32, 32)), ("16384", (16384, 16384))],
 )
 def test_sizes(text: str | int, size: tuple[int, int]) -> None:
     assert parse_size(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "0", "0x4", "4x0", "16385", "4x4x4", "x4", "4x", "-4", "4.5", "4 x 4", "99999999999"])
+@pytest.mark.parametrize(
+    "text", ["", "0", "0x4", "4x0", "16385", "4x4x4", "x4", "4x", "-4", "4.5", "4 x 4", "99999999999"]
+)
 def test_what_is_no_size(text: str) -> None:
     with pytest.raises(ConfigError, match="48x64"):
         parse_size(text)

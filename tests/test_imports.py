@@ -11,7 +11,8 @@ import smalti
 
 
 @pytest.mark.parametrize(
-    "module", ["smalti", "smalti.errors", "smalti.config", "smalti.data", "smalti.presets", "smalti.runfolder", "smalti.cli"]
+    "module",
+    ["smalti", "smalti.errors", "smalti.config", "smalti.data", "smalti.presets", "smalti.runfolder", "smalti.cli"],
 )
 def test_torch_stays_out(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

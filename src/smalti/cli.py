@@ -29,10 +29,21 @@ app = App(
 data_app = App(name="data", help="Look at a source of images, or pack it for training.", help_format="plaintext")
 app.command(data_app)
 
+
+def _examples(*commands: str) -> str:
+    return "\n".join(["Examples:", *(f"  {command}" for command in commands)])
+
+
 Resize = Literal["cover", "contain", "stretch"]
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "smalti train vqvae --data photos/ --size 64 --out runs/photos --images 3M",
+        "smalti train dcgan --data cifar10 --out runs/cifar --budget 30m --set model.loss=hinge",
+        "torchrun --nproc-per-node 2 -m smalti train vqvae --data photos.zip --size 64 --out runs/photos",
+    )
+)
 def train(
     preset: str,
     /,
@@ -60,14 +71,6 @@ def train(
     quiet: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Train a preset on a source of images. The same command again goes on where it stopped.
-
-    Examples:
-
-    smalti train vqvae --data photos/ --size 64 --out runs/photos --images 3M
-
-    smalti train dcgan --data cifar10 --out runs/cifar --budget 30m --set model.loss=hinge
-
-    torchrun --nproc-per-node 2 -m smalti train vqvae --data photos.zip --size 64 --out runs/photos
 
     Parameters
     ----------
@@ -130,7 +133,12 @@ def train(
     return run_training(options)
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "smalti generate runs/cifar --count 64 --out grid.png",
+        "smalti generate runs/cifar/best.safetensors --count 1000 --seed 7 --out samples/",
+    )
+)
 def generate(
     model: Path,
     /,
@@ -144,12 +152,6 @@ def generate(
     overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Draw new images with a trained GAN.
-
-    Examples:
-
-    smalti generate runs/cifar --count 64 --out grid.png
-
-    smalti generate runs/cifar/best.safetensors --count 1000 --seed 7 --out samples/
 
     Parameters
     ----------
@@ -175,7 +177,12 @@ def generate(
     return run_generate(model, out, count, label, seed, columns, device, overwrite)
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "smalti reconstruct runs/photos cat.jpg dog.png --out seen/",
+        "smalti reconstruct runs/photos holiday/ --size 64 --out seen/",
+    )
+)
 def reconstruct(
     model: Path,
     images: Annotated[tuple[Path, ...], Parameter(negative=())],
@@ -188,12 +195,6 @@ def reconstruct(
     overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Send images through a trained VQ-VAE: the result, a before-and-after pair, and the PSNR of each.
-
-    Examples:
-
-    smalti reconstruct runs/photos cat.jpg dog.png --out seen/
-
-    smalti reconstruct runs/photos holiday/ --size 64 --out seen/
 
     Parameters
     ----------
@@ -217,15 +218,14 @@ def reconstruct(
     return run_reconstruct(model, images, out, size, resize, device, overwrite)
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "smalti info runs/photos",
+        "smalti info model.safetensors --json",
+    )
+)
 def info(model: Path, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> int:
     """Print everything a checkpoint says about itself.
-
-    Examples:
-
-    smalti info runs/photos
-
-    smalti info model.safetensors --json
 
     Parameters
     ----------
@@ -239,15 +239,14 @@ def info(model: Path, /, *, json: Annotated[bool, Parameter(negative=())] = Fals
     return run_info(model, json)
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "smalti presets",
+        "smalti presets vqvae",
+    )
+)
 def presets(name: str | None = None, /) -> int:
     """List the presets, or print every setting of one.
-
-    Examples:
-
-    smalti presets
-
-    smalti presets vqvae
 
     Parameters
     ----------
@@ -259,7 +258,12 @@ def presets(name: str | None = None, /) -> int:
     return run_presets(name)
 
 
-@app.command
+@app.command(
+    help_epilogue=_examples(
+        "smalti demo",
+        "smalti demo --budget 30m --out long-demo",
+    )
+)
 def demo(
     *,
     out: Path = Path("demo"),
@@ -270,12 +274,6 @@ def demo(
     """Train a VQ-VAE and a GAN on the emoji that come with smalti, and write a report: under 5 minutes on 2 cores.
 
     The same command again goes on with a demo that was stopped, and leaves a finished one as it is.
-
-    Examples:
-
-    smalti demo
-
-    smalti demo --budget 30m --out long-demo
 
     Parameters
     ----------
@@ -293,7 +291,11 @@ def demo(
     return run_demo(out, budget, seed, overwrite)
 
 
-@data_app.command
+@data_app.command(
+    help_epilogue=_examples(
+        "smalti data inspect photos.zip",
+    )
+)
 def inspect(
     source: str,
     /,
@@ -302,10 +304,6 @@ def inspect(
     cache: Path | None = None,
 ) -> int:
     """Look at a source without packing it: images, sizes, splits, classes, broken files.
-
-    Examples:
-
-    smalti data inspect photos.zip
 
     Parameters
     ----------
@@ -321,7 +319,11 @@ def inspect(
     return run_inspect(source, split, cache)
 
 
-@data_app.command
+@data_app.command(
+    help_epilogue=_examples(
+        "smalti data pack photos/ --size 64",
+    )
+)
 def pack(
     source: str,
     /,
@@ -333,10 +335,6 @@ def pack(
     cache: Path | None = None,
 ) -> int:
     """Decode a source once into the cache that training reads from; train does this by itself when it must.
-
-    Examples:
-
-    smalti data pack photos/ --size 64
 
     Parameters
     ----------

@@ -42,7 +42,10 @@ def output_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise OutputError(_cannot_write(path, error.errno, error.strerror or str(error))) from None
     except RuntimeError as error:
-        # torch's zip writer reports a full disk as a RuntimeError.
+        # torch's zip writer covers the system's refusal with a complaint of its own.
+        if isinstance(error.__context__, OSError):
+            cause = error.__context__
+            raise OutputError(_cannot_write(path, cause.errno, cause.strerror or str(cause))) from None
         if "write" not in str(error).lower():
             raise
         raise OutputError(_cannot_write(path, errno.ENOSPC, "the write failed")) from None

@@ -99,7 +99,12 @@ def test_mix_of_near_words_never_meets() -> None:
 def test_mix_is_fixed_for_ever() -> None:
     # A run that is resumed by a later version draws the same: these numbers are part of the format.
     # The first is the first output of the published splitmix64, halved.
-    assert [mix(0), mix(1), mix(0, 1), mix(2**63 - 1, 64)] == [8147104208329303767, 5225608189600411232, 1534736266818221247, 7834964950985517001]
+    assert [mix(0), mix(1), mix(0, 1), mix(2**63 - 1, 64)] == [
+        8147104208329303767,
+        5225608189600411232,
+        1534736266818221247,
+        7834964950985517001,
+    ]
 
 
 def test_seeded_generators_agree() -> None:

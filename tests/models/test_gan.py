@@ -18,7 +18,12 @@ TINY = GANConfig(latent=7, generator_width=8, discriminator_width=4)
 
 
 @settings(max_examples=12)
-@given(rows=st.integers(1, 6), columns=st.integers(1, 6), channels=st.sampled_from([1, 3, 4]), classes=st.sampled_from([0, 5]))
+@given(
+    rows=st.integers(1, 6),
+    columns=st.integers(1, 6),
+    channels=st.sampled_from([1, 3, 4]),
+    classes=st.sampled_from([0, 5]),
+)
 def test_images_of_any_shape_that_is_a_multiple_of_four(rows: int, columns: int, channels: int, classes: int) -> None:
     shape = (channels, 4 * rows, 4 * columns)
     labels = torch.arange(3) if classes else None
@@ -30,7 +35,8 @@ def test_images_of_any_shape_that_is_a_multiple_of_four(rows: int, columns: int,
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "advice"), [(30, 32, "28x32"), (33, 35, "32x32"), (2, 8, "4x8"), (1, 1, "4x4"), (64, 63, "64x60")]
+    ("height", "width", "advice"),
+    [(30, 32, "28x32"), (33, 35, "32x32"), (2, 8, "4x8"), (1, 1, "4x4"), (64, 63, "64x60")],
 )
 def test_another_size_is_refused_with_one_that_fits(height: int, width: int, advice: str) -> None:
     with pytest.raises(ConfigError, match=f"found {height}x{width}; give for example --size {advice}$"):
@@ -49,9 +55,8 @@ def test_the_generator_is_the_one_that_was_asked_for() -> None:
     model = Generator(GANConfig(latent=100, generator_width=256), (3, 32, 32))
     assert (model.project.in_features, model.project.out_features) == (100, 8 * 8 * 256)
     assert model.project.bias is None
-    kinds = [(type(m).__name__, getattr(m, "in_channels", 0), getattr(m, "out_channels", 0), getattr(m, "kernel_size", 0),
-              getattr(m, "stride", 0)) for m in model.children() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]  # fmt: skip
-    assert kinds == [
+    layers = [m for m in model.children() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert [(type(m).__name__, m.in_channels, m.out_channels, m.kernel_size, m.stride) for m in layers] == [
         ("Conv2d", 256, 128, (5, 5), (1, 1)),
         ("ConvTranspose2d", 128, 64, (5, 5), (2, 2)),
         ("ConvTranspose2d", 64, 3, (5, 5), (2, 2)),
@@ -63,14 +68,31 @@ def test_the_generator_is_the_one_that_was_asked_for() -> None:
 
 def test_the_generator_is_its_layers_in_order() -> None:
     torch.manual_seed(0)
-    model, z = Generator(TINY, (3, 8, 12)).eval(), torch.randn(2, 7)
+    model, z = strong(Generator(TINY, (3, 8, 12))), torch.randn(2, 7)
     x = F.linear(z, model.project.weight).view(2, 8, 2, 3)
     x = F.leaky_relu(model.norm0(x), 0.3)
     x = F.leaky_relu(model.norm1(F.conv2d(x, model.conv1.weight, padding=2)), 0.3)
     x = F.conv_transpose2d(x, model.conv2.weight, stride=2, padding=2, output_padding=1)
     x = F.leaky_relu(model.norm2(x), 0.3)
     x = F.conv_transpose2d(x, model.conv3.weight, model.conv3.bias, stride=2, padding=2, output_padding=1)
+    assert float(x.detach().std()) > 0.1
     torch.testing.assert_close(model(z), torch.tanh(x))
+
+
+def strong(network: nn.Module) -> nn.Module:
+    """Weights large enough that a wrong slope or a missing layer shows."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.3)
+    return network.eval()
+
+
+def test_the_discriminator_is_its_layers_in_order() -> None:
+    torch.manual_seed(0)
+    model, images = strong(Discriminator(TINY, (3, 8, 12))), torch.randn(2, 3, 8, 12)
+    x = F.leaky_relu(F.conv2d(images, model.conv1.weight, model.conv1.bias, stride=2, padding=2), 0.3)
+    x = F.leaky_relu(F.conv2d(x, model.conv2.weight, model.conv2.bias, stride=2, padding=2), 0.3)
+    torch.testing.assert_close(model(images), x.flatten(1) @ model.head.weight[0] + model.head.bias)
 
 
 def test_a_transposed_convolution_of_stride_one_is_a_convolution_turned_round() -> None:

@@ -12,7 +12,9 @@ from smalti.config import QuantizerConfig
 from smalti.errors import CodeRangeError
 from smalti.quantize import QUANTIZERS, Quantizer, build_quantizer, perplexity
 
-MODES = [QuantizerConfig(name, codes=24, dimension=6, update=update) for name in QUANTIZERS for update in ("ema", "gradient")]
+MODES = [
+    QuantizerConfig(name, codes=24, dimension=6, update=update) for name in QUANTIZERS for update in ("ema", "gradient")
+]
 every = pytest.mark.parametrize("config", MODES, ids=lambda config: f"{config.name}-{config.update}")
 
 

@@ -86,5 +86,7 @@ def test_float32_inside_autocast() -> None:
 
 
 def test_rows_that_are_not_numbers_still_get_a_code() -> None:
-    codes = nearest(torch.tensor([[float("nan")], [float("inf")], [float("-inf")], [3e38]]), torch.tensor([[0.0], [1.0]]))
+    codes = nearest(
+        torch.tensor([[float("nan")], [float("inf")], [float("-inf")], [3e38]]), torch.tensor([[0.0], [1.0]])
+    )
     assert ((codes >= 0) & (codes < 2)).all()

@@ -90,8 +90,8 @@ def test_the_first_batch_gives_the_codebook(update: str) -> None:
     quantizer(z)
     assert float(quantizer.codebook.detach().min()) > 40
     if update == "gradient":
-        distances = torch.cdist(quantizer.codebook.detach(), torch.from_numpy(rows_of(z)).float())
-        assert float(distances.min(dim=1).values.max()) < 1e-3, "each code is one of the latents"
+        there = {tuple(row) for row in rows_of(z)}
+        assert all(tuple(row) in there for row in quantizer.codebook.detach().double().tolist())
 
 
 def test_the_first_codebook_does_not_depend_on_the_global_seed() -> None:

@@ -132,7 +132,7 @@ def _look_at_file(item: Encoded) -> _Seen:
 
 def _suggestion(source: str, sizes: Counter[tuple[int, int]]) -> str:
     """Small pictures of one size as they are; else the largest usual size that most pictures fill."""
-    command = f"smalti train vqvae {shlex.quote(source)}"
+    command = f"smalti train vqvae --data {shlex.quote(source)} --out runs/first"
     if not sizes or (len(sizes) == 1 and max(next(iter(sizes))) <= _SIZES[-1]):
         return command
     sides = sorted(min(size) for size in sizes.elements())

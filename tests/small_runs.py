@@ -1,0 +1,56 @@
+"""Trainings that take a moment: tiny networks on a few 16x16 pictures with something to learn in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from smalti.config import RunConfig, override
+from smalti.data import PackedImages, load
+from smalti.presets import preset
+
+SMALL = {
+    "vqvae": (
+        "model.autoencoder.width=8",
+        "model.autoencoder.residual_width=4",
+        "model.quantizer.codes=16",
+        "model.quantizer.dimension=4",
+    ),
+    "vqvae-64": ("model.autoencoder.width=8", "model.quantizer.codes=16", "model.quantizer.dimension=4"),
+    "dcgan": ("model.generator_width=8", "model.discriminator_width=4", "model.latent=8"),
+}
+LOOP = ("train.batch=8", "train.log_every=16", "train.save_every=32", "train.preview_every=64", "train.images=64")
+
+
+def pixels(count: int = 40, *, side: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """(count, side, side, channels) uint8: a disc of one colour on another, somewhere."""
+    chance = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:side, :side]
+    centres = chance.uniform(side / 4, 3 * side / 4, (count, 2))
+    disc = np.hypot(rows - centres[:, :1, None], columns - centres[:, 1:, None]) < side / 4
+    front, back = chance.integers(0, 256, (2, count, 1, 1, channels))
+    return np.where(disc[..., None], front, back).astype(np.uint8)
+
+
+def write_source(path: Path, *, count: int = 40, side: int = 16, channels: int = 3, labels: bool = True) -> Path:
+    """An .npz that `smalti.data.load` opens, with two classes."""
+    arrays = {"images": pixels(count, side=side, channels=channels)}
+    if labels:
+        arrays["labels"] = np.arange(count) % 2
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
+    return path
+
+
+def small_data(folder: Path, **options: int) -> PackedImages:
+    return load(write_source(folder / "discs.npz", **options), cache=folder / "cache")
+
+
+def small_config(name: str, *assignments: str) -> RunConfig:
+    return override(preset(name), [*SMALL[name], *LOOP, *assignments])
+
+
+def settings(name: str, *assignments: str) -> list[str]:
+    """The same as `--set` words of a command line."""
+    return [word for text in (*SMALL[name], *LOOP, *assignments) for word in ("--set", text)]

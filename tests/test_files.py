@@ -1,0 +1,90 @@
+"""A file is the old one or the new one, never half of either."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from smalti.errors import OutputError
+from smalti.files import output_errors, write_atomically
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    with contextlib.suppress(OSError):
+        if subprocess.run(options, capture_output=True, check=False).returncode == 0:
+            try:
+                yield folder
+            finally:
+                subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=True)
+            return
+    pytest.skip("no permission to mount a small disk")
+
+
+def test_writing_and_replacing(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    for content in (b"old", b"newer"):
+        write_atomically(path, lambda file, content=content: file.write(content))
+        assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("problem", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("no")])
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, problem: BaseException) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+
+    def fill(file: object) -> None:
+        file.write(b"half")
+        raise problem
+
+    with pytest.raises(OutputError if isinstance(problem, OSError) else type(problem)):
+        write_atomically(path, fill)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_a_full_disk_is_one_line_and_the_old_file_stays(small_disk: Path) -> None:
+    path = small_disk / "a.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(OutputError, match="the disk is full: free some space") as caught:
+        write_atomically(path, lambda file: file.write(bytes(10**6)))
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(small_disk) == ["a.bin"]
+
+
+def test_a_full_disk_while_torch_writes(small_disk: Path) -> None:
+    import torch
+
+    from smalti.checkpoint import load_state, save_state
+
+    path = small_disk / "resume.pt"
+    save_state(path, {"step": 1})
+    with pytest.raises(OutputError, match="the disk is full"):
+        save_state(path, {"weights": torch.zeros(10**6)})
+    assert load_state(path, torch.device("cpu")) == {"step": 1}
+    assert os.listdir(small_disk) == ["resume.pt"]
+
+
+@pytest.mark.parametrize("place", ["none/a.bin", "file/a.bin", "folder"])
+def test_places_that_cannot_be_written(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder" / "x").mkdir(parents=True)
+    with pytest.raises(OutputError, match="cannot write"):
+        write_atomically(tmp_path / place, lambda file: file.write(b"new"))
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_other_errors_pass_through(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="a bug"), output_errors(tmp_path):
+        raise RuntimeError("a bug")

@@ -1,0 +1,63 @@
+"""Two processes that share each batch end where one process does."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from small_runs import settings, write_source
+
+from smalti import checkpoint
+from smalti.runfolder import RunFolder
+
+FAR_APART = 1e-5
+
+
+def run(ranks: int, preset: str, source: Path, out: Path, *extra: str) -> subprocess.CompletedProcess[str]:
+    words = ["train", preset, "--data", str(source), "--out", str(out), "--cache", str(out.parent / "cache")]
+    words += ["--precision", "float32", "--device", "cpu", *settings(preset, *extra)]
+    launcher = [sys.executable]
+    if ranks > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*launcher, "-m", "smalti", *words], capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "extra"),
+    [
+        # Every statistic that ranks must share: EMA codebook and revival, batch norm and codebook gradient, dropout.
+        ("vqvae", ("model.quantizer.revive_below=0.5",)),
+        ("vqvae-64", ()),
+        ("dcgan", ("model.loss=wasserstein", "model.conditional=true")),
+    ],
+)
+def test_two_ranks_end_where_one_does(preset: str, extra: tuple[str, ...], tmp_path: Path) -> None:
+    source = write_source(tmp_path / "discs.npz")
+    for ranks in (1, 2):
+        done = run(ranks, preset, source, tmp_path / f"ranks{ranks}", *extra)
+        assert done.returncode == 0, done.stderr
+    one, two = (checkpoint.read(tmp_path / f"ranks{ranks}" / "last.safetensors")[0].state_dict() for ranks in (1, 2))
+    for name, tensor in one.items():
+        assert torch.allclose(tensor, two[name], rtol=0, atol=FAR_APART), name
+    logs = [[r for r in RunFolder(tmp_path / f"ranks{ranks}").records() if "seconds" in r] for ranks in (1, 2)]
+    assert [r["images_seen"] for r in logs[0]] == [r["images_seen"] for r in logs[1]], "one rank writes the log"
+    for first, second in zip(*logs, strict=True):
+        for term in first.keys() - {"seconds", "images_per_second"}:
+            assert first[term] == pytest.approx(second[term], abs=1e-3), term
+
+
+@pytest.mark.slow
+def test_a_batch_that_ranks_cannot_share_is_one_clear_line(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "discs.npz")
+    done = run(2, "vqvae", source, tmp_path / "run", "train.batch=7")
+    assert done.returncode != 0
+    assert "which 2 ranks cannot share evenly" in done.stderr
+    assert "smalti: error:" in done.stderr

@@ -1,0 +1,279 @@
+"""The loop: what it writes, how it stops, how it goes on, what it does when a loss explodes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import small_config, small_data
+
+from smalti import api, checkpoint
+from smalti.config import override
+from smalti.errors import ConfigError, DataError, OutputError, TrainingError
+from smalti.machine import Machine
+from smalti.recipes import RECIPES, Images
+from smalti.runfolder import RunFolder
+from smalti.train import Silent, train
+
+FLOAT32 = Machine(device="cpu", precision="float32")
+
+
+class Watcher(Silent):
+    """Remembers the loop's records and calls something at each of them."""
+
+    def __init__(self, then: Any = None) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.messages: list[str] = []
+        self.then = then
+
+    def progress(self, images_seen: int, record: dict[str, Any]) -> None:
+        self.records.append(record)
+        if self.then is not None:
+            self.then(images_seen)
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def digest(folder: Path) -> str:
+    return checkpoint.read_card(folder / "last.safetensors").digest
+
+
+@pytest.mark.parametrize("name", ["vqvae", "vqvae-64", "dcgan"])
+def test_every_preset_trains_and_leaves_what_it_says(name: str, tmp_path: Path) -> None:
+    data = small_data(tmp_path)
+    watcher = Watcher()
+    result = train(small_config(name), data, tmp_path / "run", machine=FLOAT32, reporter=watcher)
+    assert (result.reason, result.images_seen) == ("finished", 64)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.json", "log.jsonl", "last.safetensors", "best.safetensors", "resume.pt", "previews"} <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+    assert [path.name for path in (tmp_path / "run" / "previews").iterdir()] == ["0000000064.png"]
+    records = RunFolder(tmp_path / "run").records()
+    assert records[0]["event"] == "start"
+    assert [r["images_seen"] for r in records if "seconds" in r] == [16, 32, 48, 64]
+    assert [r["images_seen"] for r in records if r.get("event") == "score"] == [32, 64]
+    assert all("on" not in r or r["on"] == "training" for r in records)
+    assert watcher.records[-1]["images_seen"] == 64
+    model = api.load(tmp_path / "run")
+    assert model.card.images_seen == 64
+    assert model.card.data["fingerprint"] == data.fingerprint
+
+
+def test_the_vqvae_learns(tmp_path: Path) -> None:
+    config = small_config("vqvae", "train.images=4800", "train.log_every=480", "model.optimizer.learning_rate=0.003")
+    watcher = Watcher()
+    train(config, small_data(tmp_path), tmp_path / "run", machine=FLOAT32, reporter=watcher)
+    assert watcher.records[-1]["psnr"] > watcher.records[0]["psnr"] + 3
+    assert watcher.records[-1]["perplexity"] > 4
+
+
+@pytest.mark.parametrize("name", ["vqvae", "dcgan"])
+def test_a_stopped_run_ends_where_an_unbroken_one_does(name: str, tmp_path: Path) -> None:
+    data = small_data(tmp_path)
+    config = small_config(name, "train.images=160")
+    train(config, data, tmp_path / "whole", machine=FLOAT32)
+
+    def stop_at(images: int) -> Watcher:
+        return Watcher(lambda seen: os.kill(os.getpid(), signal.SIGTERM) if seen == images else None)
+
+    first = train(config, data, tmp_path / "broken", machine=FLOAT32, reporter=stop_at(48))
+    assert (first.reason, first.signal) == ("stopped", signal.SIGTERM)
+    assert first.images_seen < 160
+    second = train(config, data, tmp_path / "broken", machine=FLOAT32)
+    assert second.reason == "finished"
+    assert digest(tmp_path / "whole") == digest(tmp_path / "broken")
+    seen = [r["images_seen"] for r in RunFolder(tmp_path / "broken").records() if "seconds" in r]
+    assert seen == sorted(set(seen)), "a record was logged twice"
+
+
+def test_the_signal_handlers_are_given_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    train(small_config("dcgan"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_it_trains_outside_the_main_thread(tmp_path: Path) -> None:
+    data, results = small_data(tmp_path), []
+    work = threading.Thread(
+        target=lambda: results.append(train(small_config("dcgan"), data, tmp_path / "run", machine=FLOAT32))
+    )
+    work.start()
+    work.join()
+    assert results[0].reason == "finished"
+
+
+def test_a_finished_run_does_nothing_and_a_longer_one_goes_on(tmp_path: Path) -> None:
+    data, config = small_data(tmp_path), small_config("vqvae")
+    train(config, data, tmp_path / "run", machine=FLOAT32)
+    first = digest(tmp_path / "run")
+    again = train(config, data, tmp_path / "run", machine=FLOAT32)
+    assert again.images_seen == 64
+    assert digest(tmp_path / "run") == first
+    longer = train(override(config, ["train.images=96"]), data, tmp_path / "run", machine=FLOAT32)
+    assert longer.images_seen == 96
+    assert digest(tmp_path / "run") != first
+
+
+def test_a_budget_ends_the_run_and_counts_all_sessions(tmp_path: Path) -> None:
+    data, config = small_data(tmp_path), small_config("vqvae", "train.images=10G")
+    result = train(config, data, tmp_path / "run", machine=FLOAT32, budget_seconds=0.3)
+    assert result.reason == "budget"
+    assert result.seconds >= 0.3
+    again = train(config, data, tmp_path / "run", machine=FLOAT32, budget_seconds=0.3)
+    assert again.images_seen == result.images_seen + 8, "the time is used up: one step, to notice it"
+
+
+def test_other_settings_and_other_images_are_refused(tmp_path: Path) -> None:
+    data, config = small_data(tmp_path), small_config("vqvae")
+    train(config, data, tmp_path / "run", machine=FLOAT32)
+    with pytest.raises(OutputError, match=r"its train\.seed is 0, yours is 1"):
+        train(override(config, ["train.seed=1"]), data, tmp_path / "run", machine=FLOAT32)
+    other = small_data(tmp_path / "other", count=41)
+    with pytest.raises(DataError, match="are not those"):
+        train(config, other, tmp_path / "run", machine=FLOAT32)
+
+
+def test_two_trainings_cannot_share_a_folder(tmp_path: Path) -> None:
+    data, config = small_data(tmp_path), small_config("vqvae")
+    problems: list[Exception] = []
+
+    def second(_: int) -> None:
+        try:
+            train(config, data, tmp_path / "run", machine=FLOAT32)
+        except OutputError as error:
+            problems.append(error)
+
+    train(config, data, tmp_path / "run", machine=FLOAT32, reporter=Watcher(second))
+    assert "another training is at work" in str(problems[0])
+
+
+def explode(monkeypatch: pytest.MonkeyPatch, *, at: int, times: int = 10**9) -> None:
+    """Let the VQ-VAE see one infinite pixel in the step at `at` images."""
+    recipe, left = RECIPES["vqvae"], [times]
+    step = recipe.step
+
+    def poisoned(self: Any, batch: Images, images_seen: int) -> Any:
+        if images_seen == at and left[0] > 0:
+            left[0] -= 1
+            batch.pixels[0, 0, 0, 0] = torch.inf
+        return step(self, batch, images_seen)
+
+    monkeypatch.setattr(recipe, "step", poisoned)
+
+
+def test_a_nan_stops_with_step_term_and_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explode(monkeypatch, at=40)
+    with pytest.raises(TrainingError) as caught:
+        train(small_config("vqvae"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
+    message = str(caught.value)
+    assert message.startswith("loss became ")
+    assert "in step 5, at 40 images" in message
+    assert f"{tmp_path / 'run' / 'last.safetensors'}, at 32 images" in message
+    assert "--on-nan rollback" in message
+    weights = api.load(tmp_path / "run").module.state_dict().values()
+    assert all(tensor.isfinite().all() for tensor in weights)
+    assert RunFolder(tmp_path / "run").records()[-1]["event"] == "diverged"
+
+
+def test_a_nan_before_the_first_save_leaves_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explode(monkeypatch, at=0)
+    with pytest.raises(TrainingError, match="at 0 images"):
+        train(small_config("vqvae"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
+    assert api.load(tmp_path / "run").card.images_seen == 0
+
+
+def test_rollback_goes_back_and_on_with_halved_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explode(monkeypatch, at=40, times=2)
+    data, watcher = small_data(tmp_path), Watcher()
+    config = small_config("vqvae")
+    result = train(config, data, tmp_path / "run", machine=FLOAT32, on_nan="rollback", reporter=watcher)
+    assert result.reason == "finished"
+    events = [r.get("event") for r in RunFolder(tmp_path / "run").records()]
+    assert events.count("rollback") == 2
+    assert "back to 32 images" in watcher.messages[0]
+    state = checkpoint.load_state(tmp_path / "run" / "resume.pt", torch.device("cpu"))
+    rate = state["recipe"]["optimizers"]["autoencoder"]["param_groups"][0]["lr"]
+    assert rate == pytest.approx(config.model.optimizer.learning_rate / 4)  # type: ignore[union-attr]
+
+
+def test_rollback_gives_up_after_five(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    explode(monkeypatch, at=40)
+    with pytest.raises(TrainingError, match="5 rollbacks did not help"):
+        train(small_config("vqvae"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32, on_nan="rollback")
+
+
+def test_infinite_weights_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = RECIPES["dcgan" if "dcgan" in RECIPES else "gan"]
+    step = recipe.step
+
+    def poisoned(self: Any, batch: Images, images_seen: int) -> Any:
+        terms = step(self, batch, images_seen)
+        if images_seen == 56:  # the last step: no later loss would show it
+            next(self.modules["generator"].parameters()).data.fill_(torch.nan)
+        return terms
+
+    monkeypatch.setattr(recipe, "step", poisoned)
+    with pytest.raises(TrainingError, match="the weights became infinite by 64 images"):
+        train(small_config("dcgan"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
+    assert api.load(tmp_path / "run").card.images_seen == 32
+
+
+def test_held_out_images_are_scored_and_named(tmp_path: Path) -> None:
+    data, held_out = small_data(tmp_path), small_data(tmp_path / "other", count=17)
+    result = train(small_config("vqvae"), data, tmp_path / "run", held_out=held_out, machine=FLOAT32)
+    assert result.score["on"] == "held-out"
+    assert result.score["images"] == 17
+    assert api.load(tmp_path / "run").card.score["name"] == "psnr_db"
+
+
+def test_best_is_the_best_score_so_far(tmp_path: Path) -> None:
+    train(small_config("vqvae", "train.images=320"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
+    scores = [r for r in RunFolder(tmp_path / "run").records() if r.get("event") == "score"]
+    top = max(scores, key=lambda record: record["value"])
+    best = checkpoint.read_card(tmp_path / "run" / "best.safetensors")
+    assert (best.images_seen, best.score["value"]) == (top["images_seen"], top["value"])
+
+
+def test_bfloat16_trains_and_is_remembered(tmp_path: Path) -> None:
+    data, config, folder = small_data(tmp_path), small_config("vqvae"), tmp_path / "run"
+    train(config, data, folder, machine=Machine("cpu", "bfloat16"))
+    longer = override(config, ["train.images=96"])
+    train(longer, data, folder, machine=Machine("cpu", "auto"))
+    assert [r["precision"] for r in RunFolder(folder).records() if "precision" in r] == ["bfloat16", "bfloat16"]
+    watcher = Watcher()
+    longest = override(config, ["train.images=128"])
+    train(longest, data, folder, machine=FLOAT32, reporter=watcher)
+    assert any("no longer the same" in text for text in watcher.messages)
+
+
+def test_the_log_is_json_and_tensorboard_is_written(tmp_path: Path) -> None:
+    train(small_config("vqvae"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
+    for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines():
+        assert "images_seen" in json.loads(line)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("machine", "words"),
+    [
+        (Machine(device="warp"), "cannot be used"),
+        (Machine(precision="float8"), "must be one of"),
+        (Machine(device="cuda:99"), "try --device cpu"),
+    ],
+)
+def test_a_machine_that_is_not_there(machine: Machine, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        machine.resolve()
+
+
+def test_one_image_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="needs at least 2"):
+        train(small_config("vqvae"), small_data(tmp_path, count=1), tmp_path / "run", machine=FLOAT32)
+    assert not (tmp_path / "run").exists()
