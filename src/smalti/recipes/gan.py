@@ -68,9 +68,10 @@ class GANRecipe(Recipe):
 
         self.discriminator.requires_grad_(True)
         with self.setting.autocast():
-            # D has no batch statistics, so real and fake may share one pass.
-            both = self.discriminator(torch.cat([real, fake.detach()]), _twice(labels), draws)
-        real_logits, fake_logits = both.chunk(2)
+            # D has no batch statistics, so real and fake may share one pass. They alternate, so that a rank's rows are
+            # the same part of the whole batch's rows with any number of ranks, and get the same dropout.
+            both = self.discriminator(_alternate(real, fake.detach()), _twice(labels), draws)
+        real_logits, fake_logits = both[0::2], both[1::2]
         discriminator_loss = self.loss.discriminator(real_logits, fake_logits)
         penalty = torch.zeros((), device=self.setting.device)
         if self.penalty_weight:
@@ -124,5 +125,10 @@ class GANRecipe(Recipe):
             return self.export()(z, labels).float()
 
 
+def _alternate(a: Tensor, b: Tensor) -> Tensor:
+    """a0, b0, a1, b1, ..., channels last in memory."""
+    return torch.stack([a, b], dim=1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
 def _twice(labels: Tensor | None) -> Tensor | None:
-    return None if labels is None else torch.cat([labels, labels])
+    return None if labels is None else labels.repeat_interleave(2)

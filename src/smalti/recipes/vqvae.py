@@ -17,7 +17,7 @@ from torch import Tensor
 from smalti.config import RunConfig, VQVAEConfig
 from smalti.evaluate.distortion import psnr_db, squared_error
 from smalti.layers.optimizers import descend
-from smalti.layers.ranks import sum_over_ranks
+from smalti.layers.ranks import sum_over_ranks, world
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
 from smalti.models.autoencoder import Autoencoder
 from smalti.quantize import perplexity
@@ -49,7 +49,7 @@ class VQVAERecipe(Recipe):
         self.update_averages(images_seen)
         with torch.no_grad():
             # Pixels span [-1, 1], so an error of 2 is the full range.
-            mean_squared = (reconstruction.float() - batch.pixels).square().mean() / 4
+            mean_squared = sum_over_ranks((reconstruction.float() - batch.pixels).square().mean() / 4) / world()
             counts = torch.bincount(quantized.codes.view(-1), minlength=self.model.quantizer.codes)
             used = perplexity(sum_over_ranks(counts)).float()
         return {
