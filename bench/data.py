@@ -17,10 +17,7 @@ Prints one table and writes bench/results/data.json.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -29,6 +26,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import machine
 import numpy as np
 
 from smalti.data import PackedImages, load
@@ -104,16 +102,6 @@ def in_process(name: str, *arguments: object) -> dict[str, Any]:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def machine() -> str:
-    info = Path("/proc/cpuinfo")
-    models = (
-        [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
-        if info.exists()
-        else []
-    )
-    return f"{models[0] if models else platform.processor()}, {os.cpu_count()} cores, {platform.system()}"
-
-
 def measure(source: str, work: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=work, prefix="smalti-bench-") as folder:
         cache = f"{folder}/cache"
@@ -149,15 +137,7 @@ def main() -> None:
         speed = row["images"] / row["seconds"]
         grown = "" if growth is None else f"{growth:.0f}"
         print(f"{name:24}{row['images']:>12,}{row['seconds']:>10.2f}{speed:>12,.0f}{grown:>12}")
-    record = {
-        "date": datetime.date.today().isoformat(),
-        "machine": machine(),
-        "command": f"python bench/data.py {Path(options.source).name}",
-        "results": results,
-    }
-    target = Path(__file__).parent / "results" / "data.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps(record, indent=1) + "\n")
+    machine.write("data", {"results": results})
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def write_report(
 ) -> None:
     """Measure both models and write pictures and the report."""
     autoencoder, generator = api.load(out / "vqvae"), api.load(out / "dcgan")
-    originals = np.asarray(held_out.images)
+    originals = held_out.pixels(range(len(held_out)))
     codes = autoencoder.encode(originals)
     after = autoencoder.decode(codes)
     error, values = squared_error_uint8(originals, after)

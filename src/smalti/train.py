@@ -272,7 +272,7 @@ def _some(data: PackedImages, count: int, device: torch.device) -> Images:
     """Evenly spread images of a set, the same ones each time."""
     indices = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(np.int64)
     labels = None if data.labels is None else torch.from_numpy(np.asarray(data.labels)[indices]).to(device)
-    return Images(to_tensor(np.ascontiguousarray(data.images[indices]), device), labels)
+    return Images(to_tensor(data.pixels(indices), device), labels)
 
 
 def _slices(data: PackedImages, count: int, batch: int, device: torch.device) -> Iterator[Images]:

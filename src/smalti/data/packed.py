@@ -159,15 +159,19 @@ class PackedImages:
         labels = None if self.labels is None else self.labels[indices]
         return Batch(images, labels, indices)
 
-    def pixels(self, indices: np.ndarray) -> np.ndarray:
+    def pixels(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
         """Copies of some images, (len(indices), H, W, C) uint8; needs no memory but the result.
 
         Slices of `images` give the same, but the pages of the memory map that they touch stay in our memory.
 
         Raises:
             DataError: somebody cut the packed file short.
+            IndexError: an index outside 0..N-1.
         """
-        return self.images[indices] if self._rows is None else self._rows.read(indices)
+        chosen = np.asarray(indices, dtype=np.int64)
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
+            raise IndexError(f"image {chosen[(chosen < 0) | (chosen >= len(self))][0]} of {len(self)}")
+        return self.images[chosen] if self._rows is None else self._rows.read(chosen)
 
     def _indices(self, seed: int, images_seen: int, count: int) -> np.ndarray:
         parts = []

@@ -1,0 +1,76 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from small_runs import small_config, small_data
+
+from smalti import cli
+from smalti.config import override
+from smalti.machine import Machine
+from smalti.presets import PRESETS, preset
+from smalti.train import train
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    line[2:].split("#")[0].strip()
+    for kind, text in BLOCKS
+    if kind == "console"
+    for line in text.splitlines()
+    if line.startswith("$ ") and " smalti " in f" {line[2:]}"
+]
+
+
+def test_the_working_session_is_in_the_first_thirty_lines() -> None:
+    first = "\n".join(README.splitlines()[:30])
+    for word in ("make demo", "smalti train", "smalti generate", "smalti.load"):
+        assert word in first
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("git ")])
+def test_commands_are_understood(command: str) -> None:
+    words = shlex.split(command)
+    words = words[words.index("smalti") + 1 :]
+    _, bound, unused, *_ = cli.app.parse_known_args(words)
+    assert not unused
+    if words[0] == "train":
+        override(preset(bound.args[0]), bound.kwargs.get("set_", ()))
+
+
+def test_python_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With small networks and short budgets in the places of the README's own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    train(small_config("dcgan"), small_data(tmp_path), "runs/gan", machine=Machine("cpu", "float32"))
+    snippets = [text for kind, text in BLOCKS if kind == "python"]
+    assert len(snippets) == 2
+    small = small_config("vqvae", "train.images=10k")
+    for snippet in snippets:
+        text = snippet.replace('smalti.preset("vqvae")', "small").replace("budget_seconds=60", "budget_seconds=0.2")
+        names: dict[str, object] = {"small": small}
+        exec(compile(text, "README.md", "exec"), names)
+        if "images" in names:
+            assert names["images"].shape == (3, 32, 32, 3)  # type: ignore[attr-defined]
+            assert names["codes"].shape == (3, 1, 8, 8)  # type: ignore[attr-defined]
+    assert (tmp_path / "grid.png").exists()
+
+
+def test_every_preset_is_named_and_every_link_leads_somewhere() -> None:
+    for name in PRESETS:
+        assert f"`{name}`" in README
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists(), target
+
+
+def test_the_two_commands_are_what_ci_runs() -> None:
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert "`make test`" in README
+    makefile = (ROOT / "Makefile").read_text()
+    assert "demo:" in makefile
+    assert "-c constraints.txt" in makefile
