@@ -25,7 +25,8 @@ unit: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2
 
 $(INSTALLED): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
+	@# Some systems split venv from Python; virtualenv, which pip can install, does the same.
+	$(PYTHON) -m venv $(VENV) || ($(PYTHON) -m pip install --quiet --user virtualenv && $(PYTHON) -m virtualenv $(VENV))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tensorboard]'
 	touch $(INSTALLED)
 

@@ -36,7 +36,7 @@ SMALL = {
 
 
 def command(preset: str, out: Path, images: int, cache: Path) -> list[str]:
-    settings = [*SMALL[preset], "train.save_every=320", "train.log_every=160", "train.preview_every=100000"]
+    settings = [*SMALL[preset], "train.save_every=320", "train.log_every=160", "train.preview_every=960"]
     words = [
         sys.executable,
         "-m",
@@ -55,11 +55,11 @@ def command(preset: str, out: Path, images: int, cache: Path) -> list[str]:
 
 
 def kill_sometime(process: subprocess.Popen[bytes], log: Path, delay: float) -> bool:
-    """SIGKILL after `delay` seconds of training; False when it had ended by then."""
+    """SIGKILL after `delay` seconds of training, or while it starts where that is negative; False when it had ended."""
     before = log.stat().st_size if log.exists() else 0
-    while process.poll() is None and (not log.exists() or log.stat().st_size == before):
+    while delay >= 0 and process.poll() is None and (not log.exists() or log.stat().st_size == before):
         time.sleep(0.002)  # importing torch is no training: wait for the first line of this session
-    time.sleep(delay)
+    time.sleep(abs(delay))
     if process.poll() is not None:
         return False
     os.kill(process.pid, signal.SIGKILL)
@@ -87,10 +87,11 @@ def run(preset: str, kills: int, images: int, seed: int, work: Path) -> dict[str
     broken, done, places = RunFolder(work / f"{preset}-broken"), 0, []
     while done < kills:
         process = subprocess.Popen(command(preset, broken.path, images, cache), env=environment)
-        if not kill_sometime(process, broken.log, chance.uniform(0, 2 * seconds / max(kills, 1))):
-            if process.returncode != 0:
-                raise SystemExit(f"the training failed with exit code {process.returncode}")
-            break
+        delay = chance.uniform(-0.2, 1.0) * seconds / kills
+        if not kill_sometime(process, broken.log, delay):
+            raise SystemExit(
+                f"{preset} ended with code {process.returncode} after {done} of {kills} kills: give more --images"
+            )
         done += 1
         checkpoints_are_readable(broken)
         places.append(max((record["images_seen"] for record in broken.records()), default=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def write_source(path: Path, *, count: int = 40, side: int = 16, channels: int =
     return path
 
 
-def small_data(folder: Path, **options: int) -> PackedImages:
+def small_data(folder: Path, **options: Any) -> PackedImages:
     return load(write_source(folder / "discs.npz", **options), cache=folder / "cache")
 
 

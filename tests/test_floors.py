@@ -20,7 +20,7 @@ FLOORS = (
     ("commands", "demo"),  # what the command line does, apart from parsing it
     ("api",),
     ("presets", "train"),
-    ("saver",),  # what the loop writes; only train.py needs it
+    ("saver", "feeding"),  # what the loop writes and reads; only train.py needs them
     ("recipes", "checkpoint", "runfolder", "codec", "explain", "trust"),
     ("models",),
     ("data", "quantize", "evaluate", "losses"),  # each knows nothing of the others

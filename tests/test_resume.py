@@ -23,5 +23,6 @@ def test_kills_change_nothing(preset: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     (row,) = json.loads((tmp_path / "exact_resume.json").read_text())["runs"]
     assert row["equal"] is True
+    assert row["kills"] == 2
     assert row["digest"] == row["digest_after_kills"]
     assert os.listdir(tmp_path) == ["exact_resume.json"]

@@ -15,7 +15,7 @@ from small_runs import small_config, small_data
 
 from smalti import api, checkpoint
 from smalti.config import override
-from smalti.errors import ConfigError, DataError, OutputError, TrainingError
+from smalti.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
 from smalti.machine import Machine
 from smalti.recipes import RECIPES, Images
 from smalti.runfolder import RunFolder
@@ -126,8 +126,11 @@ def test_a_budget_ends_the_run_and_counts_all_sessions(tmp_path: Path) -> None:
     result = train(config, data, tmp_path / "run", machine=FLOAT32, budget_seconds=0.3)
     assert result.reason == "budget"
     assert result.seconds >= 0.3
+    before = digest(tmp_path / "run")
     again = train(config, data, tmp_path / "run", machine=FLOAT32, budget_seconds=0.3)
-    assert again.images_seen == result.images_seen + 8, "the time is used up: one step, to notice it"
+    assert (again.reason, again.images_seen) == ("budget", result.images_seen), "the time was used up"
+    assert digest(tmp_path / "run") == before
+    assert list((tmp_path / "run" / "previews").iterdir())
 
 
 def test_other_settings_and_other_images_are_refused(tmp_path: Path) -> None:
@@ -231,6 +234,68 @@ def test_held_out_images_are_scored_and_named(tmp_path: Path) -> None:
     assert result.score["on"] == "held-out"
     assert result.score["images"] == 17
     assert api.load(tmp_path / "run").card.score["name"] == "psnr_db"
+
+
+def test_scores_on_other_images_do_not_compare(tmp_path: Path) -> None:
+    data, held_out, folder = small_data(tmp_path), small_data(tmp_path / "other", count=17), tmp_path / "run"
+    train(small_config("vqvae"), data, folder, machine=FLOAT32)
+    state = checkpoint.load_state(folder / "resume.pt", torch.device("cpu"))
+    state["progress"]["best"] = 1e9  # better than anything; held-out images make it mean nothing
+    checkpoint.save_state(folder / "resume.pt", state)
+    longer = small_config("vqvae", "train.images=96")
+    train(longer, data, folder, held_out=held_out, machine=FLOAT32)
+    assert checkpoint.read_card(folder / "best.safetensors").images_seen == 96
+
+
+def test_held_out_images_must_fit(tmp_path: Path) -> None:
+    data, config = small_data(tmp_path), small_config("dcgan", "model.conditional=true")
+    unlabelled = small_data(tmp_path / "other", labels=False)
+    with pytest.raises(DataError, match="have the classes none"):
+        train(config, data, tmp_path / "run", held_out=unlabelled, machine=FLOAT32)
+    larger = small_data(tmp_path / "larger", side=20)
+    with pytest.raises(DataError, match="have the shape"):
+        train(config, data, tmp_path / "run", held_out=larger, machine=FLOAT32)
+
+
+def test_a_run_without_its_resume_state_is_not_begun_anew(tmp_path: Path) -> None:
+    data, config, folder = small_data(tmp_path), small_config("vqvae"), tmp_path / "run"
+    train(config, data, folder, machine=FLOAT32)
+    before = digest(folder)
+    (folder / "resume.pt").unlink()
+    with pytest.raises(CheckpointError, match=r"resume\.pt is gone"):
+        train(config, data, folder, machine=FLOAT32)
+    assert digest(folder) == before
+
+
+@pytest.mark.parametrize("change", [{"format": 99}, {"progress": {"images_done": 3}}, {"recipe": {"modules": {}}}])
+def test_a_resume_state_of_another_version(change: dict[str, Any], tmp_path: Path) -> None:
+    data, config, folder = small_data(tmp_path), small_config("vqvae"), tmp_path / "run"
+    train(config, data, folder, machine=FLOAT32)
+    checkpoint.save_state(
+        folder / "resume.pt", checkpoint.load_state(folder / "resume.pt", torch.device("cpu")) | change
+    )
+    with pytest.raises(CheckpointError, match=r"resume\.pt"):
+        train(config, data, folder, machine=FLOAT32)
+
+
+def test_it_is_saved_now_and_then_whatever_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("smalti.train.SAVE_SECONDS", 0.0)
+    data, config = small_data(tmp_path), small_config("vqvae", "train.save_every=10k", "train.images=160")
+    saved: list[int] = []
+    watcher = Watcher(lambda _: saved.append(checkpoint.read_card(tmp_path / "run" / "last.safetensors").images_seen))
+    train(config, data, tmp_path / "run", machine=FLOAT32, reporter=watcher)
+    assert saved[:3] == [0, 16, 32]
+    monkeypatch.undo()
+    train(config, data, tmp_path / "other", machine=FLOAT32)
+    assert digest(tmp_path / "run") == digest(tmp_path / "other")
+
+
+def test_the_card_names_the_source_without_its_place(tmp_path: Path) -> None:
+    config = small_config("vqvae", f"data.source={tmp_path}/discs.npz")
+    train(config, small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
+    assert str(tmp_path) not in (tmp_path / "run" / "last.safetensors").read_bytes().decode("latin1")
+    moved = small_config("vqvae", "data.source=elsewhere/discs.npz", "train.images=72")
+    assert train(moved, small_data(tmp_path), tmp_path / "run", machine=FLOAT32).images_seen == 72
 
 
 def test_best_is_the_best_score_so_far(tmp_path: Path) -> None:

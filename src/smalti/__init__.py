@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from smalti.api import Model, load, save_grid
     from smalti.errors import SmaltiError
     from smalti.presets import PRESETS, preset
-    from smalti.train import train
 
 _HOMES = {
     "Model": "smalti.api",
@@ -26,19 +25,15 @@ _HOMES = {
     "SmaltiError": "smalti.errors",
     "PRESETS": "smalti.presets",
     "preset": "smalti.presets",
-    "train": "smalti.train",
 }
 
-__all__ = ["PRESETS", "Model", "SmaltiError", "__version__", "load", "preset", "save_grid", "train"]
+__all__ = ["PRESETS", "Model", "SmaltiError", "__version__", "load", "preset", "save_grid"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'smalti' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    # `smalti.train` is a module and a function: importing the one must not hide the other.
-    globals()[name] = value
-    return value
+    return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -211,6 +211,8 @@ class RunConfig(Checked):
             raise ConfigError(f"recipe {self.recipe!r} needs a {MODELS[self.recipe].__name__} as its model")
 
 
+ENDLESS = 10**13  # images, for a training that the clock ends
+
 MODELS: dict[str, type[VQVAEConfig] | type[GANConfig]] = {"vqvae": VQVAEConfig, "gan": GANConfig}
 
 

@@ -1,4 +1,4 @@
-"""Where and how a training runs: device, precision, ranks. None of it changes what is trained."""
+"""Where and how a training runs: device, precision, processes. None of it changes what is trained."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 
 from smalti.errors import ConfigError
 
@@ -29,13 +28,16 @@ class Machine:
         """
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision is {self.precision!r}, but must be one of {', '.join(PRECISIONS)}")
-        name = self.device
+        name, ranks = self.device, world_size()
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
+        if ranks > 1 and name not in ("cpu", "cuda"):
+            raise ConfigError(f"--device is {name!r}, but {ranks} ranks need cpu, or cuda to get one GPU each")
         try:
             device = torch.device(name)
             if device.type == "cuda" and device.index is None:
                 device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+                torch.cuda.set_device(device)
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
@@ -45,22 +47,13 @@ class Machine:
         return device, "bfloat16" if fast_bfloat16(device) else "float32"
 
 
+def world_size() -> int:
+    """Processes that torchrun started for this training, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def fast_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies in bf16 itself rather than emulating it."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
-
-
-def start_ranks(device: torch.device) -> None:
-    """Join the group that torchrun describes in the environment; a single process needs none."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-
-
-def end_ranks() -> None:
-    """Leave the group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()

@@ -40,7 +40,8 @@ class TerminalReporter:
             console=self.console,
         )
         end = self.budget_seconds if self.budget_seconds is not None else total
-        self.task = self.bar.add_task("train", total=end, completed=0, text="")
+        done = 0 if self.budget_seconds is not None else images_seen
+        self.task = self.bar.add_task("train", total=end, completed=done, text="")
         self.bar.start()
 
     def progress(self, images_seen: int, record: dict[str, Any]) -> None:
@@ -77,10 +78,10 @@ def _clock(seconds: float) -> str:
 
 
 @contextlib.contextmanager
-def counting(verb: str) -> Iterator[Callable[[int, int | None], None]]:
+def counting(verb: str, *, quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
     """A bar for something that is counted, on a terminal; yields what to call with (done, in all or None)."""
     console = Console(stderr=True)
     columns = (TextColumn(verb), BarColumn(24), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+    with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task(verb, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

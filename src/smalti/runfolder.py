@@ -20,8 +20,8 @@ from smalti.config import RunConfig, from_plain, paths, to_plain
 from smalti.errors import CheckpointError, ConfigError, OutputError
 from smalti.files import output_errors, write_atomically
 
-# A run may go on longer, or write more often, without becoming another run.
-FREE = {"train.images", "train.log_every", "train.preview_every", "train.save_every", "preset"}
+# A run may go on longer, write more often, or find its data elsewhere (their fingerprint is compared), and is the same.
+FREE = {"data.source", "train.images", "train.log_every", "train.preview_every", "train.save_every", "preset"}
 
 
 class RunFolder:
@@ -42,6 +42,16 @@ class RunFolder:
 
     def claim(self, config: RunConfig) -> None:
         """Make the folder this training's, or see that it already is."""
+        with output_errors(self.path):
+            self._refuse_other_things(config)
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            self._refuse_other_things(config)  # once more, for what another training wrote before we had the lock
+            self.clean()
+        text = json.dumps(to_plain(config), indent=2) + "\n"
+        write_atomically(self.config, lambda file: file.write(text.encode()))
+
+    def _refuse_other_things(self, config: RunConfig) -> None:
         if self.path.exists() and not self.path.is_dir():
             raise OutputError(f"{self.path} is a file; give --out a folder")
         if self.config.exists():
@@ -50,11 +60,6 @@ class RunFolder:
             raise OutputError(
                 f"the folder {self.path} holds other files and no training; give --out a new or an empty folder"
             )
-        with output_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._take_lock()
-        text = json.dumps(to_plain(config), indent=2) + "\n"
-        write_atomically(self.config, lambda file: file.write(text.encode()))
 
     def _compare(self, config: RunConfig) -> None:
         there = paths(self.read_config())
@@ -107,14 +112,18 @@ class RunFolder:
             file.write(json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """The log; a last line that was cut short by a kill is left out."""
+        """The log; a last line that was cut short by a kill, or anything else that is no record, is left out."""
         found = []
         if self.log.exists():
-            for line in self.log.read_text(encoding="utf-8").splitlines():
+            with output_errors(self.log):
+                lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+            for line in lines:
                 try:
-                    found.append(json.loads(line))
-                except ValueError:
+                    record = json.loads(line)
+                except (ValueError, RecursionError):
                     continue
+                if isinstance(record, dict) and isinstance(record.get("images_seen"), int):
+                    found.append(record)
         return found
 
     def rewind_log(self, images_seen: int) -> None:

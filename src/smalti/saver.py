@@ -12,10 +12,14 @@ from smalti import checkpoint
 from smalti.config import RunConfig
 from smalti.data import PackedImages
 from smalti.data.pictures import grid, side_by_side, write_png
-from smalti.layers.ranks import barrier, rank
+from smalti.files import output_errors
+from smalti.layers.ranks import rank
 from smalti.pixels import to_pixels
 from smalti.recipes import Images, Recipe, Score
 from smalti.runfolder import RunFolder
+
+STATE_FORMAT = 1  # of resume.pt
+SMALL_SIDE = 64  # pixels; previews of pictures up to this size are shown enlarged
 
 
 @dataclass
@@ -27,7 +31,8 @@ class Progress:
     rollbacks: int = 0
     best: float | None = None
     precision: str = ""
-    fingerprint: str = ""
+    fingerprint: str = ""  # of the training images
+    watched: str = ""  # fingerprint of the images that are scored
     score: dict[str, Any] = field(default_factory=dict)
 
 
@@ -35,14 +40,22 @@ class Saver:
     """Log, previews, checkpoints and resume state of one run."""
 
     def __init__(self, folder: RunFolder, config: RunConfig, data: PackedImages, recipe: Recipe, license: str) -> None:
-        self.folder, self.config, self.data, self.recipe, self.license = folder, config, data, recipe, license
+        # The path is the user's own; the fingerprint says which images they are, wherever they lie.
+        source = dataclasses.replace(config.data, source=Path(config.data.source).name)
+        self.config = dataclasses.replace(config, data=source)
+        self.folder, self.data, self.recipe, self.license = folder, data, recipe, license
         self.tensorboard: Any = None
-        if rank() == 0:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-            except ImportError:  # an extra; the JSONL log is always there
-                return
-            self.tensorboard = SummaryWriter(str(folder.path / "tensorboard"))
+
+    def open_tensorboard(self, progress: Progress) -> None:
+        """TensorBoard's log, where it is installed; points after the place a run resumes from are dropped."""
+        if rank() != 0:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:  # an extra; the JSONL log is always there
+            return
+        with output_errors(self.folder.path / "tensorboard"):
+            self.tensorboard = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=progress.images_seen)
 
     def log(self, progress: Progress, **entries: Any) -> dict[str, Any]:
         """One record: a line of log.jsonl, and TensorBoard's scalars where it is installed."""
@@ -50,9 +63,10 @@ class Saver:
         if rank() == 0:
             self.folder.append(record)
             if self.tensorboard is not None:
-                for name, value in entries.items():
-                    if isinstance(value, int | float):
-                        self.tensorboard.add_scalar(name, value, progress.images_seen)
+                with output_errors(self.folder.path / "tensorboard"):
+                    for name, value in entries.items():
+                        if isinstance(value, int | float):
+                            self.tensorboard.add_scalar(name, value, progress.images_seen)
         return record
 
     def preview(self, progress: Progress, images: Images) -> None:
@@ -60,15 +74,18 @@ class Saver:
         if rank() != 0:
             return
         first, *rest = (to_pixels(value) for value in self.recipe.preview(images).values())
-        sheet = side_by_side(first, rest[0], scale=2) if rest else grid(first, scale=2)
+        scale = 2 if max(first.shape[1:3]) <= SMALL_SIDE else 1
+        sheet = side_by_side(first, rest[0], scale=scale) if rest else grid(first, scale=scale)
         path = self.folder.path / "previews" / f"{progress.images_seen:010d}.png"
         write_png(path, sheet, {"smalti": f"{self.recipe.kind} preview, {progress.images_seen} images seen"})
 
     def keep(self, progress: Progress, score: Score, where: str, images: int) -> None:
         """Note a score, and keep the weights if they are the best so far."""
-        progress.score = {"name": score.name, "value": score.value, "on": where, "images": images}
+        # JSON knows no infinity, which the PSNR of a perfect reconstruction is.
+        value = score.value if math.isfinite(score.value) else None
+        progress.score = {"name": score.name, "value": value, "on": where, "images": images}
         self.log(progress, event="score", **progress.score)
-        if not math.isfinite(score.value):
+        if value is None:
             return
         better = progress.best is None or (
             score.value > progress.best if score.larger_is_better else score.value < progress.best
@@ -82,15 +99,20 @@ class Saver:
         """The weights, then the resume state: a kill between the two resumes from the save before."""
         if rank() == 0:
             checkpoint.write(self.folder.last, self.recipe.export(), self.card(progress))
-            state = {"progress": dataclasses.asdict(progress), "recipe": self.recipe.state_dict()}
+            state = {
+                "format": STATE_FORMAT,
+                "progress": dataclasses.asdict(progress),
+                "recipe": self.recipe.state_dict(),
+            }
             checkpoint.save_state(self.folder.state, state)
             if self.tensorboard is not None:
-                self.tensorboard.flush()
-        barrier()
+                with output_errors(self.folder.path / "tensorboard"):
+                    self.tensorboard.flush()
 
     def close(self) -> None:
         if self.tensorboard is not None:
-            self.tensorboard.close()
+            with output_errors(self.folder.path / "tensorboard"):
+                self.tensorboard.close()
 
     def card(self, progress: Progress) -> checkpoint.Card:
         """What the weights of this moment say about themselves."""

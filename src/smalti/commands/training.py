@@ -5,23 +5,23 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from smalti import data, shell
-from smalti.config import RunConfig, override, parse_count, parse_duration, parse_size, read_toml
+from smalti.config import ENDLESS, RunConfig, override, parse_count, parse_duration, parse_size, read_toml
 from smalti.data import PackedImages
-from smalti.layers.ranks import barrier, rank
-from smalti.machine import Machine, end_ranks, start_ranks
+from smalti.errors import ConfigError, RankError
+from smalti.layers.ranks import end_ranks, rank, shared_fate, start_ranks
+from smalti.machine import Machine, world_size
 from smalti.presets import preset
-from smalti.progress import TerminalReporter
+from smalti.progress import TerminalReporter, counting
 from smalti.recipes import RECIPES
 from smalti.train import Result, Silent, train
 
-ENDLESS = 10**13  # images, for a training that the clock ends
-HELD_OUT_SPLITS = ("test", "val")
+Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TrainingOptions:
 
     preset: str
     out: Path
-    data: str = "emoji"
+    data: str | None = None
     held_out: str | None = None
     images: str | None = None
     budget: str | None = None
@@ -54,17 +54,20 @@ def configure(options: TrainingOptions) -> RunConfig:
     """
     config = preset(options.preset)
     from_file = read_toml(options.config) if options.config is not None else []
-    config = override(config, [*from_file, *options.assignments])
-    plain: dict[str, dict[str, Any]] = {"train": {}, "data": {"source": options.data}}
+    assignments = [*from_file, *options.assignments]
+    config = override(config, assignments)
+    plain: dict[str, dict[str, Any]] = {"train": {}, "data": {}}
+    if options.data is not None:
+        plain["data"]["source"] = options.data
     for path, value in options.direct.items():
         if value is not None:
             part, name = path.split(".")
             plain[part][name] = parse_size(value) if name == "size" else value
     if options.images is not None:
         plain["train"]["images"] = parse_count(options.images)
-    elif options.budget is not None:
+    elif options.budget is not None and not any(text.startswith("train.images=") for text in assignments):
         plain["train"]["images"] = ENDLESS
-    if options.data == "emoji" and config.data.channels is None:
+    if plain["data"].get("source", config.data.source) == "emoji" and config.data.channels is None:
         # The emoji have an alpha channel; the presets learn pictures, which is easier to look at over white.
         plain["data"].setdefault("channels", 3)
     return dataclasses.replace(
@@ -75,42 +78,50 @@ def configure(options: TrainingOptions) -> RunConfig:
 
 
 def open_images(
-    config: RunConfig, held_out: str | None, cache: Path | None
+    config: RunConfig, held_out: str | None, cache: Path | None, progress: Progress | None = None
 ) -> tuple[PackedImages, PackedImages | None]:
-    """The training images, and those held out for scores: another source's, or the source's own test or val split."""
+    """The training images, and those held out for scores: another source's, or the source's own val or test split."""
     choice = config.data
-    load = functools.partial(data.load, resize=choice.resize, cache=cache)
+    load = functools.partial(data.load, resize=choice.resize, cache=cache, progress=progress)
     images = load(choice.source, split=choice.split, size=choice.size, channels=choice.channels)
     channels, height, width = images.shape
     load = functools.partial(load, size=(height, width), channels=channels)
-    if held_out is not None:
-        return images, load(held_out)
-    for split in HELD_OUT_SPLITS:
-        if split in images.splits and split != images.split:
-            return images, load(choice.source, split=split)
-    return images, None
+    if held_out is None:
+        split = _held_out_split(images)
+        return images, None if split is None else load(choice.source, split=split)
+    others = load(held_out)
+    split = _held_out_split(others)
+    return images, others if split is None else load(held_out, split=split)
+
+
+def _held_out_split(images: PackedImages) -> str | None:
+    """The split of a source that scores should be taken on: val before test, so that test stays unseen."""
+    return next((split for split in ("val", "test") if split in images.splits and split != images.split), None)
 
 
 def run_training(options: TrainingOptions) -> int:
     """Train as the command line says; returns the exit code."""
     config = configure(options)
+    _refuse_writing_into_the_data(config, options)
     budget_seconds = parse_duration(options.budget) if options.budget is not None else None
     machine = Machine(options.device, options.precision, options.compile)
     device, _ = machine.resolve()
-    start_ranks(device)
+    start_ranks(world_size(), device)
+    quiet = options.quiet or rank() != 0
     try:
-        if rank() == 0:
-            images, held_out = open_images(config, options.held_out, options.cache)
-            _say_what_was_skipped(images)
-        barrier()
-        if rank() != 0:  # packed by now, so this only opens it
-            images, held_out = open_images(config, options.held_out, options.cache)
-        quiet = options.quiet or rank() != 0
-        reporter = TerminalReporter(RECIPES[config.recipe].headline, budget_seconds=budget_seconds, quiet=quiet)
+        with shared_fate():
+            if rank() == 0:
+                with counting("packing", quiet=quiet) as packing:
+                    images, held_out = open_images(config, options.held_out, options.cache, packing)
+                _say_what_was_skipped(images)
+        with shared_fate():
+            if rank() != 0:  # packed by now, so this only opens it
+                images, held_out = open_images(config, options.held_out, options.cache)
+        reporter = TerminalReporter(RECIPES[config.recipe].headline, budget_seconds=budget_seconds)
         if not quiet:
             channels, height, width = images.shape
             shell.note(
-                f"{len(images):,} images of {height}x{width}x{channels} from {options.data}; "
+                f"{len(images):,} images of {height}x{width}x{channels} from {config.data.source}; "
                 f"recipe {config.recipe}; run folder {options.out}"
             )
         result = train(
@@ -126,10 +137,21 @@ def run_training(options: TrainingOptions) -> int:
         )
         if not quiet:
             _say_how_it_ended(result, config)
+    except RankError:
+        return 1  # the rank that failed says why
     finally:
         end_ranks()
-    # Another rank may have heard the signal that stopped this one.
-    return 128 + (result.signal or signal.SIGINT) if result.reason == "stopped" else 0
+    return 128 + result.signal if result.reason == "stopped" else 0
+
+
+def _refuse_writing_into_the_data(config: RunConfig, options: TrainingOptions) -> None:
+    """What a run writes into its own source would be images of the source the next time it is looked at."""
+    source = Path(config.data.source)
+    if not source.is_dir():
+        return
+    for name, place in (("--out", options.out), ("--cache", options.cache)):
+        if place is not None and place.resolve().is_relative_to(source.resolve()):
+            raise ConfigError(f"{name} {place} lies inside the images of --data {source}; give a place outside")
 
 
 def _say_what_was_skipped(images: PackedImages) -> None:

@@ -7,11 +7,15 @@ ranks of gradients is the gradient of the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from smalti.errors import RankError
 
 
 def world() -> int:
@@ -82,7 +86,53 @@ def gather_rows(rows: Tensor, indices: Tensor) -> Tensor:
     return sum_over_ranks(picked)
 
 
-def barrier() -> None:
-    """Wait until every rank is here."""
+def largest_over_ranks(value: int) -> int:
+    """The largest of the ranks' numbers, the same on every rank."""
+    if world() == 1:
+        return value
+    number = torch.tensor(value, dtype=torch.int64, device=_message_device())
+    dist.all_reduce(number, op=dist.ReduceOp.MAX)
+    return int(number)
+
+
+@contextlib.contextmanager
+def shared_fate() -> Iterator[None]:
+    """A block whose error on any rank becomes an error on all, so that no rank waits for one that is gone.
+
+    It also makes the ranks wait for each other at its end. Nothing inside may talk to other ranks.
+
+    Raises:
+        RankError: on ranks without an error of their own, and on all but rank 0 where rank 0 has one, so that a
+            mistake all ranks notice is reported once.
+    """
+    error: Exception | None = None
+    try:
+        yield
+    except Exception as caught:  # kept for after the message to the others, which wait for it
+        error = caught
     if world() > 1:
-        dist.barrier()
+        failed = torch.zeros(world(), device=_message_device())
+        failed[rank()] = float(error is not None)
+        ranks = sum_over_ranks(failed).nonzero().flatten().tolist()
+        if ranks and (error is None or (0 in ranks and rank() != 0)):
+            raise RankError(f"rank {rank()} ends because of an error on rank {ranks[0]}") from error
+    if error is not None:
+        raise error
+
+
+def start_ranks(world_size: int, device: torch.device) -> None:
+    """Join the group that torchrun describes in the environment; a single process needs none."""
+    if world_size > 1 and not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        # Rank 0 may pack a large source while the others wait: hours, not torch's minutes.
+        dist.init_process_group(backend, timeout=timedelta(hours=24))
+
+
+def end_ranks() -> None:
+    """Leave the group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _message_device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")

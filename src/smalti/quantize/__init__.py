@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smalti.config import QuantizerConfig
-from smalti.quantize.base import Quantized, Quantizer, perplexity
+from smalti.quantize.base import Quantized, Quantizer, count_codes, perplexity
 from smalti.quantize.vector import VectorQuantizer
 
 # The keys are words of the file format: never renamed.
@@ -15,4 +15,4 @@ def build_quantizer(config: QuantizerConfig) -> Quantizer:
     return QUANTIZERS[config.name].from_config(config)
 
 
-__all__ = ["QUANTIZERS", "Quantized", "Quantizer", "VectorQuantizer", "build_quantizer", "perplexity"]
+__all__ = ["QUANTIZERS", "Quantized", "Quantizer", "VectorQuantizer", "build_quantizer", "count_codes", "perplexity"]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from smalti.config import QuantizerConfig
 from smalti.layers.ranks import gather_rows, sum_over_ranks, world
-from smalti.quantize.base import Quantized, Quantizer
+from smalti.quantize.base import Quantized, Quantizer, count_codes
 from smalti.quantize.search import nearest
 
 
@@ -64,6 +64,8 @@ class VectorQuantizer(Quantizer):
             self.register_buffer("sums", torch.zeros(codes, dimension))  # m
         self.register_buffer("used", torch.zeros(codes))  # n
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # training batches so far
+        self._fresh: bool | None = None  # steps == 0, known on the host so that a GPU is asked once; None: ask
+        self.register_load_state_dict_post_hook(_forget_freshness)
 
     @classmethod
     def from_config(cls, config: QuantizerConfig) -> VectorQuantizer:
@@ -80,7 +82,7 @@ class VectorQuantizer(Quantizer):
         with torch.autocast(z.device.type, enabled=False):
             latents = z.float()
             rows = _rows(latents)
-            if self.training:
+            if self.training and self._is_fresh():
                 self._start(rows.detach())
             codes = nearest(rows, self.codebook)
             chosen = F.embedding(codes, self.codebook)  # index_select with a gradient that needs no one-hot
@@ -102,19 +104,21 @@ class VectorQuantizer(Quantizer):
         self.check_codes(codes)
         return F.embedding(codes[:, 0], self.codebook.detach()).permute(0, 3, 1, 2)
 
+    def _is_fresh(self) -> bool:
+        if self._fresh is None:
+            self._fresh = int(self.steps) == 0
+        return self._fresh
+
     @torch.no_grad()
     def _start(self, rows: Tensor) -> None:
         """Before the first batch: every code becomes one of the batch's latents."""
-        first = self.steps == 0  # a tensor, so that a GPU is not waited for
-        seeds = self._latents_of_batch(rows)
-        self.codebook.copy_(torch.where(first, seeds, self.codebook))
+        self.codebook.copy_(self._latents_of_batch(rows))
 
     @torch.no_grad()
     def _observe(self, rows: Tensor, codes: Tensor) -> None:
         """After a batch: running use, the EMA codebook, and new places for dead codes."""
-        count = torch.bincount(codes, minlength=len(self.used)).float()
-        first = self.steps == 0
-        decay = torch.where(first, 0.0, self.decay)  # the first batch is the whole history
+        count = count_codes(codes, len(self.used))
+        decay = 0.0 if self._is_fresh() else self.decay  # the first batch is the whole history
         if self.update == "ema":
             batch_sums = torch.zeros_like(self.sums).index_add_(0, codes, rows)
             # One message for both statistics.
@@ -131,6 +135,7 @@ class VectorQuantizer(Quantizer):
                 torch.where(seen[:, None], self.sums / self.used.clamp_min(1e-20)[:, None], self.codebook)
             )
         self.steps += 1
+        self._fresh = False
         if self.revive_below > 0:
             self._revive(rows, mean_use)
 
@@ -148,6 +153,10 @@ class VectorQuantizer(Quantizer):
         numbers = torch.arange(len(self.used), device=rows.device)
         mixed = (numbers * 2654435761 + self.steps * 40503) * 2246822519 % 4294967291
         return gather_rows(rows, mixed % (len(rows) * world()))
+
+
+def _forget_freshness(module: nn.Module, _keys: object) -> None:
+    module._fresh = None  # type: ignore[assignment]
 
 
 def _rows(z: Tensor) -> Tensor:

@@ -75,9 +75,10 @@ class GANRecipe(Recipe):
         discriminator_loss = self.loss.discriminator(real_logits, fake_logits)
         penalty = torch.zeros((), device=self.setting.device)
         if self.penalty_weight:
-            # Float32: the norm of a gradient loses too much in bf16, and it is differentiated once more.
+            # Float32, because the norm of a gradient loses too much in bf16; and `forward` itself rather than the
+            # module, because what torch.compile makes of it cannot be differentiated twice.
             penalty = self.penalty_weight * gradient_penalty(
-                lambda points: self.discriminator(points, labels, draws), real, fake, draws
+                lambda points: self.discriminator.forward(points, labels, draws), real, fake, draws
             )
         descend(self.optimizers["discriminator"], discriminator_loss + penalty)
 

@@ -20,7 +20,7 @@ from smalti.layers.optimizers import descend
 from smalti.layers.ranks import sum_over_ranks, world
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
 from smalti.models.autoencoder import Autoencoder
-from smalti.quantize import perplexity
+from smalti.quantize import count_codes, perplexity
 from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
 
 
@@ -50,8 +50,8 @@ class VQVAERecipe(Recipe):
         with torch.no_grad():
             # Pixels span [-1, 1], so an error of 2 is the full range.
             mean_squared = sum_over_ranks((reconstruction.float() - batch.pixels).square().mean() / 4) / world()
-            counts = torch.bincount(quantized.codes.view(-1), minlength=self.model.quantizer.codes)
-            used = perplexity(sum_over_ranks(counts)).float()
+            counts = count_codes(quantized.codes, self.model.quantizer.codes)
+            used = perplexity(sum_over_ranks(counts))
         return {
             "loss": loss.detach(),
             "reconstruction": distance.detach(),

@@ -1,0 +1,50 @@
+"""Packed images as batches on the device: for steps, for scores, for previews."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from smalti.data import PackedImages
+from smalti.layers.ranks import rank, world
+from smalti.pixels import to_tensor
+from smalti.recipes import Images
+
+PREVIEW_IMAGES = 64
+
+
+def batch_at(data: PackedImages, seed: int, images_seen: int, count: int, flip: bool, device: torch.device) -> Images:
+    """This rank's share of the batch that begins at `images_seen`."""
+    share = count // world()
+    batch = data.batch(seed, images_seen + rank() * share, share, flip=flip)
+    labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(device)
+    return Images(to_tensor(batch.images, device), labels)
+
+
+def _spread(count: int, wanted: int) -> np.ndarray:
+    """Numbers of evenly spread images of a set, the same ones each time."""
+    return np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64)
+
+
+def _take(data: PackedImages, indices: np.ndarray, device: torch.device) -> Images:
+    labels = None if data.labels is None else torch.from_numpy(np.asarray(data.labels)[indices]).to(device)
+    return Images(to_tensor(data.pixels(indices), device), labels)
+
+
+def some_images(data: PackedImages, count: int, device: torch.device) -> Images:
+    """Evenly spread images of a set, the same ones each time."""
+    return _take(data, _spread(len(data), count), device)
+
+
+def slices(data: PackedImages, count: int, batch: int, device: torch.device) -> Iterator[Images]:
+    """Evenly spread images, a batch at a time."""
+    indices = _spread(len(data), count)
+    for start in range(0, len(indices), batch):
+        yield _take(data, indices[start : start + batch], device)
+
+
+def preview_count(data: PackedImages) -> int:
+    """Fewer large pictures than small ones: a sheet is for looking at."""
+    return PREVIEW_IMAGES if max(data.shape[1:]) <= 64 else PREVIEW_IMAGES // 4
