@@ -1,14 +1,21 @@
-"""What every test shares: one thread, a cache folder of its own, and a small training to take apart."""
+"""What every test shares: one thread, a cache folder of its own, a command line, and trainings to take apart."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import hypothesis
 import pytest
-from hypothesis import HealthCheck, settings
+from command_line import Outcome
+from small_runs import settings, write_source
 
-settings.register_profile("smalti", deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-settings.load_profile("smalti")
+from smalti import cli
+
+hypothesis.settings.register_profile(
+    "smalti", deadline=None, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+hypothesis.settings.load_profile("smalti")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,3 +29,36 @@ def one_thread() -> None:
 @pytest.fixture
 def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
+
+
+@pytest.fixture
+def smalti(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run one command line in an empty folder, with the cache beside it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
+
+    def run(*words: object) -> Outcome:
+        capsys.readouterr()
+        code = cli.run([str(word) for word in words])
+        printed = capsys.readouterr()
+        return Outcome(code=code, out=printed.out, err=printed.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """One small VQ-VAE, one GAN and one GAN with labels, trained through the command line."""
+    folder = tmp_path_factory.mktemp("trained")
+    source = write_source(folder / "discs.npz")
+    made = SimpleNamespace(folder=folder, source=source)
+    for name, preset, extra in (
+        ("vqvae", "vqvae", ()),
+        ("gan", "dcgan", ()),
+        ("labelled", "dcgan", ("model.conditional=true",)),
+    ):
+        out = folder / name
+        words = ["train", preset, "--data", source, "--out", out, "--cache", folder / "cache", "--quiet"]
+        assert cli.run([str(word) for word in (*words, *settings(preset, *extra))]) == 0
+        setattr(made, name, out)
+    return made

@@ -9,62 +9,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from command_line import one_line
 from PIL import Image
 from small_runs import pixels, settings, write_source
 
-from smalti import __version__, cli
+from smalti import __version__
 from smalti.data.pictures import read_png_text
-
-Outcome = SimpleNamespace  # code, out, err
-
-
-@pytest.fixture
-def smalti(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Run one command line in an empty folder, with the cache beside it."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user-cache"))
-
-    def run(*words: object) -> Outcome:
-        capsys.readouterr()
-        code = cli.run([str(word) for word in words])
-        printed = capsys.readouterr()
-        return Outcome(code=code, out=printed.out, err=printed.err)
-
-    return run
-
-
-def one_line(outcome: Outcome) -> str:
-    """The single line of a refusal; everything about its form is checked here."""
-    assert outcome.code not in (0, None)
-    lines = outcome.err.strip().splitlines()
-    assert lines, "nothing was said"
-    assert lines[-1].startswith("smalti: error: ")
-    assert "Traceback" not in outcome.err
-    assert sum(line.startswith("smalti: error: ") for line in lines) == 1
-    return lines[-1]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """One small VQ-VAE, one GAN and one GAN with labels, trained through the command line."""
-    folder = tmp_path_factory.mktemp("trained")
-    source = write_source(folder / "discs.npz")
-    made = SimpleNamespace(folder=folder, source=source)
-    for name, preset, extra in (
-        ("vqvae", "vqvae", ()),
-        ("gan", "dcgan", ()),
-        ("labelled", "dcgan", ("model.conditional=true",)),
-    ):
-        out = folder / name
-        words = ["train", preset, "--data", source, "--out", out, "--cache", folder / "cache", "--quiet"]
-        assert cli.run([str(word) for word in (*words, *settings(preset, *extra))]) == 0
-        setattr(made, name, out)
-    return made
-
 
 # What works
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from smalti.errors import OutputError
-from smalti.files import output_errors, write_atomically
+from smalti.errors import DataError, OutputError
+from smalti.files import input_errors, output_errors, write_atomically
 
 
 @pytest.fixture
@@ -85,6 +85,31 @@ def test_places_that_cannot_be_written(tmp_path: Path, place: str) -> None:
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
 
 
-def test_other_errors_pass_through(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="a bug"), output_errors(tmp_path):
-        raise RuntimeError("a bug")
+@pytest.mark.parametrize("said", ["a bug", "cannot write into a view of the weights"])
+def test_other_errors_pass_through(tmp_path: Path, said: str) -> None:
+    with pytest.raises(RuntimeError, match=said), output_errors(tmp_path):
+        raise RuntimeError(said)
+
+
+def test_the_longest_name_the_system_takes(tmp_path: Path) -> None:
+    write_atomically(tmp_path / (255 * "n"), lambda file: file.write(b"new"))
+    assert os.listdir(tmp_path) == [255 * "n"]
+    with pytest.raises(OutputError, match="choose a shorter name"):
+        write_atomically(tmp_path / (256 * "n"), lambda file: file.write(b"new"))
+
+
+def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError(13, "not on this system")
+
+    monkeypatch.setattr("smalti.files.os.open", refuse)
+    write_atomically(tmp_path / "a.bin", lambda file: file.write(b"new"))
+    assert (tmp_path / "a.bin").read_bytes() == b"new"
+
+
+def test_what_cannot_be_read_is_one_line_that_names_the_file(tmp_path: Path) -> None:
+    missing = tmp_path / "none"
+    with pytest.raises(DataError, match=r"cannot read \S*none \(No such file"), input_errors("elsewhere", DataError):
+        missing.read_bytes()
+    with pytest.raises(DataError, match=r"cannot read elsewhere \(odd\)$"), input_errors("elsewhere", DataError):
+        raise OSError(5, "odd")

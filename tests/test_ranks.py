@@ -17,9 +17,11 @@ from smalti.runfolder import RunFolder
 FAR_APART = 1e-5
 
 
-def run(ranks: int, preset: str, source: Path, out: Path, *extra: str) -> subprocess.CompletedProcess[str]:
+def run(
+    ranks: int, preset: str, source: Path, out: Path, *extra: str, options: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     words = ["train", preset, "--data", str(source), "--out", str(out), "--cache", str(out.parent / "cache")]
-    words += ["--precision", "float32", "--device", "cpu", *settings(preset, *extra)]
+    words += ["--precision", "float32", "--device", "cpu", *settings(preset, *extra), *options]
     launcher = [sys.executable]
     if ranks > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
@@ -55,9 +57,28 @@ def test_two_ranks_end_where_one_does(preset: str, extra: tuple[str, ...], tmp_p
 
 
 @pytest.mark.slow
-def test_a_batch_that_ranks_cannot_share_is_one_clear_line(tmp_path: Path) -> None:
+def test_a_mistake_is_said_once_and_no_rank_waits_for_ever(tmp_path: Path) -> None:
     source = write_source(tmp_path / "discs.npz")
     done = run(2, "vqvae", source, tmp_path / "run", "train.batch=7")
     assert done.returncode != 0
     assert "which 2 ranks cannot share evenly" in done.stderr
-    assert "smalti: error:" in done.stderr
+    # Rank 0 alone looks at the folder.
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "thesis.txt").write_text("mine")
+    done = run(2, "vqvae", source, tmp_path / "taken")
+    assert done.returncode != 0
+    assert done.stderr.count("smalti: error:") == 1
+    assert "holds other files" in done.stderr
+
+
+@pytest.mark.slow
+def test_two_ranks_end_together_when_the_time_is_up_and_go_on(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "discs.npz")
+    out = tmp_path / "run"
+    ended = run(2, "vqvae", source, out, "train.images=10G", "train.log_every=1G", options=("--budget", "1s"))
+    assert ended.returncode == 0, ended.stderr
+    at = checkpoint.read_card(out / "last.safetensors").images_seen
+    assert at > 0
+    longer = run(2, "vqvae", source, out, f"train.images={at + 64}")
+    assert longer.returncode == 0, longer.stderr
+    assert checkpoint.read_card(out / "last.safetensors").images_seen == at + 64

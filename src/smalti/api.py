@@ -19,7 +19,9 @@ from smalti import checkpoint
 from smalti.checkpoint import Card
 from smalti.data.pictures import grid, write_png
 from smalti.errors import CheckpointError, ConfigError, did_you_mean
+from smalti.files import input_errors
 from smalti.layers.randomness import seeded_generator
+from smalti.machine import Machine
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.gan import Generator
 from smalti.pixels import to_pixels, to_tensor
@@ -157,36 +159,48 @@ class Model:
     def provenance(self, **settings: object) -> dict[str, str]:
         """What a picture of this model says about its origin, for its PNG text."""
         card = self.card
-        text = {"smalti.model": card.digest, "smalti.version": card.version, "smalti.license": card.license}
-        return text | {f"smalti.{name}": str(value) for name, value in settings.items() if value is not None}
+        text = {"model": card.digest, "version": card.version, "license": card.license, **settings}
+        return {f"smalti.{name}": _storable(str(value)) for name, value in text.items() if value is not None}
+
+
+def _storable(text: str) -> str:
+    """The text with what PNG cannot store written out: NUL, and bytes of a file name that are not UTF-8."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     """The file to load for a run folder (its last save) or for a file (itself).
 
     Raises:
-        CheckpointError: nothing is there, or a folder without a checkpoint.
+        CheckpointError: nothing is there, a folder without a checkpoint, or no permission to look.
     """
     place = Path(path)
-    if place.is_dir():
-        last = RunFolder(place).last
-        if not last.exists():
-            raise CheckpointError(f"the folder {place} holds no checkpoint; expected {last.name} from smalti train")
-        return last
-    if not place.exists():
-        raise CheckpointError(f"there is no {place}; give a run folder or a .safetensors file from smalti train")
-    return place
+    with input_errors(place, CheckpointError):
+        if place.is_dir():
+            last = RunFolder(place).last
+            if not last.exists():
+                raise CheckpointError(f"the folder {place} holds no checkpoint; expected {last.name} from smalti train")
+            return last
+        if not place.exists():
+            raise CheckpointError(f"there is no {place}; give a run folder or a .safetensors file from smalti train")
+        return place
 
 
 def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Model:
     """A trained model, from a run folder or a checkpoint file.
 
+    Args:
+        path: a run folder (its last save) or a file.
+        device: auto (a GPU where there is one), cpu, cuda, cuda:1 or mps.
+
     Raises:
         CheckpointError: nothing is there, or it cannot be read; the message says what is wrong.
+        ConfigError: there is no such device.
     """
+    place, _ = Machine(device=str(device)).resolve()
     file = find_checkpoint(path)
     module, card = checkpoint.read(file)
-    return Model(module, card, file, device)
+    return Model(module, card, file, place)
 
 
 def save_grid(

@@ -49,7 +49,7 @@ def train(
     /,
     *,
     out: Path,
-    data: str = "emoji",
+    data: str | None = None,
     held_out: str | None = None,
     images: str | None = None,
     budget: str | None = None,
@@ -79,7 +79,8 @@ def train(
     out:
         Folder of this run: weights, log, previews. Created, or resumed when it holds this very run.
     data:
-        A folder, .zip, .tar(.gz,.xz), CIFAR-10, IDX or .npz; or the words cifar10, emoji.
+        A folder, .zip, .tar(.gz,.xz), CIFAR-10, IDX or .npz; or the words cifar10, emoji. Default: the preset's
+        source, emoji.
     held_out:
         Source of images for scores and previews; default: the source's own test or val split, where it has one.
     images:
@@ -168,7 +169,7 @@ def generate(
     columns:
         Pictures in a row of the grid.
     device:
-        cpu, cuda, mps.
+        auto, cpu, cuda, cuda:1, mps.
     overwrite:
         Replace files that are there.
     """
@@ -209,7 +210,7 @@ def reconstruct(
     resize:
         With --size: cover fills and crops the middle, contain fits and pads, stretch distorts.
     device:
-        cpu, cuda, mps.
+        auto, cpu, cuda, cuda:1, mps.
     overwrite:
         Replace files that are there.
     """
@@ -267,8 +268,9 @@ def presets(name: str | None = None, /) -> int:
 def demo(
     *,
     out: Path = Path("demo"),
-    budget: str = "225s",
+    budget: str = "250s",
     seed: int = 0,
+    cache: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Train a VQ-VAE and a GAN on the emoji that come with smalti, and write a report: under 5 minutes on 2 cores.
@@ -283,12 +285,14 @@ def demo(
         Time for the two trainings together: 90s, 10m, 1h.
     seed:
         Decides every random number.
+    cache:
+        Folder for packed images. Default: the user's cache folder.
     overwrite:
         Make the demo again, over the one in the folder.
     """
     from smalti.demo import run_demo
 
-    return run_demo(out, budget, seed, overwrite)
+    return run_demo(out, budget, seed, cache, overwrite)
 
 
 @data_app.command(
@@ -375,6 +379,15 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # The reader of our output went away, as `smalti presets | head -1` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # The last resort: where a file is opened, the line says more than this one.
+        shell.complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not shell.too_little_memory(error):
+            raise
+        shell.complain("there is too little memory for this; take a smaller --batch, --size or --count")
+        return 1
 
 
 def main() -> None:

@@ -38,8 +38,8 @@ class TrainingError(SmaltiError):
     """A training that cannot go on: a loss became infinite, or nothing is left to go back to."""
 
 
-class MissingExtraError(SmaltiError):
-    """An optional dependency that is not installed; the message names the extra."""
+class RankError(SmaltiError):
+    """Another process of the same training failed and has said why."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Writing files so that nothing is lost: atomically, and with one clear line when the system refuses."""
+"""Files and what the system says about them: written so that nothing is lost, refused with one clear line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from smalti.errors import OutputError
+from smalti.errors import OutputError, SmaltiError
 
 
 def write_atomically(path: Path, fill: Callable[[Any], Any]) -> None:
@@ -18,7 +18,8 @@ def write_atomically(path: Path, fill: Callable[[Any], Any]) -> None:
     Raises:
         OutputError: the disk is full or the place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Names have a limit of 255 bytes, so a long one is cut: the process number tells the rest apart.
+    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
     with output_errors(path):
         try:
             with temporary.open("wb") as file:
@@ -28,6 +29,35 @@ def write_atomically(path: Path, fill: Callable[[Any], Any]) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a rename outlast a power cut, where the system can; the file itself is on disk already."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def input_errors(path: str | os.PathLike[str], kind: type[SmaltiError]) -> Iterator[None]:
+    """Turn the system's refusal to read, or to look, into one line.
+
+    Raises:
+        kind: for any `OSError` inside; it names the file, or `path` where the system names none.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = {
+            errno.EACCES: "; check its permissions",
+            errno.ENAMETOOLONG: "; give a shorter one",
+        }.get(error.errno or 0, "")
+        place = error.filename if isinstance(error.filename, str) else os.fspath(path)
+        raise kind(f"cannot read {place} ({error.strerror or error}){remedy}") from None
 
 
 @contextlib.contextmanager
@@ -35,7 +65,7 @@ def output_errors(path: Path) -> Iterator[None]:
     """Turn the system's refusal to write into one line that says what to do.
 
     Raises:
-        OutputError: for any `OSError` inside, or torch's own report of a failed write.
+        OutputError: for any `OSError` inside, also where torch's writer reports something else on top of it.
     """
     try:
         yield
@@ -43,12 +73,10 @@ def output_errors(path: Path) -> Iterator[None]:
         raise OutputError(_cannot_write(path, error.errno, error.strerror or str(error))) from None
     except RuntimeError as error:
         # torch's zip writer covers the system's refusal with a complaint of its own.
-        if isinstance(error.__context__, OSError):
-            cause = error.__context__
-            raise OutputError(_cannot_write(path, cause.errno, cause.strerror or str(cause))) from None
-        if "write" not in str(error).lower():
+        cause = error.__context__
+        if not isinstance(cause, OSError):
             raise
-        raise OutputError(_cannot_write(path, errno.ENOSPC, "the write failed")) from None
+        raise OutputError(_cannot_write(path, cause.errno, cause.strerror or str(cause))) from None
 
 
 def _cannot_write(path: Path, number: int | None, reason: str) -> str:
@@ -57,5 +85,6 @@ def _cannot_write(path: Path, number: int | None, reason: str) -> str:
         errno.EACCES: "no permission: choose a folder that is yours",
         errno.EROFS: "the file system is read-only: choose another folder",
         errno.ENOTDIR: "a part of the path is a file: choose another folder",
+        errno.ENAMETOOLONG: "choose a shorter name",
     }.get(number or 0, "choose another place")
     return f"cannot write {path} ({reason}); {remedy}"

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from picture_files import make_array, make_file, pictures, write_files, write_tar, write_zip
+from PIL import Image
 
 from smalti.data import inspect, load
 from smalti.data.archives import Folder, TarArchive, ZipArchive
@@ -78,6 +79,41 @@ def test_pipes_are_not_waited_for(tmp_path: Path, cache: Path) -> None:
     assert packed.skipped == (("cat/pipe.png", "not a regular file"),)
     os.mkfifo(tmp_path / "pipe")
     assert "is not a file or folder" in refusal(tmp_path / "pipe", tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("sides", "said"),
+    [
+        ([(40, 40)], ""),
+        ([(300, 300)], " --size 64"),
+        ([(64, 90), (200, 70), (80, 80), (500, 40)], " --size 64"),
+        ([(64, 90), (200, 70), (40, 80), (500, 40)], " --size 32"),
+        ([(8, 8), (9, 9)], " --size 32"),
+    ],
+)
+def test_the_suggested_size_is_one_that_most_pictures_fill(
+    tmp_path: Path, cache: Path, sides: list[tuple[int, int]], said: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number, size in enumerate(sides):
+        Image.new("RGB", size).save(tmp_path / "in" / f"{number}.png")
+    assert inspect(tmp_path / "in", cache=cache).suggestion.endswith(f"runs/first{said}")
+
+
+def test_the_home_of_a_user_is_understood_and_that_of_nobody_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "in" / "a.png")
+    assert inspect("~/in", cache="~/cache").images == len(load("~/in", cache="~/cache")) == 1
+    assert (tmp_path / "cache" / "packed").is_dir()
+    for look in (inspect, load):
+        with pytest.raises(DataError, match="nobody here"):
+            look("~nosuchuser/in", cache=tmp_path)
+        with pytest.raises(DataError, match="nobody here"):
+            look(tmp_path / "in", cache="~nosuchuser/cache")
 
 
 def test_an_unknown_split_names_the_splits(tmp_path: Path, cache: Path) -> None:

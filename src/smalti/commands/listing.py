@@ -15,12 +15,12 @@ def run_presets(name: str | None) -> int:
     """List the presets, or one's settings."""
     if name is not None:
         config = preset(name)
-        print(f"# {PRESETS[name].about}")
+        shell.say(f"# {PRESETS[name].about}")
         if PRESETS[name].measured:
-            print(f"# {PRESETS[name].measured}")
+            shell.say(f"# {PRESETS[name].measured}")
         for path, value in paths(config).items():
             if path not in ("recipe", "preset"):
-                print(f"{path}={_typed(value)}")
+                shell.say(f"{path}={_typed(value)}")
         return 0
     shell.table(
         ("preset", "recipe", "what it is", "measured"),
@@ -31,7 +31,10 @@ def run_presets(name: str | None) -> int:
 
 def run_inspect(source: str, split: str | None, cache: Path | None) -> int:
     """Say what a source holds. Exit code 1 when some of its files are broken."""
-    summary = data.inspect(source, split=split, cache=cache)
+    from smalti.progress import counting
+
+    with counting("looking") as progress:
+        summary = data.inspect(source, split=split, cache=cache, progress=progress)
     shell.facts(
         {
             "source": summary.source,
@@ -47,8 +50,8 @@ def run_inspect(source: str, split: str | None, cache: Path | None) -> int:
         }
     )
     for name, reason in summary.broken:
-        print(f"  {ascii(name)[1:-1] if not name.isprintable() else name}: {reason}")
-    print(f"try: {summary.suggestion}")
+        shell.say(f"  {name}: {reason}")
+    shell.say(f"try: {summary.suggestion}")
     return 1 if summary.broken else 0
 
 
@@ -80,7 +83,7 @@ def run_pack(
         }
     )
     for name, reason in packed.skipped:
-        print(f"  {ascii(name)[1:-1] if not name.isprintable() else name}: {reason}")
+        shell.say(f"  {name}: {reason}")
     return 0
 
 

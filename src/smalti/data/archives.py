@@ -37,6 +37,7 @@ _EXTENSIONS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )
+_NOT_REGULAR = "not a regular file"
 _DAMAGED = (tarfile.TarError, EOFError, OSError, lzma.LZMAError, zlib.error, ValueError)
 
 
@@ -59,6 +60,25 @@ class Entry:
 
 Contents = bytes | Path | DataError | None
 """What a walk hands out: bytes or a path to read, an error for this one file, or None where it was not asked for."""
+
+
+def bytes_of(contents: bytes | Path) -> bytes:
+    """The bytes of a file that a walk, or a user, names.
+
+    Raises:
+        DataError: no permission, not a regular file (a pipe would be waited for), or above `MEMBER_LIMIT`.
+    """
+    if isinstance(contents, bytes):
+        return contents
+    try:
+        status = contents.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(_NOT_REGULAR)
+        if status.st_size > MEMBER_LIMIT:
+            raise DataError(_too_large(status.st_size))
+        return contents.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror or error}") from error
 
 
 class Tree(ABC):
@@ -94,7 +114,7 @@ class Folder(Tree):
             if isinstance(status, OSError):
                 problem = f"cannot be read: {status.strerror or status}"
             elif not stat.S_ISREG(status.st_mode):
-                problem = "not a regular file"
+                problem = _NOT_REGULAR
             elif status.st_size > MEMBER_LIMIT:
                 problem = _too_large(status.st_size)
             entry = Entry(index, name, 0 if isinstance(status, OSError) else status.st_size, problem)

@@ -19,12 +19,12 @@ import pickle
 import pickletools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from smalti.data.archives import Contents, Entry, Tree
+from smalti.data.archives import Contents, Entry, Tree, bytes_of
 from smalti.data.sources import Block, Encoded, Listing, Numbered, Source, choose_split
 from smalti.errors import DataError
 
@@ -225,4 +225,4 @@ def _bytes_of(entry: Entry, contents: Contents) -> bytes:
         raise contents
     if contents is None:
         raise DataError(entry.problem or "cannot be read")
-    return contents.read_bytes() if isinstance(contents, Path) else contents
+    return bytes_of(contents)

@@ -20,13 +20,13 @@ from __future__ import annotations
 import io
 import threading
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps
 
+from smalti.data.archives import bytes_of
 from smalti.errors import ConfigError, DataError, did_you_mean
 
 PIXEL_LIMIT = 64 * 2**20
@@ -196,33 +196,6 @@ def change(array: np.ndarray, *, channels: int, size: tuple[int, int] | None, re
     return as_array(picture if size is None else fit(picture, size, resize=resize))
 
 
-def encode_png(array: np.ndarray, text: Mapping[str, str] | None = None) -> bytes:
-    """Pixels as a PNG file.
-
-    Args:
-        array: (H, W, C) uint8, C of 1, 3 or 4, or (H, W).
-        text: text chunks, readable with any PNG tool; keys of 1 to 79 Latin-1 characters.
-
-    Raises:
-        DataError: another shape or type, or a key that PNG does not allow.
-    """
-    chunks = PngImagePlugin.PngInfo()
-    for key, value in (text or {}).items():
-        try:
-            allowed = 1 <= len(key.encode("latin-1")) <= 79
-        except UnicodeEncodeError:
-            allowed = False
-        if not allowed:
-            raise DataError(f"PNG text key {key!r} is not 1 to 79 Latin-1 characters; choose a shorter, plainer key")
-        if value.isascii():
-            chunks.add_text(key, value)
-        else:
-            chunks.add_itxt(key, value)
-    buffer = io.BytesIO()
-    as_image(array).save(buffer, format="PNG", pnginfo=chunks)
-    return buffer.getvalue()
-
-
 def check_options(*, channels: int | None, resize: str) -> None:
     """Raise ConfigError for channels other than None, 1, 3, 4 or an unknown resize rule."""
     if channels not in (None, 1, 3, 4):
@@ -233,10 +206,7 @@ def check_options(*, channels: int | None, resize: str) -> None:
 
 def _open(data: bytes | Path, pixel_limit: int) -> Image.Image:
     """Read the header only and refuse what is too large; the pixels are not decoded yet."""
-    try:
-        contents = io.BytesIO(data.read_bytes() if isinstance(data, Path) else data)
-    except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror or error}") from error
+    contents = io.BytesIO(bytes_of(data))
     try:
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -6,15 +6,14 @@ import os
 import shlex
 from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path
 
 from smalti.data import images
-from smalti.data.loading import Progress, default_cache_folder, in_threads
+from smalti.data.loading import Progress, cache_folder, in_threads
 from smalti.data.opening import find_source
 from smalti.data.sources import Block, Encoded
 from smalti.errors import DataError
 
-_SIZES = (32, 64, 128, 256)
+_AS_THEY_ARE = 256  # pixels along the longer side of pictures that need no --size
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def inspect(
     Raises:
         DataError: the source is missing, empty or damaged as a whole; broken files are part of the answer.
     """
-    found = find_source(source, cache=default_cache_folder() if cache is None else Path(cache), progress=progress)
+    found = find_source(source, cache=cache_folder(cache), progress=progress)
     listing = found.listing(split, look=False)
     sizes: Counter[tuple[int, int]] = Counter()
     modes: Counter[str] = Counter()
@@ -131,10 +130,9 @@ def _look_at_file(item: Encoded) -> _Seen:
 
 
 def _suggestion(source: str, sizes: Counter[tuple[int, int]]) -> str:
-    """Small pictures of one size as they are; else the largest usual size that most pictures fill."""
+    """Pictures of one size, if not too large, as they are; else at 64 where three in four fill that, or at 32."""
     command = f"smalti train vqvae --data {shlex.quote(source)} --out runs/first"
-    if not sizes or (len(sizes) == 1 and max(next(iter(sizes))) <= _SIZES[-1]):
+    if not sizes or (len(sizes) == 1 and max(next(iter(sizes))) <= _AS_THEY_ARE):
         return command
     sides = sorted(min(size) for size in sizes.elements())
-    usual = sides[len(sides) // 4]
-    return f"{command} --size {max((size for size in _SIZES[:2] if size <= usual), default=_SIZES[0])}"
+    return f"{command} --size {64 if sides[len(sides) // 4] >= 64 else 32}"

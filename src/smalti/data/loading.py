@@ -19,7 +19,7 @@ import platformdirs
 
 from smalti.data import images
 from smalti.data.cache import Options, PackWriter, cache_key, open_pack
-from smalti.data.opening import find_source
+from smalti.data.opening import expanded, find_source
 from smalti.data.packed import PackedImages
 from smalti.data.sources import SPLIT_NAMES, Block, Encoded, Listing, Source, choose_split, first_of
 from smalti.errors import ConfigError, DataError
@@ -35,6 +35,15 @@ _SIDE_LIMIT = 16384  # pixels along one side of packed images
 def default_cache_folder() -> Path:
     """Where packed images and downloads are kept without `cache`: the user cache folder of the system."""
     return Path(platformdirs.user_cache_dir("smalti", appauthor=False))
+
+
+def cache_folder(cache: str | os.PathLike[str] | None) -> Path:
+    """The cache folder that is meant by an option.
+
+    Raises:
+        DataError: it begins with ~ and a name that no user has.
+    """
+    return default_cache_folder() if cache is None else expanded(cache)
 
 
 def load(
@@ -65,15 +74,15 @@ def load(
         OutputError: the cache cannot be written.
     """
     options = _options(size, resize, channels)
-    cache_folder = default_cache_folder() if cache is None else Path(cache).expanduser()
-    found = find_source(source, cache=cache_folder, progress=progress)
+    place = cache_folder(cache)
+    found = find_source(source, cache=place, progress=progress)
     split = SPLIT_NAMES.get(split or "", split)
     for _ in range(3):  # a pack may be replaced by another process between writing and opening
         signature = found.signature()
-        packed = _open_cached(found, split, options, cache_folder, signature, os.fspath(source))
+        packed = _open_cached(found, split, options, place, signature, os.fspath(source))
         if packed is not None:
             return packed
-        _pack(found, split, options, cache_folder, signature, progress)
+        _pack(found, split, options, place, signature, progress)
     raise DataError(f"{found.location} keeps changing while it is packed; wait until it is complete, then try again")
 
 

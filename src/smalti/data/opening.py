@@ -16,6 +16,7 @@ from smalti.data.cifar import CifarSource, layout_of
 from smalti.data.download import find_or_download
 from smalti.data.sources import Source, TreeSource
 from smalti.errors import DataError, did_you_mean
+from smalti.files import input_errors
 
 WORDS = ("cifar10", "emoji")
 """Data sets that are known by name."""
@@ -34,12 +35,28 @@ def find_source(
         progress: called while downloading with (bytes so far, bytes in all or None).
 
     Raises:
-        DataError: nothing is there, or it is nothing that holds images.
+        DataError: nothing is there, it cannot be read, or it is nothing that holds images.
     """
     text = os.fspath(source)
     if text == "emoji":
         return EmojiSource()
-    path = find_or_download(cache, progress=progress) if text == "cifar10" else Path(text).expanduser()
+    with input_errors(text, DataError):
+        return _at(find_or_download(cache, progress=progress) if text == "cifar10" else expanded(text), text)
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path as typed, with ~ and ~name turned into home folders.
+
+    Raises:
+        DataError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{os.fspath(path)} names the home folder of nobody here; write the path in full") from error
+
+
+def _at(path: Path, text: str) -> Source:
     if not path.exists():
         raise DataError(f"{text or repr(text)} does not exist; {_hint(path)}")
     path = path.resolve()
@@ -59,7 +76,7 @@ def find_source(
 def _hint(path: Path) -> str:
     """What may have been meant: one of the words, or a name in the same folder."""
     beside = []
-    if path.parent.is_dir():
+    with contextlib.suppress(OSError):  # what cannot be listed gives no hint
         beside = [str(path.parent / name) for name in os.listdir(path.parent)]
     letters = re.sub(r"[^a-z0-9]", "", str(path).lower())  # CIFAR-10 and cifar_10 are cifar10
     if letters in WORDS:

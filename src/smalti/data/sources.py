@@ -28,7 +28,7 @@ from typing import overload
 
 import numpy as np
 
-from smalti.data.archives import Entry, Tree
+from smalti.data.archives import Entry, Tree, bytes_of
 from smalti.data.images import Probe, probe
 from smalti.errors import DataError
 
@@ -340,7 +340,10 @@ class _Found:
         """Remember the captions of a .txt or a .jsonl file."""
         if isinstance(contents, DataError):
             raise DataError(f"{location}: {entry.name} is {contents}")
-        text = (contents.read_bytes() if isinstance(contents, Path) else contents).decode("utf-8-sig", "replace")
+        try:
+            text = bytes_of(contents).decode("utf-8-sig", "replace")
+        except DataError as error:
+            raise DataError(f"{location}: {entry.name} {error}") from error
         path = PurePosixPath(entry.name)
         if path.name not in _CAPTION_FILES:
             self.beside[str(path.with_suffix(""))] = text.strip()

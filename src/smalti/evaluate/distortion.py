@@ -20,7 +20,7 @@ def squared_error(a: Tensor, b: Tensor) -> tuple[float, int]:
     Args:
         a, b: the same shape, both in [-1, 1].
     """
-    return float(((a.double() - b.double()) / 2).square().sum()), a.numel()
+    return float(((a.cpu().double() - b.cpu().double()) / 2).square().sum()), a.numel()
 
 
 def psnr_db(total_squared_error: float, count: int) -> float:
