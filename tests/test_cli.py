@@ -267,6 +267,21 @@ def test_sources_with_bad_images(smalti, tmp_path: Path) -> None:
     assert "--size" in one_line(smalti("train", "vqvae", "--data", "photos", "--out", "other", *settings("vqvae")))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when it loads its compiler
+def test_a_compiler_that_fails_is_one_line(smalti, trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    from smalti.recipes import RECIPES
+
+    # What torch raises where the C++ compiler is missing or too old: a page of its output.
+    refusal = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def step(*_: object) -> None:
+        raise refusal("CppCompileError: C++ compile error\n\nCommand:\ng++ ...")
+
+    monkeypatch.setattr(RECIPES["vqvae"], "step", step)
+    words = ("train", "vqvae", "--data", trained.source, "--out", "run", *settings("vqvae"))
+    assert "leave it out" in one_line(smalti(*words, "--compile"))
+
+
 def test_control_characters_in_names_are_shown_not_obeyed(smalti) -> None:
     assert "\x1b" not in smalti("info", "evil\x1b[31m").err
 

@@ -139,6 +139,11 @@ def run_training(options: TrainingOptions) -> int:
             _say_how_it_ended(result, config)
     except RankError:
         return 1  # the rank that failed says why
+    except Exception as error:
+        if options.compile and type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"--compile does not work on this machine ({reason}); leave it out") from None
+        raise
     finally:
         end_ranks()
     return 128 + result.signal if result.reason == "stopped" else 0

@@ -60,6 +60,11 @@ class VQVAERecipe(Recipe):
             "psnr": -10 * torch.log10(mean_squared.clamp_min(1e-12)),
         }
 
+    def compile(self) -> None:
+        # The quantizer between them is float32 by design and waits for nothing: there is little to fuse in it.
+        self.autoencoder.encoder.compile()
+        self.autoencoder.decoder.compile()
+
     @torch.no_grad()
     def preview(self, batch: Images) -> dict[str, Tensor]:
         return {"original": batch.pixels, "reconstruction": self._reconstruct(batch.pixels)}
