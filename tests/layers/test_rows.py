@@ -15,7 +15,9 @@ def test_one_rank_is_plain_indexing_and_every_sum_is_itself() -> None:
     assert ranks.sum_over_ranks(rows) is rows
     assert ranks.differentiable_sum_over_ranks(rows) is rows
     assert (ranks.rank(), ranks.world()) == (0, 1)
-    ranks.barrier()
+    assert ranks.largest_over_ranks(7) == 7
+    with pytest.raises(ValueError, match="mine"), ranks.shared_fate():
+        raise ValueError("mine")
 
 
 @pytest.mark.parametrize("world", [2, 3])
