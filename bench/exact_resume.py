@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import machine
 from smalti import api, checkpoint
 from smalti.runfolder import RunFolder
 
+SAVE_EVERY = 320  # images
 SMALL = {
     "vqvae": [
         "model.autoencoder.width=16",
@@ -36,7 +36,7 @@ SMALL = {
 
 
 def command(preset: str, out: Path, images: int, cache: Path) -> list[str]:
-    settings = [*SMALL[preset], "train.save_every=320", "train.log_every=160", "train.preview_every=960"]
+    settings = [*SMALL[preset], f"train.save_every={SAVE_EVERY}", "train.log_every=160", "train.preview_every=960"]
     words = [
         sys.executable,
         "-m",
@@ -54,17 +54,20 @@ def command(preset: str, out: Path, images: int, cache: Path) -> list[str]:
     return words + [word for setting in settings for word in ("--set", setting)]
 
 
-def kill_sometime(process: subprocess.Popen[bytes], log: Path, delay: float) -> bool:
-    """SIGKILL after `delay` seconds of training, or while it starts where that is negative; False when it had ended."""
-    before = log.stat().st_size if log.exists() else 0
-    while delay >= 0 and process.poll() is None and (not log.exists() or log.stat().st_size == before):
-        time.sleep(0.002)  # importing torch is no training: wait for the first line of this session
-    time.sleep(abs(delay))
+def kill_at(process: subprocess.Popen[bytes], folder: RunFolder, target: int, delay: float) -> int | None:
+    """SIGKILL a moment after the log reaches `target` images; returns the images logged by then, None if it ended."""
+    while process.poll() is None and logged(folder) < target:
+        time.sleep(0.005)
+    time.sleep(delay)
     if process.poll() is not None:
-        return False
-    os.kill(process.pid, signal.SIGKILL)
+        return None
+    process.kill()
     process.wait()
-    return True
+    return logged(folder)
+
+
+def logged(folder: RunFolder) -> int:
+    return max((record["images_seen"] for record in folder.records()), default=-1)
 
 
 def checkpoints_are_readable(folder: RunFolder) -> bool:
@@ -82,26 +85,25 @@ def run(preset: str, kills: int, images: int, seed: int, work: Path) -> dict[str
     whole = RunFolder(work / f"{preset}-whole")
     start = time.monotonic()
     subprocess.run(command(preset, whole.path, images, cache), check=True, env=environment)
-    # Spread the kills over the run: each session gets about its share of the time the training itself took.
+    # Places spread over the run, the first of them before anything was logged; then up to a save later.
     seconds = max(record.get("seconds", 0.0) for record in whole.records())
-    broken, done, places = RunFolder(work / f"{preset}-broken"), 0, []
-    while done < kills:
+    targets = sorted([-1, *(chance.randrange(images - 2 * SAVE_EVERY) for _ in range(kills - 1))])
+    broken = RunFolder(work / f"{preset}-broken")
+    places: list[int] = []
+    for target in targets:
         process = subprocess.Popen(command(preset, broken.path, images, cache), env=environment)
-        delay = chance.uniform(-0.2, 1.0) * seconds / kills
-        if not kill_sometime(process, broken.log, delay):
-            raise SystemExit(
-                f"{preset} ended with code {process.returncode} after {done} of {kills} kills: give more --images"
-            )
-        done += 1
+        place = kill_at(process, broken, target, chance.uniform(0, seconds * SAVE_EVERY / images))
+        if place is None:
+            raise SystemExit(f"{preset} ended with code {process.returncode} before kill {len(places) + 1} of {kills}")
+        places.append(place)
         checkpoints_are_readable(broken)
-        places.append(max((record["images_seen"] for record in broken.records()), default=0))
     subprocess.run(command(preset, broken.path, images, cache), check=True, env=environment)
     digests = [checkpoint.read_card(folder.last).digest for folder in (whole, broken)]
     best = [checkpoint.read_card(folder.best).digest for folder in (whole, broken)]
     return {
         "preset": preset,
         "images": images,
-        "kills": done,
+        "kills": len(places),
         "killed_at_images": places,
         "equal": digests[0] == digests[1] and best[0] == best[1],
         "digest": digests[0],

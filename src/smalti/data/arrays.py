@@ -18,6 +18,7 @@ import math
 import re
 import zipfile
 import zlib
+from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -82,9 +83,9 @@ class ArraySource(Source):
 
     parts: dict[str | None, Part]
 
+    @abstractmethod
     def opened(self, name: str) -> AbstractContextManager[tuple[Stored, IO[bytes]]]:
         """Context manager: description of an array, and the stream of its values."""
-        raise NotImplementedError
 
     def class_names(self) -> tuple[str, ...] | None:
         """Names of the classes, None where the file has none."""
