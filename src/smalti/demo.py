@@ -154,14 +154,14 @@ def write_report(
         "Below, pictures that were never trained on (above) and what comes back from their codes (below). "
         "The split keeps all skin-tone and gender variants of an emoji on one side."
     )
-    page.picture(pairs, "Held-out emoji: original above, reconstruction below.")
+    page.picture(enlarge(pairs[None], 2)[0], "Held-out emoji: original above, reconstruction below.")
     page.bars("Codebook use", sorted(counts.tolist(), reverse=True), x_label="code, by use", y_label="times chosen")
     records = RunFolder(out / "vqvae").records()
     _curves(page, records, {"PSNR of training batches": "psnr"}, "PSNR, dB")
     _curves(page, records, {"perplexity of training batches": "perplexity"}, "codes")
     page.heading("What the GAN learned")
     page.paragraph("Pictures nobody drew, from the averaged weights, not selected: the first 64 of seed 0.")
-    page.picture(samples, "64 samples, seed 0.")
+    page.picture(enlarge(samples[None], 2)[0], "64 samples, seed 0.")
     records = RunFolder(out / "dcgan").records()
     _curves(page, records, {"generator": "generator", "discriminator": "discriminator"}, "loss")
     page.heading("How this was measured")
