@@ -21,9 +21,11 @@ FLOORS = (
     ("api",),
     ("presets", "train"),
     ("saver", "feeding"),  # what the loop writes and reads; only train.py needs them
-    ("recipes", "checkpoint", "runfolder", "codec", "explain", "trust"),
+    ("recipes", "runfolder", "codec", "explain", "trust"),
+    ("evaluate",),  # scores anybody's images; above checkpoint, because one of its feature extractors is ours
+    ("checkpoint",),
     ("models",),
-    ("data", "quantize", "evaluate", "losses"),  # each knows nothing of the others
+    ("data", "quantize", "losses"),  # each knows nothing of the others
     ("layers", "machine", "pixels", "progress", "shell"),  # the last two print, and know nothing of what they print
     ("config", "files"),  # config is below layers: an optimizer is built from its settings
     ("errors",),
