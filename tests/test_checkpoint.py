@@ -20,7 +20,16 @@ from torch import nn
 
 from smalti import checkpoint
 from smalti.checkpoint import Card, build, digest, load_state, read, read_card, save_state, write
-from smalti.config import AutoencoderConfig, GANConfig, QuantizerConfig, RunConfig, VQVAEConfig, to_plain
+from smalti.config import (
+    AutoencoderConfig,
+    ContrastiveConfig,
+    GANConfig,
+    QuantizerConfig,
+    RunConfig,
+    VisionTransformerConfig,
+    VQVAEConfig,
+    to_plain,
+)
 from smalti.errors import CheckpointError, OutputError
 
 CPU = torch.device("cpu")
@@ -44,7 +53,18 @@ GAN = Card(
     images_seen=0,
     data={},
 )
-CARDS = {"vqvae": VQVAE, "gan": GAN}
+CONTRASTIVE = Card(
+    kind="contrastive",
+    config=RunConfig(
+        recipe="contrastive",
+        model=ContrastiveConfig(VisionTransformerConfig(stem_width=4, stride=4, width=8, depth=1, heads=2)),
+    ),
+    image=(1, 8, 12),
+    classes=(),
+    images_seen=5,
+    data={},
+)
+CARDS = {"vqvae": VQVAE, "gan": GAN, "contrastive": CONTRASTIVE}
 
 
 def made(card: Card, seed: int = 0) -> nn.Module:

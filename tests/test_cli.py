@@ -185,7 +185,7 @@ def test_mistakes_are_one_line(smalti, words: tuple[str, ...], expected: str) ->
 
 def test_models_of_the_wrong_kind(smalti, trained) -> None:
     Image.fromarray(pixels(1)[0]).save("x.png")
-    assert "draws no new ones" in one_line(smalti("generate", trained.vqvae, "--out", "g.png"))
+    assert "draws no new images" in one_line(smalti("generate", trained.vqvae, "--out", "g.png"))
     assert "cannot reconstruct" in smalti("reconstruct", trained.gan, "x.png", "--out", "out").err
     assert smalti("reconstruct", trained.gan, "x.png", "--out", "out").code == 1
 

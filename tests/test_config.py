@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from smalti.config import (
     MODELS,
     AutoencoderConfig,
+    ContrastiveConfig,
     DataConfig,
     GANConfig,
     LoopConfig,
@@ -39,7 +40,11 @@ from smalti.models.autoencoder import ARCHITECTURES
 from smalti.quantize import QUANTIZERS
 from smalti.recipes import RECIPES
 
-RUNS = {"vqvae": RunConfig(), "gan": RunConfig(recipe="gan", model=GANConfig())}
+RUNS = {
+    "vqvae": RunConfig(),
+    "gan": RunConfig(recipe="gan", model=GANConfig()),
+    "contrastive": RunConfig(recipe="contrastive", model=ContrastiveConfig()),
+}
 FREE = [(recipe, path) for recipe, run in RUNS.items() for path in paths(run) if path not in ("recipe", "preset")]
 
 
@@ -55,6 +60,10 @@ def values_of(config: RunConfig, path: str) -> st.SearchStrategy[Any]:
     entry, current = field_of(config, path), paths(config)[path]
     if path.endswith(".stride"):
         return st.sampled_from([2, 4, 8, 16, 32])
+    if path.endswith("encoder.heads"):
+        return st.sampled_from([1, 2, 4])
+    if path.endswith("encoder.width"):
+        return st.integers(2, 2048).map(lambda width: 4 * width)  # which the heads must be able to share
     if path.endswith(".channels"):
         return st.sampled_from([None, 1, 3, 4])
     if path.endswith(".size"):
@@ -110,6 +119,7 @@ def test_every_path_can_be_changed(recipe: str, path: str) -> None:
     choices = field_of(run, path).metadata.get("choices", ())
     special = {"data.split": "test", "data.size": (48, 64), "data.channels": 1, "data.source": "photos.zip",
                "model.gradient_penalty": 10.0, "model.autoencoder.stride": 8,
+               "model.encoder.stride": 4, "model.encoder.width": 64, "model.encoder.heads": 2,
                "model.quantizer.name": "vector"}  # fmt: skip
     if path in special:
         value = special[path]
@@ -294,7 +304,16 @@ def test_what_may_be_chosen_is_what_the_table_holds(kind: Any, name: str, table:
 
 
 def test_every_choice_is_accepted() -> None:
-    for kind in (OptimizerConfig, GANConfig, VQVAEConfig, QuantizerConfig, AutoencoderConfig, DataConfig, LoopConfig):
+    for kind in (
+        OptimizerConfig,
+        ContrastiveConfig,
+        GANConfig,
+        VQVAEConfig,
+        QuantizerConfig,
+        AutoencoderConfig,
+        DataConfig,
+        LoopConfig,
+    ):
         for entry in dataclasses.fields(kind):
             for word in entry.metadata.get("choices", ()):
                 assert getattr(kind(**{entry.name: word}), entry.name) == word

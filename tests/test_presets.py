@@ -14,6 +14,7 @@ from smalti.recipes import Images, Setting, build_recipe
 
 TINY = {
     "vqvae": ["autoencoder.width=8", "autoencoder.residual_width=4", "quantizer.codes=16", "quantizer.dimension=4"],
+    "contrastive": ["encoder.stem_width=4", "encoder.width=8", "encoder.heads=2", "projection=8"],
     "gan": ["generator_width=8", "discriminator_width=4", "latent=5"],
 }
 

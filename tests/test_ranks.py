@@ -39,6 +39,8 @@ def run(
         ("vqvae", ("model.quantizer.revive_below=0.5",)),
         ("vqvae-64", ()),
         ("dcgan", ("model.loss=wasserstein", "model.conditional=true")),
+        # Embeddings are compared with those of every rank.
+        ("smalti-vit", ()),
     ],
 )
 def test_two_ranks_end_where_one_does(preset: str, extra: tuple[str, ...], tmp_path: Path) -> None:

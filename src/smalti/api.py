@@ -65,7 +65,7 @@ class Model:
         """
         if not isinstance(self.module, Generator):
             raise CheckpointError(
-                f"{self.path} is a {self.card.kind}, which reconstructs images but draws no new ones; "
+                f"{self.path} is a {self.card.kind}, which draws no new images; "
                 "give a model trained with a gan preset, for example dcgan"
             )
         if min(count, batch) < 1 or min(seed, first) < 0:
@@ -131,10 +131,15 @@ class Model:
         parts = torch.from_numpy(np.ascontiguousarray(codes, dtype=np.int64)).split(batch)
         return np.concatenate([to_pixels(autoencoder.decode(part.to(self.device))) for part in parts])
 
+    @property
+    def alphabet(self) -> tuple[int, ...]:
+        """Number of codes in each plane of what `encode` gives; CheckpointError for a model that is no autoencoder."""
+        return self._autoencoder().quantizer.alphabet
+
     def _autoencoder(self) -> Autoencoder:
         if not isinstance(self.module, Autoencoder):
             raise CheckpointError(
-                f"{self.path} is a {self.card.kind}, which draws images but cannot reconstruct any; "
+                f"{self.path} is a {self.card.kind}, which cannot reconstruct images; "
                 "give a model trained with a vqvae preset"
             )
         return self.module

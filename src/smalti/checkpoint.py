@@ -28,11 +28,12 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from smalti import __version__
-from smalti.config import GANConfig, RunConfig, from_plain, to_plain
+from smalti.config import ContrastiveConfig, GANConfig, RunConfig, from_plain, to_plain
 from smalti.errors import CheckpointError, ConfigError
 from smalti.files import write_atomically
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.gan import Generator
+from smalti.models.vision_transformer import VisionTransformer
 
 FORMAT = 1
 HEADER_LIMIT = 16 * 2**20  # bytes; ours are a few thousand
@@ -44,7 +45,7 @@ class Card:
     """What a checkpoint says about itself, beside its weights.
 
     Attributes:
-        kind: the recipe that trained it, `vqvae` or `gan`.
+        kind: the recipe that trained it, `vqvae`, `gan` or `contrastive`.
         config: the whole configuration of the training.
         image: (channels, height, width) of its images.
         classes: names of the labels, in order; empty without labels.
@@ -73,6 +74,8 @@ def build(card: Card) -> nn.Module:
     if isinstance(card.config.model, GANConfig):
         classes = len(card.classes) if card.config.model.conditional else 0
         return Generator(card.config.model, card.image, classes)
+    if isinstance(card.config.model, ContrastiveConfig):
+        return VisionTransformer(card.config.model.encoder, card.image)
     return Autoencoder(card.config.model, card.image[0])
 
 

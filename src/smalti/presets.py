@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from smalti.config import (
     AutoencoderConfig,
+    ContrastiveConfig,
     GANConfig,
     LoopConfig,
     OptimizerConfig,
     QuantizerConfig,
     RunConfig,
+    VisionTransformerConfig,
     VQVAEConfig,
 )
 from smalti.errors import ConfigError, did_you_mean
@@ -61,6 +63,14 @@ PRESETS: dict[str, Preset] = {
         ),
         "the classic convolutional GAN, BCE on logits, Adam for each network",
         "sliced Wasserstein 0.065: CIFAR-10 (JPEG copy), test, 2.00M images",
+    ),
+    "smalti-vit": Preset(
+        RunConfig(
+            recipe="contrastive",
+            model=ContrastiveConfig(VisionTransformerConfig(stem_width=64, stride=8, width=256, depth=2, heads=4)),
+            train=LoopConfig(images=1_000_000, batch=256, average_half_life=50_000),
+        ),
+        "small vision transformer that learns features without labels, for evaluation",
     ),
 }
 

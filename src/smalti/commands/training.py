@@ -46,6 +46,14 @@ class TrainingOptions:
     direct: dict[str, Any] = field(default_factory=dict)
 
 
+# What one does with a run of each recipe.
+NEXT = {
+    "vqvae": ("reconstruct", "IMAGES... --out FOLDER"),
+    "gan": ("generate", "--out grid.png"),
+    "contrastive": ("evaluate encoder", "--on SOURCE"),
+}
+
+
 def configure(options: TrainingOptions) -> RunConfig:
     """The settings a command line asks for.
 
@@ -177,6 +185,5 @@ def _say_how_it_ended(result: Result, config: RunConfig) -> None:
         )
         return
     shell.note(f"{result.images_seen:,} images in {result.seconds:.0f} s{tail}")
-    verb = "reconstruct" if config.recipe == "vqvae" else "generate"
-    arguments = "IMAGES... --out FOLDER" if config.recipe == "vqvae" else "--out grid.png"
+    verb, arguments = NEXT[config.recipe]
     shell.note(f"next: smalti {verb} {os.fspath(result.folder)} {arguments}")

@@ -86,6 +86,22 @@ def gather_rows(rows: Tensor, indices: Tensor) -> Tensor:
     return sum_over_ranks(picked)
 
 
+def all_rows(rows: Tensor) -> Tensor:
+    """The matrix that all ranks' equal shares make together, in rank order, with a gradient.
+
+    Args:
+        rows: (N, D), this rank's share.
+
+    Returns:
+        (world() * N, D), the same on every rank.
+    """
+    if world() == 1:
+        return rows
+    places = rows.new_zeros(world(), *rows.shape)
+    places[rank()] = 1
+    return differentiable_sum_over_ranks(places * rows).flatten(0, 1)
+
+
 def largest_over_ranks(value: int) -> int:
     """The largest of the ranks' numbers, the same on every rank."""
     if world() == 1:

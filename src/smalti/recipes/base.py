@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,6 +118,17 @@ class Recipe(ABC):
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
                 group["lr"] *= factor
+
+    @contextlib.contextmanager
+    def learning_rates_times(self, factor: float) -> Iterator[None]:
+        """Learning rates inside are scaled, for a warm-up or a schedule; after it they are what they were."""
+        groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] *= factor
+        yield
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, as tensors and plain values."""

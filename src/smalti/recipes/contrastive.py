@@ -1,0 +1,119 @@
+"""Learn features without labels: two views of an image must be nearer to each other than to any other image.
+
+    1  a, b = two random views of each image                    (layers/views.py)
+    2  z = P(f(.)) of both, one batch of 2B through encoder f and projector P
+    3  f and P descend  NT-Xent(z_a, z_b)                        (losses/contrastive.py)
+
+The projector is thrown away; features are the encoder's.  Source: Chen et al. 2020 (SimCLR), arXiv:2002.05709.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smalti.config import ContrastiveConfig, RunConfig
+from smalti.errors import ConfigError
+from smalti.layers.blocks import BatchNorm2d
+from smalti.layers.optimizers import descend
+from smalti.layers.randomness import Draws
+from smalti.layers.views import random_views
+from smalti.losses.contrastive import nt_xent
+from smalti.models.vision_transformer import VisionTransformer
+from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
+
+NEIGHBOURS = 10  # of a held-out image, that vote on its class
+
+
+class Projector(nn.Module):
+    """Features to the embeddings that the loss compares: Linear, BN, ReLU, Linear."""
+
+    def __init__(self, width: int, projection: int) -> None:
+        super().__init__()
+        self.widen = nn.Linear(width, width, bias=False)
+        self.norm = BatchNorm2d(width)
+        self.narrow = nn.Linear(width, projection)
+
+    def forward(self, features: Tensor) -> Tensor:
+        hidden = self.norm(self.widen(features)[:, :, None, None]).flatten(1)
+        return self.narrow(F.relu(hidden))
+
+
+class ContrastiveRecipe(Recipe):
+    """Modules: `encoder`, `projector`. Logs: loss, accuracy (the other view is the nearest), spread of the features."""
+
+    kind = "contrastive"
+    headline = ("loss", "accuracy")
+
+    def __init__(self, config: RunConfig, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.model = cast(ContrastiveConfig, config.model)
+        if config.train.batch < 2:
+            raise ConfigError("train.batch is 1, but a contrastive training compares images and needs 2 or more")
+        with initial_weights(config.train.seed):
+            encoder = VisionTransformer(self.model.encoder, setting.image)
+            projector = Projector(encoder.dimension, self.model.projection)
+        self.encoder = cast(VisionTransformer, self.add_module("encoder", encoder))
+        self.projector = cast(Projector, self.add_module("projector", projector))
+        self.add_optimizer("both", nn.ModuleList([self.encoder, self.projector]), self.model.optimizer)
+        self.add_average("encoder")
+
+    def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
+        draws = Draws(self.draw_seed, images_seen, device=self.setting.device)
+        views = [random_views(batch.pixels, draws, crop=self.model.crop, jitter=self.model.jitter) for _ in range(2)]
+        both = torch.cat(views).contiguous(memory_format=torch.channels_last)
+        with self.setting.autocast():
+            features = self.encoder(both)
+            embeddings = self.projector(features)
+        loss, accuracy = nt_xent(*embeddings.chunk(2), temperature=self.model.temperature)
+        warm = min(1.0, (images_seen + self.config.train.batch) / max(self.model.warm_up, 1))
+        with self.learning_rates_times(warm):
+            descend(self.optimizers["both"], loss)
+        self.update_averages(images_seen)
+        with torch.no_grad():
+            # 1 where the directions of the features are spread evenly, 0 where all images have the same one.
+            spread = 1 - F.normalize(features.float(), dim=1).mean(dim=0).square().sum()
+        return {"loss": loss.detach(), "accuracy": accuracy, "spread": spread}
+
+    @torch.no_grad()
+    def preview(self, batch: Images) -> dict[str, Tensor]:
+        """Each image, and the one of the others whose features are the most similar."""
+        nearest = _similarities(self._features(batch.pixels)).argmax(dim=1)
+        return {"image": batch.pixels, "nearest": batch.pixels[nearest]}
+
+    @torch.no_grad()
+    def score(self, batches: Iterable[Images]) -> Score:
+        """How often the neighbours of a held-out image share its label; without labels, how well views are matched."""
+        kept = [(self._features(b.pixels), b.labels, self._match(b, number)) for number, b in enumerate(batches)]
+        labels = [b for _, b, _ in kept if b is not None]
+        features = torch.cat([f for f, _, _ in kept])
+        if not labels or len(features) <= NEIGHBOURS:
+            matched = sum(float(m) * len(f) for f, _, m in kept) / len(features)
+            return Score("view_accuracy", matched, larger_is_better=True)
+        votes = torch.cat(labels)[_similarities(features).topk(NEIGHBOURS, dim=1).indices]
+        winner = torch.mode(votes, dim=1).values
+        return Score("neighbour_accuracy", float((winner == torch.cat(labels)).float().mean()), larger_is_better=True)
+
+    def export(self) -> VisionTransformer:
+        return cast(VisionTransformer, self.averages["encoder"].module)
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        with self.setting.autocast():
+            return self.export()(pixels).float()
+
+    def _match(self, batch: Images, number: int) -> Tensor:
+        """Share of the images whose other view is the nearest, by the features themselves."""
+        draws = Draws(self.config.train.seed, number, device=self.setting.device)
+        views = [random_views(batch.pixels, draws, crop=self.model.crop, jitter=self.model.jitter) for _ in range(2)]
+        _, accuracy = nt_xent(*(self._features(view) for view in views), temperature=self.model.temperature)
+        return accuracy
+
+
+def _similarities(features: Tensor) -> Tensor:
+    """(N, D) -> (N, N) cosines, an image not similar to itself."""
+    directions = F.normalize(features, dim=1)
+    return (directions @ directions.T).fill_diagonal_(-2.0)
