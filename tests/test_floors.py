@@ -18,6 +18,7 @@ FLOORS = (
     ("__main__",),
     ("cli", "serve"),  # what a user types
     ("commands", "demo"),  # what the command line does, apart from parsing it
+    ("measuring",),  # models and images through `evaluate`
     ("api",),
     ("presets", "train"),
     ("saver", "feeding"),  # what the loop writes and reads; only train.py needs them

@@ -1,0 +1,303 @@
+"""`smalti evaluate generator`, `folder`, `autoencoder`, `encoder`, `compare` and `doctor`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from smalti import api, data, shell
+from smalti.commands.request import Measuring, Reading, Writing
+from smalti.config import parse_count, parse_size
+from smalti.data import PackedImages
+from smalti.errors import ConfigError, DataError
+from smalti.evaluate import record
+from smalti.evaluate.compare import compare
+from smalti.evaluate.doctor import run_doctor
+from smalti.evaluate.features import Extractor, extractor
+from smalti.evaluate.page import evaluation_page
+from smalti.evaluate.pairs import NEIGHBOURS
+from smalti.evaluate.record import Evaluation
+from smalti.measuring import (
+    Exhibits,
+    Options,
+    measure_autoencoder,
+    measure_encoder,
+    measure_folder,
+    measure_generator,
+)
+
+HELD_OUT = ("test", "val")  # the split of a source that figures are measured on, in this order
+NO_TRAINING = "none"
+
+
+@dataclass(frozen=True)
+class Request:
+    """How a measurement is taken, read and written."""
+
+    measuring: Measuring
+    reading: Reading
+    writing: Writing
+    neighbours: int = NEIGHBOURS
+
+
+def run_generator(
+    path: Path, against: str, training: str | None, count: str, classifier_images: str | None, request: Request
+) -> int:
+    """Score a generator's images."""
+    _check_places(request)
+    model = api.load(path, device=request.measuring.device)
+    channels, height, width = model.card.image
+    with _progress() as tell:
+        reference = _load(against, request, tell, shape=(channels, height, width))
+        known = _training(training or against, request, tell, reference, given=training is not None)
+        evaluation, exhibits = measure_generator(
+            model,
+            reference,
+            extractor=_extractor(request),
+            training=known,
+            count=parse_count(count),
+            classifier_images=0 if classifier_images is None else parse_count(classifier_images),
+            options=_options(request, tell),
+        )
+    return _finish(evaluation, exhibits, request)
+
+
+def run_folder(judged: str, against: str, training: str | None, judged_split: str | None, request: Request) -> int:
+    """Score one set of images against another."""
+    _check_places(request)
+    with _progress() as tell:
+        reference = _load(against, request, tell)
+        images = _load(judged, request, tell, split=judged_split)
+        known = None if training is None else _training(training, request, tell, reference, given=True)
+        evaluation, exhibits = measure_folder(
+            images, reference, extractor=_extractor(request), training=known, options=_options(request, tell)
+        )
+    return _finish(evaluation, exhibits, request)
+
+
+def run_autoencoder(path: Path, on: str, request: Request) -> int:
+    """Score what an autoencoder gives back."""
+    _check_places(request)
+    model = api.load(path, device=request.measuring.device)
+    with _progress() as tell:
+        images = _load(on, request, tell, shape=(model.card.image[0], None, None))
+        evaluation, exhibits = measure_autoencoder(
+            model, images, extractor=_extractor(request), options=_options(request, tell)
+        )
+    return _finish(evaluation, exhibits, request)
+
+
+def run_encoder(path: Path | None, on: str, request: Request) -> int:
+    """Read the classes off features with a linear classifier."""
+    _check_places(request)
+    if path is not None:
+        request = _with_encoder(request, path)
+    with _progress() as tell:
+        test = _load(on, request, tell)
+        train = _training(on, request, tell, test, given=True)
+        if train is None or train.split == test.split:
+            raise DataError(f"{on} has no training split beside the one that is tested; a linear probe needs both")
+        evaluation, exhibits = measure_encoder(
+            train, test, extractor=_extractor(request), options=_options(request, tell)
+        )
+    return _finish(evaluation, exhibits, request)
+
+
+def run_compare(a: Path, b: Path) -> int:
+    """Print the differences of two records, or say why there are none."""
+    comparison = compare(record.read(a), record.read(b))
+    shell.facts({"A": a, "B": b})
+    shell.say()
+    shell.table(*comparison.table())
+    for name, only in (("A", comparison.only_a), ("B", comparison.only_b)):
+        if only:
+            shell.say(f"only in {name}: {', '.join(only)}")
+    for warning in comparison.warnings:
+        shell.note(f"warning: {warning}")
+    return 0
+
+
+def run_doctor_command(on: str, count: int, request: Request) -> int:
+    """Run the battery on known cases; the exit code is 1 when a metric does not react as its theory says."""
+    if count < 16:
+        raise ConfigError(f"--count is {count}, but the cases need 16 images or more")
+    with _progress() as tell:
+        images = _load(on, request, tell, whole=True)
+        # Spread over the whole set: sources lie in the order of their classes.
+        chosen = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)
+        labels = None if images.labels is None else np.asarray(images.labels)[chosen]
+        report = run_doctor(
+            images.pixels(chosen),
+            labels,
+            _extractor(request),
+            seed=request.measuring.seed,
+            cache=request.measuring.cache,
+            progress=lambda done, total: tell("features of the cases", done, total),
+        )
+    shell.table(*report.table())
+    wrong = sum(not check.ok for check in report.checks)
+    shell.say()
+    shell.say(
+        f"{len(report.checks)} checks on {report.images:,} images with {report.extractor}, seed {report.seed}: "
+        + (f"{wrong} NOT as theory says" if wrong else "all as theory says")
+    )
+    return 0 if report.ok else 1
+
+
+def _check_places(request: Request) -> None:
+    """Before hours of work: that what it gives can be written."""
+    if request.writing.out.suffix.lower() != ".json":
+        raise ConfigError(f"--out is {request.writing.out}, but the record is JSON; give a name that ends in .json")
+    for path in (request.writing.out, request.writing.report):
+        if path is not None:
+            shell.free_to_write(path, request.writing.overwrite)
+            if not path.absolute().parent.is_dir():
+                raise ConfigError(
+                    f"there is no folder {path.absolute().parent} to write {path.name} into; make it first"
+                )
+
+
+def _load(
+    source: str,
+    request: Request,
+    tell: Callable[[str, int, int | None], None],
+    *,
+    shape: tuple[int, int | None, int | None] | None = None,
+    split: str | None = None,
+    whole: bool = False,
+) -> PackedImages:
+    """Images of a source: the split asked for, or the held-out one where there is one."""
+    size = None if request.reading.size is None else parse_size(request.reading.size)
+    channels: int | None = request.reading.channels
+    if shape is not None:
+        channels = channels or shape[0]
+        if size is None and shape[1] is not None and shape[2] is not None:
+            size = (shape[1], shape[2])
+
+    def load(split: str | None) -> PackedImages:
+        return data.load(
+            source,
+            split=split,
+            size=size,
+            resize=request.reading.resize,
+            channels=channels,
+            cache=request.measuring.cache,
+            progress=lambda done, total: tell(f"packing {source}", done, total),
+        )
+
+    wanted = split or request.reading.split
+    images = load(wanted)
+    if wanted is None and not whole:
+        better = next((name for name in HELD_OUT if name in images.splits), None)
+        images = images if better in (None, images.split) else load(better)
+    if images.skipped:
+        name, reason = images.skipped[0]
+        shell.note(f"{len(images.skipped)} files of {source} were skipped: {name} ({reason})")
+    return images
+
+
+def _training(
+    source: str, request: Request, tell: Callable[[str, int, int | None], None], reference: PackedImages, *, given: bool
+) -> PackedImages | None:
+    """The images that may have been copied: a source's training split; None when there is nothing to compare with."""
+    if source == NO_TRAINING:
+        return None
+    if not given and "train" not in reference.splits:
+        shell.note(
+            f"{source} has no training split, so nothing was looked for that the model may have copied; "
+            "give its training images with --training"
+        )
+        return None
+    split = "train" if "train" in reference.splits or not given else None
+    try:
+        return _load(source, request, tell, shape=reference.shape, split=split, whole=True)
+    except DataError:
+        if split is None or not given:
+            raise
+        return _load(source, request, tell, shape=reference.shape, whole=True)
+
+
+def _extractor(request: Request) -> Extractor:
+    how = request.measuring
+    return extractor(
+        how.features,
+        weights=how.weights,
+        size=how.feature_size,
+        device=how.device,
+        precision=how.precision,
+        cache=how.cache,
+        download=how.download,
+    )
+
+
+def _options(request: Request, tell: Callable[[str, int, int | None], None]) -> Options:
+    return Options(
+        neighbours=request.neighbours,
+        seed=request.measuring.seed,
+        cache=request.measuring.cache,
+        progress=tell,
+        command=tuple(sys.argv[1:]),
+    )
+
+
+def _with_encoder(request: Request, path: Path) -> Request:
+    """Features of an encoder of ours."""
+    measuring = dataclasses.replace(request.measuring, features="smalti-vit", weights=api.find_checkpoint(path))
+    return dataclasses.replace(request, measuring=measuring)
+
+
+def _finish(evaluation: Evaluation, exhibits: Exhibits, request: Request) -> int:
+    record.write(request.writing.out, evaluation)
+    for warning in evaluation.warnings:
+        shell.note(f"warning: {warning}")
+    shell.table(*record.table(evaluation))
+    for figure in evaluation.figures:
+        if figure.note:
+            shell.say(f"{record.title(figure.name, evaluation)}: {figure.note}")
+    if evaluation.classes:
+        shell.say()
+        shell.table(("class", "precision", "recall", "F1", "N"), [_class_row(row) for row in evaluation.classes])
+    places = [str(request.writing.out)]
+    if request.writing.report is not None:
+        page = evaluation_page(
+            evaluation, pictures=exhibits.pictures, pairs=exhibits.pairs, neighbours=exhibits.neighbours,
+            histograms=exhibits.histograms,
+        )  # fmt: skip
+        page.write(request.writing.report)
+        places.append(str(request.writing.report))
+    shell.note(f"written: {', '.join(places)}")
+    return 0
+
+
+def _class_row(row: object) -> tuple[str, ...]:
+    assert isinstance(row, dict)
+    return (str(row["name"]), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), f"{row['count']:,}")
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str, int, int | None], None]]:
+    """One bar a part of the work, on a terminal; yields what to call with (what, done, in all or None)."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        TextColumn("{task.completed:,.0f}"),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+
+        def tell(what: str, done: int, total: int | None) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(shell.visible(what), total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield tell
