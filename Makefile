@@ -27,7 +27,7 @@ unit: $(INSTALLED)
 $(INSTALLED): pyproject.toml constraints.txt
 	@# Some systems split venv from Python; virtualenv, which pip can install, does the same.
 	$(PYTHON) -m venv $(VENV) || ($(PYTHON) -m pip install --quiet --user virtualenv && $(PYTHON) -m virtualenv $(VENV))
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,tensorboard]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,dev,dinov2,tensorboard]'
 	touch $(INSTALLED)
 
 clean:

@@ -48,7 +48,7 @@ def smalti(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyte
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """One small VQ-VAE, one GAN and one GAN with labels, trained through the command line."""
+    """One small VQ-VAE, one GAN, one GAN with labels and one encoder, trained through the command line."""
     folder = tmp_path_factory.mktemp("trained")
     source = write_source(folder / "discs.npz")
     made = SimpleNamespace(folder=folder, source=source)
@@ -56,6 +56,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         ("vqvae", "vqvae", ()),
         ("gan", "dcgan", ()),
         ("labelled", "dcgan", ("model.conditional=true",)),
+        ("eye", "smalti-vit", ()),
     ):
         out = folder / name
         words = ["train", preset, "--data", source, "--out", out, "--cache", folder / "cache", "--quiet"]

@@ -284,6 +284,8 @@ def measure_encoder(
         )
     if train.classes != test.classes:
         raise DataError(f"the classes of {train.source} and {test.source} differ; a linear probe needs the same ones")
+    if len(train.classes) < 2:
+        raise DataError(f"{train.source} has {len(train.classes)} class; a linear probe tells two classes or more apart")
     features = [
         collect(images, extractor, cache=options.cache, progress=options.told(f"features of the {what} images"))
         for images, what in ((train, "training"), (test, "test"))

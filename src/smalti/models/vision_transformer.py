@@ -47,7 +47,7 @@ class VisionTransformer(nn.Module):
         self.positions = nn.Parameter(torch.empty(1, self.grid[0] * self.grid[1], config.width))
         self.blocks = nn.ModuleList([TransformerBlock(config.width, config.heads) for _ in range(config.depth)])
         self.norm = nn.LayerNorm(config.width)
-        nn.init.normal_(self.positions, std=0.02)
+        nn.init.trunc_normal_(self.positions, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, D)."""
