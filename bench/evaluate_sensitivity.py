@@ -33,7 +33,15 @@ from smalti.measuring import Generated
 
 COUNT = 10_000
 DROPPED = (3, 5)  # of the ten classes: cat and dog
-SHOWN = ("frechet_distance", "frechet_distance_infinity", "kernel_distance", "precision", "recall", "density", "coverage")
+SHOWN = (
+    "frechet_distance",
+    "frechet_distance_infinity",
+    "kernel_distance",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+)
 
 
 def spread(count: int, wanted: int) -> np.ndarray:
