@@ -97,7 +97,8 @@ def speed(source: str, count: int, cache: Path | None) -> dict[str, Any]:
     t2 = time.perf_counter()
     return {
         "count": count, "bare_forward_s": bare, "whole_path_s": whole, "distribution_s": t1 - t0,
-        "memorisation_s": t2 - t1, "ratio": (whole + t2 - t0) / bare, "ratio_without_memorisation": (whole + t1 - t0) / bare,
+        "memorisation_s": t2 - t1, "ratio": (whole + t2 - t0) / bare,
+        "ratio_without_memorisation": (whole + t1 - t0) / bare,
     }  # fmt: skip
 
 

@@ -19,7 +19,12 @@ SMALL = {
         "model.quantizer.dimension=4",
     ),
     "vqvae-64": ("model.autoencoder.width=8", "model.quantizer.codes=16", "model.quantizer.dimension=4"),
-    "smalti-vit": ("model.encoder.stem_width=4", "model.encoder.width=8", "model.encoder.heads=2", "model.projection=8"),
+    "smalti-vit": (
+        "model.encoder.stem_width=4",
+        "model.encoder.width=8",
+        "model.encoder.heads=2",
+        "model.projection=8",
+    ),
     "dcgan": ("model.generator_width=8", "model.discriminator_width=4", "model.latent=8"),
 }
 LOOP = ("train.batch=8", "train.log_every=16", "train.save_every=32", "train.preview_every=64", "train.images=64")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from smalti import checkpoint
@@ -70,6 +70,21 @@ CARDS = {"vqvae": VQVAE, "gan": GAN, "contrastive": CONTRASTIVE}
 def made(card: Card, seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return build(card).eval()
+
+
+def test_half_the_size_keeps_the_weights_to_eleven_bits(tmp_path: Path) -> None:
+    for name, card in CARDS.items():
+        whole, half = tmp_path / f"{name}.safetensors", tmp_path / f"{name}-half.safetensors"
+        module = made(card)
+        first, second = write(whole, module, card), write(half, module, card, half=True)
+        assert first.digest != second.digest
+        stored = [sum(t.nbytes for t in load_file(path).values() if t.is_floating_point()) for path in (whole, half)]
+        assert stored[1] * 2 == stored[0]
+        again, _ = read(half)
+        for key, tensor in module.state_dict().items():
+            back = again.state_dict()[key]
+            assert back.dtype == tensor.dtype
+            assert torch.allclose(back.float(), tensor.float(), rtol=2**-11, atol=1e-7), key
 
 
 @pytest.fixture

@@ -84,7 +84,7 @@ def test_an_autoencoder_and_an_encoder(smalti, trained: SimpleNamespace) -> None
 
 
 def test_the_doctor_says_what_it_tried(smalti, trained: SimpleNamespace) -> None:
-    done = smalti("evaluate", "doctor", "--on", "emoji", "--size", 16, "--channels", 3, "--count", 240, *eye(trained))
+    done = smalti("evaluate", "doctor", "--on", "emoji", "--size", 16, "--channels", 3, "--count", 400, *eye(trained))
     assert "as theory says" in done.out
     assert "verdict" in done.out
     assert done.code in (0, 1)

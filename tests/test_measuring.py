@@ -1,4 +1,4 @@
-"""Models and images through the whole of `evaluate`: the figures are there, carry their protocol, and mean something."""
+"""Models and images through the whole of `evaluate`: the figures are there, carry their protocol, mean something."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from small_runs import small_data, write_source
+from small_runs import pixels, small_data, write_source
 
 import smalti
 from smalti.data import PackedImages, load
@@ -27,7 +27,8 @@ from smalti.measuring import (
     measure_generator,
 )
 
-SAMPLES = {"frechet_distance", "frechet_distance_infinity", "kernel_distance", "precision", "recall", "density", "coverage"}
+FRECHET = {"frechet_distance", "frechet_distance_infinity"}
+SAMPLES = FRECHET | {"kernel_distance", "precision", "recall", "density", "coverage"}
 COPIES = {"copied_share", "authenticity"}
 
 
@@ -42,8 +43,6 @@ def options(tmp_path: Path) -> Options:
 
 
 def discs(folder: Path, name: str, *, count: int = 60, seed: int = 0, side: int = 16) -> PackedImages:
-    from small_runs import pixels
-
     source = folder / f"{name}.npz"
     np.savez(source, images=pixels(count, side=side, seed=seed), labels=np.arange(count) % 2)
     return load(source, cache=folder / "cache")
@@ -143,7 +142,8 @@ def test_an_autoencoder_gets_distortion_distribution_and_rate(
     assert rate is not None
     assert psnr is not None
     assert rate.value == pytest.approx(math.log2(16) / 16), "16 codes, one for 4x4 pixels"
-    error = np.square(images.pixels(np.arange(60)).astype(float) - model.reconstruct(images.pixels(np.arange(60)))).mean()
+    originals = images.pixels(np.arange(60))
+    error = np.square(originals.astype(float) - model.reconstruct(originals)).mean()
     assert psnr.value == pytest.approx(-10 * math.log10(error / 255**2), abs=1e-3)
     assert len(exhibits.pairs) == 2
     assert Reconstructed(model, images).fingerprint == evaluation.subject["fingerprint"]

@@ -11,16 +11,19 @@ from small_runs import small_config, small_data
 
 from smalti import cli
 from smalti.config import override
+from smalti.evaluate.features import EXTRACTORS
 from smalti.machine import Machine
 from smalti.presets import PRESETS, preset
 from smalti.train import train
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+GUIDE = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+FENCED = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
+BLOCKS = FENCED.findall(README)
 COMMANDS = [
     line[2:].split("#")[0].strip()
-    for kind, text in BLOCKS
+    for kind, text in [*BLOCKS, *FENCED.findall(GUIDE)]
     if kind == "console"
     for line in text.splitlines()
     if line.startswith("$ ") and " smalti " in f" {line[2:]}"
@@ -59,6 +62,18 @@ def test_python_snippets_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             assert names["images"].shape == (3, 32, 32, 3)  # type: ignore[attr-defined]
             assert names["codes"].shape == (3, 1, 8, 8)  # type: ignore[attr-defined]
     assert (tmp_path / "grid.png").exists()
+
+
+def test_the_guide_to_evaluation_works_as_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    snippets = [text for kind, text in FENCED.findall(GUIDE) if kind == "python"]
+    assert len(snippets) == 1
+    exec(compile(snippets[0], "evaluation.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("frechet_distance ")
+
+
+def test_the_guide_to_evaluation_has_every_extractor() -> None:
+    for name in EXTRACTORS:
+        assert f"| `{name}` |" in GUIDE
 
 
 def test_every_preset_is_named_and_every_link_leads_somewhere() -> None:

@@ -8,6 +8,8 @@ The header's `smalti` entry is JSON:
 The digest is over the canonical JSON of (format, kind, config, image, classes) and over every tensor's name, type,
 shape and bytes: it names the model, not the file. Loading is strict: every tensor must be there, none may be more.
 Nothing is unpickled, and no memory is taken before the file is known to hold that much.
+Floats are stored as float32, or all as float16 where half the size is worth 11 bits of precision; they are read as
+float32 either way.
 """
 
 from __future__ import annotations
@@ -91,8 +93,11 @@ def digest(card: Card, tensors: Mapping[str, Tensor]) -> str:
     return sha.hexdigest()
 
 
-def write(path: Path, module: nn.Module, card: Card) -> Card:
+def write(path: Path, module: nn.Module, card: Card, *, half: bool = False) -> Card:
     """Write a checkpoint, atomically.
+
+    Args:
+        half: store floats as float16; the digest is then that of the rounded weights.
 
     Returns:
         The card with its digest.
@@ -102,6 +107,8 @@ def write(path: Path, module: nn.Module, card: Card) -> Card:
     """
     # A tensor seen channels_last is stored in the usual order: safetensors knows no other.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
+    if half:
+        tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     card = dataclasses.replace(card, digest=digest(card, tensors))
     entry = {"format": FORMAT} | {field.name: to_plain(getattr(card, field.name)) for field in dataclasses.fields(card)}
     content = save(tensors, metadata={"smalti": json.dumps(entry, sort_keys=True)})
@@ -138,6 +145,8 @@ def read(path: Path) -> tuple[nn.Module, Card]:
             f"{path} does not hold what it says: its digest is {card.digest[:16]}, its content's is {found[:16]}; "
             "it was changed or damaged, use another copy"
         )
+    if all(tensor.dtype == torch.float16 for tensor in tensors.values() if tensor.is_floating_point()):
+        tensors = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
     # On the meta device a network of any size costs nothing; the file's own tensors then take the places.
     with torch.device("meta"):
         module = build(card)

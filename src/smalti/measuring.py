@@ -12,6 +12,7 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -285,7 +286,7 @@ def measure_encoder(
     if train.classes != test.classes:
         raise DataError(f"the classes of {train.source} and {test.source} differ; a linear probe needs the same ones")
     if len(train.classes) < 2:
-        raise DataError(f"{train.source} has {len(train.classes)} class; a linear probe tells two classes or more apart")
+        raise DataError(f"{train.source} has {len(train.classes)} class; a linear probe takes two classes or more")
     features = [
         collect(images, extractor, cache=options.cache, progress=options.told(f"features of the {what} images"))
         for images, what in ((train, "training"), (test, "test"))
@@ -406,11 +407,15 @@ def _score_by_classes(
     given: dict[str, Any] = {"images_seen": images_seen, "seed": options.seed, "device": judged.model.device}
     # Images are drawn with the classes in turn; see `Model.generate`.
     labels = np.arange(len(judged)) % len(card.classes)
-    # The classifier reads its images many times over, and drawing one takes longer than training on it.
-    drawn = judged.pixels(np.arange(len(judged)))
-    report, figures = classification_accuracy_score(
-        drawn, labels, *test, card.classes, progress=options.told("training on generated images"), **given
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        # The classifier reads its images many times over: they are drawn once, to the disk, however many there are.
+        shape = (len(judged), *_shape(card))
+        drawn = np.lib.format.open_memmap(Path(folder) / "drawn.npy", "w+", np.uint8, shape)
+        for rows, images in _batches(judged, options.told("drawing images to train on")):
+            drawn[rows] = images
+        report, figures = classification_accuracy_score(
+            drawn, labels, *test, card.classes, progress=options.told("training on generated images"), **given
+        )
     found = list(figures)
     if training is not None and training.labels is not None:
         _, ceiling = classification_accuracy_score(

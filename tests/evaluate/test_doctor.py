@@ -63,10 +63,10 @@ def tiles(count: int = COUNT) -> tuple[np.ndarray, np.ndarray]:
     for label in labels:
         angle = math.pi * (label / CLASSES + generator.normal(0, 0.05))
         wave = np.sin(
-            (x * math.cos(angle) + y * math.sin(angle)) * generator.uniform(0.9, 1.4) + generator.uniform(0, 6)
+            (x * math.cos(angle) + y * math.sin(angle)) * generator.uniform(0.7, 0.9) + generator.uniform(0, 6)
         )
         hue = 0.5 + 0.5 * np.cos(2 * math.pi * (label / CLASSES + np.arange(3) / 3))
-        picture = (0.25 + 0.5 * hue * generator.uniform(0.7, 1.2)) * (0.75 + 0.25 * np.sign(wave)[..., None])
+        picture = (0.25 + 0.5 * hue * generator.uniform(0.7, 1.2)) * (0.9 + 0.1 * np.sign(wave)[..., None])
         spot = np.hypot(x - generator.uniform(3, 13), y - generator.uniform(3, 13)) < generator.uniform(1, 4)
         picture[spot] = generator.uniform(0, 1, 3)
         images.append(np.clip(np.rint(255 * picture), 0, 255))
@@ -235,7 +235,7 @@ def test_equal_classes_are_dropped_until_a_third_is_gone() -> None:
 
 def test_what_cannot_be_examined_is_refused() -> None:
     images, labels = tiles()
-    with pytest.raises(DataError, match="399 images are too few .* give at least 400"):
+    with pytest.raises(DataError, match=r"399 images are too few .* give at least 400"):
         run_doctor(images[:399], None, stand_in())
     with pytest.raises(DataError, match=r"480 images need as many labels, but these have shape \(3,\)"):
         run_doctor(images, labels[:3], stand_in())

@@ -29,7 +29,7 @@ def test_the_fit_is_that_of_scikit_learn(digits: tuple[torch.Tensor, np.ndarray]
     fit = fit_logistic(features, torch.from_numpy(labels), classes=10, penalty=penalty)
     standardised = StandardScaler().fit_transform(features.double().numpy())
     theirs = LogisticRegression(C=1 / (penalty * 1000), tol=1e-8, max_iter=5000).fit(standardised, labels)
-    assert fit.weight.T.numpy() == pytest.approx(theirs.coef_, abs=2e-3 * np.abs(theirs.coef_).max())
+    assert fit.weight.numpy() == pytest.approx(theirs.coef_, abs=2e-3 * np.abs(theirs.coef_).max())
     bias = fit.bias - fit.bias.mean()  # adding the same to every class changes nothing
     assert bias.numpy() == pytest.approx(theirs.intercept_ - theirs.intercept_.mean(), abs=5e-3)
     tests = StandardScaler().fit(features.double().numpy()).transform(digits[0][1000:].double().numpy())

@@ -141,9 +141,9 @@ def _symmetric(factor: Tensor, covariance: Tensor) -> Tensor:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Eigenvalues of a thousand rows are found 2 to 15 times faster by one thread than by two that wait for each other.
+    """Eigenvalues of a thousand rows are found faster by one thread than by several that wait for each other.
 
-    Measured with MKL at D = 1280: 0.17 s against 0.9 s on two free cores, and many seconds where something else runs.
+    With MKL at D = 1280: 0.17 s against 0.9 s with two threads, and many seconds with two where something else runs.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -1,9 +1,9 @@
 """What every measurement gives, and how it is taken: `update` as data streams by, `merge` across processes, `compute`.
 
-    fid = FrechetDistance()
-    for batch in batches:
-        fid.update(features(batch), real=False)
-    print(fid.compute())
+fid = FrechetDistance()
+for batch in batches:
+    fid.update(features(batch), real=False)
+print(fid.compute())
 """
 
 from __future__ import annotations

@@ -31,15 +31,16 @@ PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 HELD_OUT = 0.1
 _ITERATIONS = 500
 _GRADIENT_TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-5}
+_CHOICE_TOLERANCE = 1e-4  # enough to tell which penalty is better
 _SMALL = 2**22  # features that are fitted in float64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LogisticRegression:
-    """A fit: logits are `standardised @ weight + bias`.
+    """A fit: logits are `standardised @ weight.T + bias`.
 
     Attributes:
-        weight: (D, C), for standardised features.
+        weight: (C, D), for standardised features.
         bias: (C,).
         mean, scale: (D,) of the training features; the scale of a constant dimension is 1.
     """
@@ -52,7 +53,7 @@ class LogisticRegression:
     def predict(self, features: Tensor) -> Tensor:
         """(N, D) floats -> (N,) int64."""
         standardised = (features.to(self.mean.dtype) - self.mean) / self.scale
-        return (standardised @ self.weight + self.bias).argmax(1)
+        return F.linear(standardised, self.weight, self.bias).argmax(1)
 
 
 def linear_probe(
@@ -96,7 +97,13 @@ def linear_probe(
 
 
 def fit_logistic(
-    features: Tensor, labels: Tensor, *, classes: int, penalty: float, start: LogisticRegression | None = None
+    features: Tensor,
+    labels: Tensor,
+    *,
+    classes: int,
+    penalty: float,
+    start: LogisticRegression | None = None,
+    tolerance: float | None = None,
 ) -> LogisticRegression:
     """Multinomial logistic regression on standardised features; see the module's formula.
 
@@ -104,6 +111,7 @@ def fit_logistic(
         features: (N, D) floats; float64 is used for up to four million values, float32 for more.
         labels: (N,) int64.
         start: a fit of the same features to begin at.
+        tolerance: largest derivative to stop at; None for 1e-7, or 1e-5 in float32.
     """
     features = features.to(torch.float64 if features.numel() <= _SMALL else torch.float32)
     mean = features.mean(0)
@@ -111,21 +119,22 @@ def fit_logistic(
     # A constant dimension has a spread of rounding alone, and must not be blown up.
     scale = torch.where(scale <= 1e-6 * mean.abs(), torch.ones_like(scale), scale)
     standardised = (features - mean) / scale
-    weight = torch.zeros(features.shape[1], classes, dtype=features.dtype) if start is None else start.weight.clone()
+    weight = torch.zeros(classes, features.shape[1], dtype=features.dtype) if start is None else start.weight.clone()
     bias = torch.zeros(classes, dtype=features.dtype) if start is None else start.bias.clone()
     parameters = [weight.requires_grad_(), bias.requires_grad_()]
     optimizer = torch.optim.LBFGS(
         parameters,
         max_iter=_ITERATIONS,
         history_size=20,
-        tolerance_grad=_GRADIENT_TOLERANCE[features.dtype],
+        tolerance_grad=_GRADIENT_TOLERANCE[features.dtype] if tolerance is None else tolerance,
         tolerance_change=0,
         line_search_fn="strong_wolfe",
     )
 
     def loss() -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        value = F.cross_entropy(torch.addmm(bias, standardised, weight), labels) + penalty / 2 * weight.square().sum()
+        # F.linear's gradient is several times faster here than that of `standardised @ weight`.
+        value = F.cross_entropy(F.linear(standardised, weight, bias), labels) + penalty / 2 * weight.square().sum()
         value.backward()
         return value
 
@@ -140,9 +149,10 @@ def _best_penalty(features: Tensor, labels: Tensor, classes: int, penalties: Seq
     if held >= len(features):
         return max(penalties)
     out, kept = order[:held], order[held:]
+    rows, targets = features[kept], labels[kept]
     fit, best, best_accuracy = None, max(penalties), -1.0
     for penalty in sorted(penalties, reverse=True):  # each begins where the smoother one before it ended
-        fit = fit_logistic(features[kept], labels[kept], classes=classes, penalty=penalty, start=fit)
+        fit = fit_logistic(rows, targets, classes=classes, penalty=penalty, start=fit, tolerance=_CHOICE_TOLERANCE)
         accuracy = float((fit.predict(features[out]) == labels[out]).double().mean())
         if accuracy > best_accuracy:
             best, best_accuracy = penalty, accuracy
