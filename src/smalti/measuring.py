@@ -404,7 +404,11 @@ def _score_by_classes(
             f"the classes of {reference.source} are not those of {judged.model.path}: they must be the same"
         )
     test = (reference, np.asarray(reference.labels))
-    given: dict[str, Any] = {"images_seen": images_seen, "seed": options.seed, "device": judged.model.device}
+    # Digits and letters must not be mirrored; whoever trained on them said so.
+    flip = card.config.data.flip
+    given: dict[str, Any] = {
+        "images_seen": images_seen, "flip": flip, "seed": options.seed, "device": judged.model.device,
+    }  # fmt: skip
     # Images are drawn with the classes in turn; see `Model.generate`.
     labels = np.arange(len(judged)) % len(card.classes)
     with tempfile.TemporaryDirectory() as folder:

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.stats import entropy
 
 from smalti.errors import CodeRangeError, ConfigError, DataError
-from smalti.evaluate.codes import CodeUsage, content_groups
+from smalti.evaluate.codes import CodeUsage
+from smalti.evaluate.groups import content_groups
 from smalti.evaluate.metric import Figure
 
 

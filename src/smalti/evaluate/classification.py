@@ -27,8 +27,8 @@ from torch import Tensor
 from smalti.errors import ConfigError, DataError
 from smalti.evaluate.bootstrap import DRAWS, LEVEL
 from smalti.evaluate.classifier import Images, ReportProgress, checked_labels, train_classifier
-from smalti.evaluate.codes import GROUPS, bounds, content_groups
 from smalti.evaluate.distortion import check_not_empty, check_same_kind
+from smalti.evaluate.groups import GROUPS, bounds, content_groups
 from smalti.evaluate.metric import Figure, Metric
 
 SCORE_NAMES = ("classifier_score", "inception_score")

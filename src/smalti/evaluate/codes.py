@@ -23,17 +23,16 @@ sections 11.5 and 22.6.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from torch import Tensor
 
 from smalti.errors import CodeRangeError, ConfigError, DataError
-from smalti.evaluate.bootstrap import interval
 from smalti.evaluate.distortion import check_not_empty, check_same_kind
+from smalti.evaluate.groups import GROUPS, bounds, content_groups
 from smalti.evaluate.metric import Figure, Metric
 
-GROUPS = 64
 _COUNTERS = 2**22  # counters in all groups together, where that leaves at least a few groups
 _FEWEST_GROUPS = 16
 _NOTABLE_BIAS = 0.01
@@ -162,33 +161,3 @@ class CodeUsage(Metric):
         if bias > _NOTABLE_BIAS * entropies.sum():
             note += f"; low by about {bias / entropies.sum():.0%}, as there are few codes to count"
         return note
-
-
-def content_groups(rows: np.ndarray, groups: int) -> np.ndarray:
-    """A group for each row, by a hash of what is in it: (N, M) of any 8-byte type -> (N,) int64 in [0, groups)."""
-    words = np.ascontiguousarray(rows).view(np.uint64)
-    position = np.arange(words.shape[1], dtype=np.uint64)
-    mixed = (_scramble(words) * (2 * _scramble(position) + np.uint64(1))).sum(1)
-    return (_scramble(mixed) % np.uint64(groups)).astype(np.int64)
-
-
-def bounds(
-    groups: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]
-) -> tuple[float, float] | tuple[None, None]:
-    """Bootstrap interval of a function of means over groups, (None, None) where there are fewer than two groups.
-
-    Args:
-        groups: (G,) or (G, M) float.
-        statistic: takes the drawn means, (draws,) or (draws, M), and gives (draws,) values.
-    """
-    if len(groups) < 2:
-        return None, None
-    return interval([groups], lambda means: statistic(means[0]))
-
-
-def _scramble(state: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014), with its step, so that 0 does not stay 0."""
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
