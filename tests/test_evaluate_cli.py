@@ -26,7 +26,7 @@ def folder(place: Path, *, count: int = 12, side: int = 16, seed: int = 0, chann
 
 
 def test_a_generator_is_scored_into_a_record_a_table_and_a_page(smalti, trained: SimpleNamespace) -> None:
-    write_source(Path("new.npz"))
+    np.savez("new.npz", images=pixels(40, seed=1))
     done = smalti(
         "evaluate", "generator", trained.gan, "--against", "new.npz", "--training", trained.source, "--count", 40,
         *eye(trained), "--out", "gan.json", "--report", "gan.html",
@@ -110,7 +110,10 @@ def test_nothing_is_written_over_unasked(smalti, trained: SimpleNamespace) -> No
         (("folder", "a", "--against", "nowhere"), "nowhere"),
         (("folder", "a", "--against", "a", "--out", "a.txt"), "ends in .json"),
         (("folder", "a", "--against", "a", "--out", "none/a.json"), "no folder"),
-        (("folder", "a", "--against", "a", "--neighbours", "0"), "neighbours"),
+        (("folder", "a", "--against", "a", "--out", "a.json", "--report", "a.json"), "ends in .html"),
+        (("folder", "a", "--against", "a", "--out", "folder.json", "--overwrite"), "is a folder"),
+        (("folder", "a", "--against", "a", "--neighbours", "0"), "--neighbours is 0"),
+        (("folder", "a", "--against", "a", "--seed", "-1"), "--seed is -1"),
         (("generator", "nowhere", "--against", "a"), "nowhere"),
         (("generator", "GAN", "--against", "a", "--count", "1"), "--count is 1"),
         (("generator", "GAN", "--against", "a", "--classifier-images", "100", "--count", "8"), "without labels"),
@@ -120,6 +123,7 @@ def test_nothing_is_written_over_unasked(smalti, trained: SimpleNamespace) -> No
         (("encoder", "--on", "sorted"), "two classes or more"),
         (("encoder", "GAN", "--on", "sorted"), "gan"),
         (("doctor", "--on", "a", "--count", "3"), "too few to see"),
+        (("doctor", "--on", "a", "--seed", "-1"), "--seed is -1"),
     ],
 )
 def test_mistakes_in_one_line(smalti, trained: SimpleNamespace, words: tuple[str, ...], expected: str) -> None:
@@ -127,6 +131,7 @@ def test_mistakes_in_one_line(smalti, trained: SimpleNamespace, words: tuple[str
     folder(Path("large"), side=20)
     folder(Path("grey"), channels=1)
     folder(Path("one"), count=1)
+    Path("folder.json").mkdir()
     for split in ("train", "test"):
         folder(Path("sorted") / split / "x")
     typed = [{"GAN": trained.gan, "VQ": trained.vqvae}.get(word, word) for word in words]
@@ -146,6 +151,28 @@ def test_weights_that_are_not_what_they_should_be(smalti, trained: SimpleNamespa
     broken = Path("cut.safetensors")
     broken.write_bytes((trained.eye / "last.safetensors").read_bytes()[:-100])
     assert "cut short" in one_line(smalti(*words, "smalti-vit", "--weights", broken))
+
+
+def test_a_split_is_that_of_the_sources_that_have_splits(smalti, trained: SimpleNamespace) -> None:
+    """Plain folders are scored whole, and training images come from a training split, whatever --split says."""
+    plain = folder(Path("plain"))
+    for number, split in enumerate(("train", "test")):
+        for kind in ("x", "y"):
+            folder(Path("sorted") / split / kind, seed=number + 1)
+    words = ("evaluate", "folder", plain, *eye(trained), "--against")
+    done = smalti(*words, "sorted", "--split", "train", "--out", "a.json")
+    assert done.code == 0, done.err
+    record = json.loads(Path("a.json").read_text(encoding="utf-8"))
+    assert (record["subject"]["split"], record["reference"]["split"]) == (None, "train")
+    for training in ("plain", "sorted"):
+        done = smalti(
+            "evaluate", "folder", "sorted", "--against", "sorted", "--split", "test", "--training", training,
+            *eye(trained), "--out", f"{training}.json",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+        record = json.loads(Path(f"{training}.json").read_text(encoding="utf-8"))
+        assert record["protocol"]["training_fingerprint"] != record["protocol"]["reference_fingerprint"]
+    assert "no split 'val'" in one_line(smalti(*words, "sorted", "--split", "val", "--out", "b.json"))
 
 
 def test_a_broken_image_is_said_and_the_rest_is_measured(smalti, trained: SimpleNamespace) -> None:

@@ -129,6 +129,20 @@ def test_copies_are_looked_for_where_training_images_are_given(
     assert np.array_equal(exhibits.neighbours.images, exhibits.neighbours.nearest[:, 0]), "each beside its original"
 
 
+def test_copies_are_not_looked_for_in_the_reference_itself(
+    trained: SimpleNamespace, eye: Extractor, options: Options, tmp_path: Path
+) -> None:
+    """Held-out images that are the training images lie at distance 0, and every generated one farther: no figure."""
+    reference = discs(tmp_path, "a", seed=1)
+    evaluation, exhibits = measure_generator(
+        smalti.load(trained.gan), reference, extractor=eye, training=reference, count=30, options=options
+    )
+    assert not {figure.name for figure in evaluation.figures} & (COPIES | {"c_t"})
+    assert any("both reference and training set" in warning for warning in evaluation.warnings)
+    assert "training_fingerprint" not in evaluation.protocol
+    assert exhibits.neighbours is None
+
+
 def test_an_autoencoder_gets_distortion_distribution_and_rate(
     trained: SimpleNamespace, eye: Extractor, options: Options, tmp_path: Path
 ) -> None:
@@ -165,6 +179,9 @@ def test_a_linear_probe_reads_classes_off_features(eye: Extractor, options: Opti
     figure = evaluation.figure("linear_probe_accuracy")
     assert figure is not None
     assert 0 <= figure.value <= 1
+    assert evaluation.subject["digest"] == eye.digest
+    assert "bilinear" in evaluation.subject["resize"]
+    assert evaluation.machine.endswith(", cpu")
     assert [row["name"] for row in evaluation.classes] == list(train.classes)
     write_source(tmp_path / "plain.npz", labels=False)
     with pytest.raises(DataError, match="has no labels, and a linear probe needs them"):
@@ -182,6 +199,20 @@ def test_the_classification_accuracy_score_and_its_ceiling(
     assert "classification_accuracy_score" in names
     assert "classification_accuracy_ceiling" in names
     assert len(evaluation.classes) == 2
+    assert evaluation.protocol["classifier_images"] == 400
+    assert isinstance(evaluation.protocol["classifier_flip"], bool)
+    write_source(tmp_path / "plain.npz", labels=False)
+    unlabelled = load(tmp_path / "plain.npz", cache=tmp_path)
+    with pytest.raises(DataError, match=r"the classes of .*plain.npz are not those of"):
+        measure_generator(
+            model, unlabelled, extractor=eye, training=reference, count=40, classifier_images=400, options=options
+        )
+    np.savez(tmp_path / "three.npz", images=pixels(30), labels=np.arange(30) % 3)
+    with pytest.raises(DataError, match=r"the classes of .*three.npz are not those of"):
+        measure_generator(
+            model, reference, extractor=eye, training=load(tmp_path / "three.npz", cache=tmp_path), count=40,
+            classifier_images=400, options=options,
+        )  # fmt: skip
     with pytest.raises(ConfigError, match="was trained without labels, so no classifier can be trained"):
         measure_generator(
             smalti.load(trained.gan), reference, extractor=eye, count=40, classifier_images=400, options=options
@@ -196,6 +227,8 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
         measure_folder(small, large, extractor=eye, options=options)
     with pytest.raises(DataError, match=r"holds 1 image; a distribution needs 2"):
         measure_folder(discs(tmp_path, "one", count=1), small, extractor=eye, options=options)
+    with pytest.raises(DataError, match=r"one.npz holds 1 image; a distribution needs 2"):
+        measure_autoencoder(smalti.load(trained.vqvae), discs(tmp_path, "one", count=1), extractor=eye, options=options)
     with pytest.raises(DataError, match=r"makes images of 16x16x3, but .* holds 24x24x3; give --size 16x16"):
         measure_generator(smalti.load(trained.gan), large, extractor=eye, count=10, options=options)
     with pytest.raises(ConfigError, match="--count is 1"):

@@ -179,6 +179,8 @@ def measure_generator(
             f"{model.path} makes images of {height}x{width}x{channels}, but {reference.source} holds "
             f"{_size(reference)}; give --size {height}x{width} and --channels {channels}"
         )
+    if classifier_images:
+        _check_classes(model, reference, training)
     judged = Generated(model, count, options.seed)
     subject = {
         "path": model.path, "digest": model.card.digest, "kind": model.card.kind, "preset": model.card.config.preset,
@@ -188,7 +190,8 @@ def measure_generator(
     if not classifier_images:
         return evaluation, exhibits
     figures, report = _score_by_classes(judged, reference, training, classifier_images, options)
-    protocol = {**evaluation.protocol, "classifier_images": classifier_images}
+    classifier = {"classifier_images": classifier_images, "classifier_flip": model.card.config.data.flip}
+    protocol = {**evaluation.protocol, **classifier}
     classes = tuple(report.record()["classes"])
     both = (*evaluation.figures, *figures)
     return dataclasses.replace(evaluation, figures=both, classes=classes, protocol=protocol), exhibits
@@ -207,11 +210,10 @@ def measure_autoencoder(
         CheckpointError: the model is no autoencoder.
         DataError: too few images, or images of another number of channels.
     """
-    first = model.reconstruct(_sample(images, 1))
-    del first
-    alphabet = model.alphabet
+    if len(images) < 2:
+        raise DataError(f"{images.source} holds {len(images)} image; a distribution needs 2 or more")
+    usage = CodeUsage(model.alphabet)
     metrics, warnings = _pair_metrics(images)
-    usage = CodeUsage(alphabet)
     shown = _spread(len(images), SHOWN)
     errors = np.empty(len(images))
     for rows, originals in _batches(images, options.told("reconstructing")):
@@ -255,7 +257,7 @@ def measure_autoencoder(
         ),
         figures=tuple(figures),
         warnings=(*warnings, *_warnings(extractor, len(images), len(images))),
-        **_circumstances(options),
+        **_circumstances(options, extractor),
     )
     worst = np.argsort(errors)[::-1][: SHOWN // 3].copy()
     pairs = [
@@ -297,7 +299,7 @@ def measure_encoder(
     )  # fmt: skip
     evaluation = Evaluation(
         form="encoder",
-        subject={"path": extractor.name, "digest": extractor.digest, "count": len(test)},
+        subject={"path": extractor.name, "count": len(test), **extractor.record()},
         reference=_described(test),
         protocol=protocol_of(
             extractor=None,
@@ -309,7 +311,7 @@ def measure_encoder(
         ),
         figures=(figure,),
         classes=tuple(report.record()["classes"]),
-        **_circumstances(options),
+        **_circumstances(options, extractor),
     )
     return evaluation, Exhibits(pictures=[("Some of the test images.", _sample(test, SHOWN))])
 
@@ -326,6 +328,13 @@ def _measure_samples(
     for images, name in ((judged, subject["path"]), (reference, reference.source)):
         if len(images) < 2:
             raise DataError(f"{name} holds {len(images)} image; a distribution needs 2 or more")
+    warnings = _warnings(extractor, len(judged), len(reference))
+    if training is not None and training.fingerprint == reference.fingerprint:
+        training = None
+        warnings += (
+            f"{reference.source} is both reference and training set, so copies cannot be told from images of the same "
+            "kind: nothing was looked for that was copied; hold the figures against images that were not trained on",
+        )
     if training is not None:
         _same_shape(training, reference)
     real = collect(reference, extractor, cache=options.cache, progress=options.told("features of the reference"))
@@ -359,8 +368,8 @@ def _measure_samples(
             training_fingerprint=None if training is None else training.fingerprint,
         ),
         figures=tuple(figures),
-        warnings=_warnings(extractor, len(judged), len(reference)),
-        **_circumstances(options),
+        warnings=warnings,
+        **_circumstances(options, extractor),
     )
     return evaluation, exhibits
 
@@ -389,20 +398,25 @@ def _nearness(found: Memorisation) -> Histogram:
     )
 
 
+def _check_classes(model: Model, reference: PackedImages, training: PackedImages | None) -> None:
+    """That classifiers can be trained and tested, before anything goes through the extractor."""
+    if not getattr(model.card.config.model, "conditional", False):
+        raise ConfigError(
+            f"{model.path} was trained without labels, so no classifier can be trained on its images; "
+            "leave --classifier-images out, or train with --set model.conditional=true"
+        )
+    needed = [reference] if training is None or training.labels is None else [reference, training]
+    for images in needed:  # training images without labels only make no ceiling
+        if images.labels is None or images.classes != model.card.classes:
+            raise DataError(f"the classes of {images.source} are not those of {model.path}: they must be the same")
+
+
 def _score_by_classes(
     judged: Generated, reference: PackedImages, training: PackedImages | None, images_seen: int, options: Options
 ) -> tuple[list[Figure], ClassReport]:
     """The classification accuracy score of a generator with labels, and that of real training images, its ceiling."""
     card = judged.model.card
-    if not getattr(card.config.model, "conditional", False):
-        raise ConfigError(
-            f"{judged.model.path} was trained without labels, so no classifier can be trained on its images; "
-            "leave --classifier-images out, or train with --set model.conditional=true"
-        )
-    if reference.labels is None or reference.classes != card.classes:
-        raise DataError(
-            f"the classes of {reference.source} are not those of {judged.model.path}: they must be the same"
-        )
+    assert reference.labels is not None
     test = (reference, np.asarray(reference.labels))
     # Digits and letters must not be mirrored; whoever trained on them said so.
     flip = card.config.data.flip
@@ -477,9 +491,9 @@ def _warnings(extractor: Extractor, judged: int, reference: int) -> tuple[str, .
     )
 
 
-def _circumstances(options: Options) -> dict[str, Any]:
+def _circumstances(options: Options, extractor: Extractor) -> dict[str, Any]:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"date": now, "command": options.command, "machine": f"torch {torch.__version__}"}
+    return {"date": now, "command": options.command, "machine": f"torch {torch.__version__}, {extractor.device}"}
 
 
 def _described(images: PackedImages) -> dict[str, Any]:

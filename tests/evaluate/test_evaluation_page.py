@@ -148,7 +148,7 @@ def test_large_images_are_shrunk_and_it_says_so() -> None:
     large = np.full((3, 300, 600, 3), 90, np.uint8)
     page = evaluation_page(golden(), pictures=[("three", large)])
     assert shown(page)[0].shape[1] <= SHEET_WIDTH
-    assert "three Shown at 160x80 of their 600x300 pixels." in words(page)
+    assert "Three. Shown at 160x80 of their 600x300 pixels." in words(page)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])

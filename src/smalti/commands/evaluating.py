@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from smalti import api, data, shell
 from smalti.commands.request import Measuring, Reading, Writing
 from smalti.config import parse_count, parse_size
 from smalti.data import PackedImages
-from smalti.errors import ConfigError, DataError
+from smalti.errors import ConfigError, DataError, OutputError
 from smalti.evaluate import record
 from smalti.evaluate.compare import compare
 from smalti.evaluate.doctor import run_doctor
@@ -25,6 +26,7 @@ from smalti.evaluate.features import Extractor, extractor
 from smalti.evaluate.page import evaluation_page
 from smalti.evaluate.pairs import NEIGHBOURS
 from smalti.evaluate.record import Evaluation
+from smalti.files import output_errors
 from smalti.measuring import (
     Exhibits,
     Options,
@@ -56,7 +58,7 @@ def run_generator(
     model = api.load(path, device=request.measuring.device)
     channels, height, width = model.card.image
     with _progress() as tell:
-        reference = _load(against, request, tell, shape=(channels, height, width))
+        reference = _load(against, request, tell, shape=(channels, height, width), split=request.reading.split)
         known = _training(training or against, request, tell, reference, given=training is not None)
         evaluation, exhibits = measure_generator(
             model,
@@ -74,8 +76,8 @@ def run_folder(judged: str, against: str, training: str | None, judged_split: st
     """Score one set of images against another."""
     _check_places(request)
     with _progress() as tell:
-        reference = _load(against, request, tell)
-        images = _load(judged, request, tell, split=judged_split)
+        reference = _load(against, request, tell, split=request.reading.split)
+        images = _judged(judged, judged_split, request, tell)
         known = None if training is None else _training(training, request, tell, reference, given=True)
         evaluation, exhibits = measure_folder(
             images, reference, extractor=_extractor(request), training=known, options=_options(request, tell)
@@ -88,7 +90,7 @@ def run_autoencoder(path: Path, on: str, request: Request) -> int:
     _check_places(request)
     model = api.load(path, device=request.measuring.device)
     with _progress() as tell:
-        images = _load(on, request, tell, shape=(model.card.image[0], None, None))
+        images = _load(on, request, tell, shape=(model.card.image[0], None, None), split=request.reading.split)
         evaluation, exhibits = measure_autoencoder(
             model, images, extractor=_extractor(request), options=_options(request, tell)
         )
@@ -101,7 +103,7 @@ def run_encoder(path: Path | None, on: str, request: Request) -> int:
     if path is not None:
         request = _with_encoder(request, path)
     with _progress() as tell:
-        test = _load(on, request, tell)
+        test = _load(on, request, tell, split=request.reading.split)
         train = _training(on, request, tell, test, given=True)
         if train is None or train.split == test.split:
             raise DataError(f"{on} has no training split beside the one that is tested; a linear probe needs both")
@@ -117,11 +119,8 @@ def run_compare(a: Path, b: Path) -> int:
     shell.facts({"A": a, "B": b})
     shell.say()
     shell.table(*comparison.table())
-    for name, only in (("A", comparison.only_a), ("B", comparison.only_b)):
-        if only:
-            shell.say(f"only in {name}: {', '.join(only)}")
-    for warning in comparison.warnings:
-        shell.note(f"warning: {warning}")
+    for remark in comparison.remarks():
+        shell.note(f"warning: {remark}")
     return 0
 
 
@@ -129,8 +128,9 @@ def run_doctor_command(on: str, count: int, request: Request) -> int:
     """Run the battery on known cases; the exit code is 1 when a metric does not react as its theory says."""
     if count < 1:
         raise ConfigError(f"--count is {count}, but the cases are made of images: 2000 are usual")
+    _check_seed(request)
     with _progress() as tell:
-        images = _load(on, request, tell, whole=True)
+        images = _load(on, request, tell, split=request.reading.split, whole=True)
         # Spread over the whole set: sources lie in the order of their classes.
         chosen = np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(np.int64)
         labels = None if images.labels is None else np.asarray(images.labels)[chosen]
@@ -153,16 +153,35 @@ def run_doctor_command(on: str, count: int, request: Request) -> int:
 
 
 def _check_places(request: Request) -> None:
-    """Before hours of work: that what it gives can be written."""
-    if request.writing.out.suffix.lower() != ".json":
-        raise ConfigError(f"--out is {request.writing.out}, but the record is JSON; give a name that ends in .json")
-    for path in (request.writing.out, request.writing.report):
+    """Before hours of work: that what it gives can be written, and that its numbers mean something."""
+    out, report = request.writing.out, request.writing.report
+    if out.suffix.lower() != ".json":
+        raise ConfigError(f"--out is {out}, but the record is JSON; give a name that ends in .json")
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--report is {report}, but the page is HTML; give a name that ends in .html")
+    for path in (out, report):
         if path is not None:
             shell.free_to_write(path, request.writing.overwrite)
-            if not path.absolute().parent.is_dir():
-                raise ConfigError(
-                    f"there is no folder {path.absolute().parent} to write {path.name} into; make it first"
-                )
+            _check_place(path)
+    if request.neighbours < 1:
+        raise ConfigError(f"--neighbours is {request.neighbours}, but balls reach to a neighbour: 5 are usual")
+    _check_seed(request)
+
+
+def _check_seed(request: Request) -> None:
+    if request.measuring.seed < 0:
+        raise ConfigError(f"--seed is {request.measuring.seed}, but seeds are whole numbers from 0")
+
+
+def _check_place(path: Path) -> None:
+    folder = path.absolute().parent
+    with output_errors(path):
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; give the name of a file")
+        if not folder.is_dir():
+            raise ConfigError(f"there is no folder {folder} to write {path.name} into; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write into {folder} (no permission); choose a folder that is yours")
 
 
 def _load(
@@ -170,11 +189,11 @@ def _load(
     request: Request,
     tell: Callable[[str, int, int | None], None],
     *,
+    split: str | None,
     shape: tuple[int, int | None, int | None] | None = None,
-    split: str | None = None,
     whole: bool = False,
 ) -> PackedImages:
-    """Images of a source: the split asked for, or the held-out one where there is one."""
+    """Images of a source: the split asked for; where none is, the held-out one, or with `whole` the training one."""
     size = None if request.reading.size is None else parse_size(request.reading.size)
     channels: int | None = request.reading.channels
     if shape is not None:
@@ -193,15 +212,29 @@ def _load(
             progress=lambda done, total: tell(f"packing {source}", done, total),
         )
 
-    wanted = split or request.reading.split
-    images = load(wanted)
-    if wanted is None and not whole:
+    images = load(split)
+    if split is None and not whole:
         better = next((name for name in HELD_OUT if name in images.splits), None)
         images = images if better in (None, images.split) else load(better)
     if images.skipped:
         name, reason = images.skipped[0]
         shell.note(f"{len(images.skipped)} files of {source} were skipped: {name} ({reason})")
     return images
+
+
+def _judged(
+    source: str, split: str | None, request: Request, tell: Callable[[str, int, int | None], None]
+) -> PackedImages:
+    """The images to score: --split means them too, where they have splits."""
+    try:
+        return _load(source, request, tell, split=split or request.reading.split)
+    except DataError:
+        if split is not None or request.reading.split is None:
+            raise
+        images = _load(source, request, tell, split=None, whole=True)
+        if images.splits:
+            raise
+        return images
 
 
 def _training(
@@ -216,13 +249,7 @@ def _training(
             "give its training images with --training"
         )
         return None
-    split = "train" if "train" in reference.splits or not given else None
-    try:
-        return _load(source, request, tell, shape=reference.shape, split=split, whole=True)
-    except DataError:
-        if split is None or not given:
-            raise
-        return _load(source, request, tell, shape=reference.shape, whole=True)
+    return _load(source, request, tell, shape=reference.shape, split=None, whole=True)
 
 
 def _extractor(request: Request) -> Extractor:

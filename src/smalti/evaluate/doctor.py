@@ -271,8 +271,8 @@ def _dropped(known: dict[str, Tensor], groups: np.ndarray, seed: int) -> Iterabl
     order = torch.randperm(len(kept), generator=seeded_generator(seed, 13))
     fair = _measured(known["training"], known["fresh"][order[: len(left)]], seed)
     found = _measured(known["training"], left, seed)
-    case = f"{1 - len(left) / len(kept):.0%} dropped, by class"
-    words = f"beyond {len(left):,} images of all classes"
+    case = "classes dropped"
+    words = f"beyond {len(left):,} images of all classes, as many as are left"
     yield _above(case, found["frechet_distance"], _ends(fair["frechet_distance"])[1], words)
     yield _below(case, found["coverage"], _ends(fair["coverage"])[0], words)
     lost = {name: fair[name].value - found[name].value for name in ("coverage", "precision")}
@@ -315,7 +315,7 @@ def _memorised(known: dict[str, Tensor], seed: int) -> Iterable[Check]:
     authentic = figures["authenticity"]
     share = len(copies) / len(fresh)
     exact = known["training"][: len(copies)]
-    for case, planted in ((f"{share:.0%} copied", exact), (f"{share:.0%} copied and changed", copies)):
+    for case, planted in ((f"{100 * share:.0f} % copied", exact), (f"{100 * share:.0f} % copied, changed", copies)):
         some = look(torch.cat([fresh[: len(fresh) - len(planted)], planted]))
         if planted is exact:
             yield Check(case, _chance(some, len(fresh)), f"below {CHANCE:g}: copies found", some.p_value < CHANCE)

@@ -44,6 +44,7 @@ class Extractor:
         digest: sha256 over weights, preparation and precision, hexadecimal.
         dimension: D, the length of a vector.
         classes: of its classifier; 0 without one.
+        device: where it runs.
 
     Args:
         device, precision: where and how the network runs; see `extractor`.
@@ -53,9 +54,9 @@ class Extractor:
         self, name: str, backbone: Backbone, *, device: torch.device | str = "cpu", precision: str = "float32"
     ) -> None:
         self.name, self.dimension, self.classes = name, backbone.dimension, backbone.classes
-        self._device, self._precision = torch.device(device), precision
+        self.device, self._precision = torch.device(device), precision
         self._preparation = backbone.preparation
-        self._network = backbone.network.to(device=self._device, memory_format=torch.channels_last)
+        self._network = backbone.network.to(device=self.device, memory_format=torch.channels_last)
         self._record = {
             "name": name,
             "weights": backbone.weights,
@@ -131,7 +132,7 @@ class Extractor:
         if features.ndim != 2 or features.shape[1] != self.dimension:
             raise DataError(f"features are {tuple(features.shape)}, expected (count, {self.dimension}) of {self.name}")
         with torch.no_grad():
-            logits = self._network.logits(features.to(self._device, torch.float32))
+            logits = self._network.logits(features.to(self.device, torch.float32))
             return logits.softmax(dim=1).cpu()
 
     def _run(self, images: np.ndarray, work: Callable[[Tensor], Any]) -> Iterator[tuple[slice, Any]]:
@@ -140,13 +141,13 @@ class Extractor:
         for start in range(0, len(images), step):
             rows = slice(start, min(start + step, len(images)))
             with torch.no_grad(), _true_float32(), self._autocast():
-                found = work(self._preparation(images[rows], self._device))
+                found = work(self._preparation(images[rows], self.device))
             yield rows, found
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self._precision == "float32":
             return contextlib.nullcontext()
-        return torch.autocast(self._device.type, torch.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16)
 
 
 @contextlib.contextmanager

@@ -312,7 +312,7 @@ def _tiles(images: np.ndarray, caption: str) -> tuple[np.ndarray, str]:
     if side > TILE_LIMIT:
         size = (max(1, round(height * TILE_LIMIT / side)), max(1, round(width * TILE_LIMIT / side)))
         shrunk = np.stack([change(image, channels=channels, size=size, resize="stretch") for image in images])
-        return shrunk, f"{caption} Shown at {size[1]}x{size[0]} of their {width}x{height} pixels.".strip()
+        return shrunk, f"{_sentence(caption)} Shown at {size[1]}x{size[0]} of their {width}x{height} pixels.".strip()
     return enlarge(images, -(-SMALLEST_TILE // side)), caption
 
 
