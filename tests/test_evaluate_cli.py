@@ -184,6 +184,15 @@ def test_a_broken_image_is_said_and_the_rest_is_measured(smalti, trained: Simple
     assert json.loads(Path("evaluation.json").read_text(encoding="utf-8"))["protocol"]["judged_count"] == 12
 
 
+def test_a_source_with_a_val_and_a_test_split_is_measured_on_test(smalti, trained: SimpleNamespace) -> None:
+    for split, seed in (("val", 1), ("test", 2)):
+        folder(Path("halves") / split, seed=seed, count=10 + seed)
+    done = smalti("evaluate", "folder", folder(Path("a")), "--against", "halves", *eye(trained))
+    assert done.code == 0, done.err
+    reference = json.loads(Path("evaluation.json").read_text(encoding="utf-8"))["reference"]
+    assert (reference["split"], reference["count"]) == ("test", 12)
+
+
 def test_equal_images_everywhere_are_measured_without_a_fuss(smalti, trained: SimpleNamespace) -> None:
     """No variance at all: the distance is 0 and no figure is NaN."""
     place = Path("flat")

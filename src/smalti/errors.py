@@ -22,6 +22,10 @@ class DataError(SmaltiError):
     """A source of images that is missing, empty, broken or not what was asked for."""
 
 
+class SplitError(DataError):
+    """A source of images that lacks the split asked for."""
+
+
 class OutputError(SmaltiError):
     """A place that cannot be written: no permission, a full disk, or something of the user's is there."""
 

@@ -18,7 +18,7 @@ from smalti import api, data, shell
 from smalti.commands.request import Measuring, Reading, Writing
 from smalti.config import parse_count, parse_size
 from smalti.data import PackedImages
-from smalti.errors import ConfigError, DataError, OutputError
+from smalti.errors import ConfigError, DataError, OutputError, SplitError
 from smalti.evaluate import record
 from smalti.evaluate.compare import compare
 from smalti.evaluate.doctor import run_doctor
@@ -110,6 +110,8 @@ def run_encoder(path: Path | None, on: str, request: Request) -> int:
         evaluation, exhibits = measure_encoder(
             train, test, extractor=_extractor(request), options=_options(request, tell)
         )
+    if path is not None:
+        evaluation = dataclasses.replace(evaluation, subject={**evaluation.subject, "path": path})
     return _finish(evaluation, exhibits, request)
 
 
@@ -212,14 +214,19 @@ def _load(
             progress=lambda done, total: tell(f"packing {source}", done, total),
         )
 
-    images = load(split)
-    if split is None and not whole:
-        better = next((name for name in HELD_OUT if name in images.splits), None)
-        images = images if better in (None, images.split) else load(better)
+    images = load(split) if split is not None or whole else _held_out(load)
     if images.skipped:
         name, reason = images.skipped[0]
         shell.note(f"{len(images.skipped)} files of {source} were skipped: {name} ({reason})")
     return images
+
+
+def _held_out(load: Callable[[str | None], PackedImages]) -> PackedImages:
+    """The split that nothing was trained on, where a source has one; nothing else of it is packed."""
+    for name in HELD_OUT:
+        with contextlib.suppress(SplitError):
+            return load(name)
+    return load(None)
 
 
 def _judged(
@@ -228,7 +235,7 @@ def _judged(
     """The images to score: --split means them too, where they have splits."""
     try:
         return _load(source, request, tell, split=split or request.reading.split)
-    except DataError:
+    except SplitError:
         if split is not None or request.reading.split is None:
             raise
         images = _load(source, request, tell, split=None, whole=True)
@@ -269,6 +276,7 @@ def _options(request: Request, tell: Callable[[str, int, int | None], None]) -> 
     return Options(
         neighbours=request.neighbours,
         seed=request.measuring.seed,
+        resize=request.reading.resize,
         cache=request.measuring.cache,
         progress=tell,
         command=tuple(sys.argv[1:]),
@@ -286,9 +294,12 @@ def _finish(evaluation: Evaluation, exhibits: Exhibits, request: Request) -> int
     for warning in evaluation.warnings:
         shell.note(f"warning: {warning}")
     shell.table(*record.table(evaluation))
+    notes: dict[str, list[str]] = {}
     for figure in evaluation.figures:
-        if figure.note:
-            shell.say(f"{record.title(figure.name, evaluation)}: {figure.note}")
+        notes.setdefault(figure.note, []).append(record.title(figure.name, evaluation))
+    for text, names in notes.items():
+        if text:
+            shell.say(f"{', '.join(names)}: {text}")
     if evaluation.classes:
         shell.say()
         shell.table(("class", "precision", "recall", "F1", "N"), [_class_row(row) for row in evaluation.classes])

@@ -30,7 +30,7 @@ import numpy as np
 
 from smalti.data.archives import Entry, Tree, bytes_of
 from smalti.data.images import Probe, probe
-from smalti.errors import DataError
+from smalti.errors import DataError, SplitError
 
 SPLIT_NAMES = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 SPLIT_ORDER = ("train", "val", "test")
@@ -176,20 +176,20 @@ def choose_split(split: str | None, splits: tuple[str, ...], location: str) -> s
     """The split that is meant: without splits None, by default "train" or the only one.
 
     Raises:
-        DataError: the source has no such split.
+        SplitError: the source has no such split.
     """
     if split is not None:
         split = SPLIT_NAMES.get(split, split)
         if split in splits:
             return split
         if not splits:
-            raise DataError(f"{location} has no splits, but split {split!r} was asked for; leave the split out")
-        raise DataError(f"{location} has no split {split!r}; it has {', '.join(splits)}")
+            raise SplitError(f"{location} has no splits, but split {split!r} was asked for; leave the split out")
+        raise SplitError(f"{location} has no split {split!r}; it has {', '.join(splits)}")
     if not splits or "train" in splits:
         return "train" if splits else None
     if len(splits) == 1:
         return splits[0]
-    raise DataError(f"{location} has no split 'train'; choose one of {', '.join(splits)}")
+    raise SplitError(f"{location} has no split 'train'; choose one of {', '.join(splits)}")
 
 
 def natural_key(name: str) -> tuple[tuple[tuple[int, str], ...], ...]:

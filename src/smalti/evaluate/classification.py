@@ -249,7 +249,7 @@ def classification_accuracy_score(
         train_images, test_images: (N, H, W, C) uint8 arrays, or packed images, all of one size and channels.
         train_labels, test_labels: (N,) integers in 0..len(classes)-1.
         classes: names.
-        name: of the accuracy's figure, such as `classification_accuracy_ceiling` for real training images.
+        name: of the accuracy's figure.
         images_seen, flip, seed, device, progress: see `train_classifier`.
 
     Returns:

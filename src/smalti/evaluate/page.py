@@ -50,7 +50,7 @@ EXPLANATIONS = {
     "classifier_score": "How sure a classifier is of each image and how evenly it uses its classes; from 1 up to their "
     "number (with Inception's classes, the Inception score).",
     "classification_accuracy_score": "Accuracy on real images of a classifier that was trained on the judged ones.",
-    "classification_accuracy_ceiling": "The same of a classifier trained on real images: what could be reached.",
+    "classification_accuracy_score_ceiling": "The same of a classifier trained on real images: what could be reached.",
     "accuracy": "Share of images that are given their class.",
     "macro_precision": "Of the images given a class, the share that is of it; mean over classes.",
     "macro_recall": "Of the images of a class, the share that is given it; mean over classes.",
