@@ -206,6 +206,21 @@ def test_a_changed_configuration(written: Path) -> None:
     refused(written, "does not hold what it says")
 
 
+def test_a_file_from_before_a_setting_existed_is_read_with_its_default(tmp_path: Path, written: Path) -> None:
+    """Its digest is that of the configuration as it stands in the file."""
+    header, data = split(written)
+    card, tensors = read_card(written), load_file(written)
+    older = to_plain(card.config)
+    del older["model"]["loss_weight"]
+    entry = json.loads(header["__metadata__"]["smalti"])
+    entry |= {"config": older, "digest": digest(card, tensors, older)}
+    header["__metadata__"]["smalti"] = json.dumps(entry)
+    join(written, header, data)
+    _, again = read(written)
+    assert again.config == card.config
+    assert again.digest != card.digest
+
+
 @pytest.mark.parametrize("name", ["other.safetensors", "other.txt", "folder", "missing"])
 def test_other_files(tmp_path: Path, name: str) -> None:
     path = tmp_path / name

@@ -81,10 +81,14 @@ def build(card: Card) -> nn.Module:
     return Autoencoder(card.config.model, card.image[0])
 
 
-def digest(card: Card, tensors: Mapping[str, Tensor]) -> str:
-    """The sha256 that names a model; see the module's first lines."""
+def digest(card: Card, tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> str:
+    """The sha256 that names a model; see the module's first lines.
+
+    Args:
+        config: the configuration as a file has it, which lacks the settings that came after it; None: the card's.
+    """
     described = {"format": FORMAT, "kind": card.kind, "image": list(card.image), "classes": list(card.classes)}
-    described["config"] = to_plain(card.config)
+    described["config"] = to_plain(card.config) if config is None else config
     sha = hashlib.sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -131,7 +135,8 @@ def read(path: Path) -> tuple[nn.Module, Card]:
     Raises:
         CheckpointError: as `read_card`; or a tensor is missing, too many, of another shape, or was changed.
     """
-    card = read_card(path)
+    header = _read_header(path)
+    card = _parse_card(path, header)
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -139,7 +144,7 @@ def read(path: Path) -> tuple[nn.Module, Card]:
         raise CheckpointError(
             f"{path} cannot be read as safetensors ({_first_line(error)}); was it cut short?"
         ) from None
-    found = digest(card, tensors)
+    found = digest(card, tensors, json.loads(header["__metadata__"]["smalti"])["config"])
     if found != card.digest:
         raise CheckpointError(
             f"{path} does not hold what it says: its digest is {card.digest[:16]}, its content's is {found[:16]}; "

@@ -192,6 +192,7 @@ class ContrastiveConfig(Checked):
     temperature: float = number(0.2, 0.001, 100.0)
     crop: float = number(0.2, 0.001, 1.0)  # smallest share of an image's area in a view
     jitter: float = number(0.5, 0.0, 1.0)  # strength of the colour changes
+    blur: float = number(0.0, 0.0, 1.0)  # share of the views that are blurred
     warm_up: int = number(20_000, 0, 10**10)  # images over which the learning rate rises to its value
     optimizer: OptimizerConfig = OptimizerConfig("adamw", learning_rate=1e-3, beta2=0.98, weight_decay=0.05)
 

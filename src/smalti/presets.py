@@ -67,7 +67,9 @@ PRESETS: dict[str, Preset] = {
     "smalti-vit": Preset(
         RunConfig(
             recipe="contrastive",
-            model=ContrastiveConfig(VisionTransformerConfig(stem_width=64, stride=8, width=256, depth=2, heads=4)),
+            model=ContrastiveConfig(
+                VisionTransformerConfig(stem_width=64, stride=8, width=256, depth=2, heads=4), blur=0.5
+            ),
             train=LoopConfig(images=1_000_000, batch=256, average_half_life=50_000),
         ),
         "small vision transformer that learns features without labels, for evaluation",

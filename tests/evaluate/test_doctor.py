@@ -211,14 +211,19 @@ def test_density_and_coverage_of_one_distribution_have_the_values_they_are_held_
 
 @given(st.lists(st.integers(0, 8), min_size=2, max_size=60))
 def test_never_more_than_half_of_the_images_are_dropped(groups: list[int]) -> None:
-    dropped = doctor._to_drop(np.array(groups))
+    features = torch.randn(len(groups), 3, generator=torch.Generator().manual_seed(0))
+    dropped = doctor._to_drop(np.array(groups), features)
     assert np.isin(groups, dropped).mean() <= 0.5
     assert len(set(dropped)) == len(dropped)
 
 
-def test_equal_classes_are_dropped_until_a_third_is_gone() -> None:
-    assert doctor._to_drop(np.arange(100) % 10) == [0, 1, 2, 3]
-    assert doctor._to_drop(np.array([0] * 60 + [1] * 25 + [2] * 15)) == [1, 2]
+def test_classes_that_lie_together_are_dropped_until_a_third_is_gone() -> None:
+    groups = np.arange(100) % 10
+    places = torch.tensor([0.0, 9, 1, 8, 2, 7.5, 3, 6, 4, 5])  # of each class on a line; the middle is 4.55
+    assert doctor._to_drop(groups, places[groups][:, None]) == [0, 2, 4, 6]
+    large = np.array([0] * 60 + [1] * 25 + [2] * 15)
+    assert doctor._to_drop(large, torch.tensor([0.0, 1, 2])[large][:, None]) == [2, 1]
+    assert doctor._to_drop(np.zeros(9, int), torch.zeros(9, 1)) == []
 
 
 # Bad input

@@ -6,9 +6,10 @@ import colorsys
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from smalti.layers.randomness import Draws
-from smalti.layers.views import _hue, _recolour, random_views
+from smalti.layers.views import _blurred, _hue, _recolour, random_views
 
 
 def images(count: int = 6, channels: int = 3, height: int = 12, width: int = 16) -> torch.Tensor:
@@ -97,3 +98,17 @@ def test_transparency_is_cropped_but_never_coloured() -> None:
     x = images(channels=4)
     x[:, 3] = 0.25
     assert torch.allclose(random_views(x, Draws(0, 0), jitter=1.0)[:, 3], torch.tensor(0.25), atol=1e-5)
+
+
+def test_blur_is_the_gaussian_of_its_sigma_and_keeps_what_is_flat() -> None:
+    x = images(count=2, height=24, width=24)
+    chance = torch.tensor([[1.0, 0.2], [1.0, 0.9]])
+    out = _blurred(x, chance, 0.5)
+    assert torch.equal(out[1], x[1]), "half of the views stay sharp"
+    kernel = torch.exp(-(torch.arange(-8.0, 9.0) ** 2) / 2)  # sigma is 1 at 24 pixels
+    kernel = kernel / kernel.sum()
+    rows = F.conv2d(x[:1].transpose(0, 1), kernel.view(1, 1, -1, 1), padding=(8, 0))
+    expected = F.conv2d(rows, kernel.view(1, 1, 1, -1), padding=(0, 8)).transpose(0, 1)
+    assert torch.allclose(out[:1, :, 8:-8, 8:-8], expected[:, :, 8:-8, 8:-8], atol=1e-4)
+    flat = torch.full((3, 3, 24, 24), 0.3)
+    assert torch.allclose(random_views(flat, Draws(0, 0), jitter=0.0, blur=1.0), flat, atol=1e-5)

@@ -1,9 +1,10 @@
-"""Random views of images: crop, mirror, colour. Two views of one image are what contrastive training compares.
+"""Random views of images: crop, mirror, colour, blur. Two views of one image are what contrastive training compares.
 
     crop    a box of `crop`..1 of the area, sides 3:4 to 4:3, back to the whole size, bilinear
     mirror  every other view
     colour  x -> H S c (b x) + (1 - c) b mean:  brightness b, contrast c, saturation S, hue H (a turn in YIQ), as one
             3x3 matrix and one offset a view, for four views in five; one view in five loses its colour
+    blur    Gaussian, sigma from 0.1 to a 24th of the longer side, for a share `blur` of the views
 
 Source: Chen et al. 2020, arXiv:2002.05709, appendix A.  A view never shows more of an image than there is, so nothing
 is made smaller and no filter is needed.  Layout: (B, C, H, W) float32 in [-1, 1]; a fourth channel (alpha) keeps its
@@ -25,22 +26,25 @@ LUMA = (0.299, 0.587, 0.114)
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
 JITTERED, GREYED = 0.8, 0.2  # shares of the views
 HUE_TURN = 0.2  # of a full turn, at jitter 1
+SMALLEST_SIGMA, LARGEST_SIGMA = 0.1, 1 / 24  # pixels; share of the longer side
 
 
-def random_views(images: Tensor, draws: Draws, *, crop: float = 0.2, jitter: float = 0.5) -> Tensor:
+def random_views(images: Tensor, draws: Draws, *, crop: float = 0.2, jitter: float = 0.5, blur: float = 0.0) -> Tensor:
     """One random view of each image.
 
     Args:
         images: (B, C, H, W) float32 in [-1, 1].
         crop: smallest share of the area that is kept.
         jitter: strength of the colour changes: 0 leaves colours alone, 0.5 is SimCLR's for CIFAR-10, 1 for photographs.
+        blur: share of the views that are blurred.
 
     Returns:
         The same shape.
     """
-    chance = draws.uniform(len(images), 11)
+    chance = draws.uniform(len(images), 13)
     views = _crop(images, chance[:, :5], crop)
-    return _recolour(views, chance[:, 5:], jitter) if jitter > 0 else views
+    views = _recolour(views, chance[:, 5:11], jitter) if jitter > 0 else views
+    return _blurred(views, chance[:, 11:], blur) if blur > 0 else views
 
 
 def _crop(images: Tensor, chance: Tensor, smallest: float) -> Tensor:
@@ -80,6 +84,23 @@ def _recolour(images: Tensor, chance: Tensor, strength: float) -> Tensor:
     changed = torch.baddbmm(offset[:, None, None].expand(-1, channels, 1), matrix, flat).clamp(0, 1)
     colour = changed.view_as(pixels) * 2 - 1
     return torch.cat([colour, images[:, 3:]], dim=1) if images.shape[1] > 3 else colour
+
+
+def _blurred(images: Tensor, chance: Tensor, share: float) -> Tensor:
+    """`chance` is (B, 2): how strongly, whether at all."""
+    height, width = images.shape[2:]
+    largest = max(LARGEST_SIGMA * max(height, width), SMALLEST_SIGMA)
+    sigma = SMALLEST_SIGMA + (largest - SMALLEST_SIGMA) * chance[:, 0]
+    rows, columns = _gaussian(height, sigma), _gaussian(width, sigma)
+    smooth = torch.einsum("byh,bchw,bxw->bcyx", rows, images, columns)
+    return torch.where((chance[:, 1] < share)[:, None, None, None], smooth, images)
+
+
+def _gaussian(side: int, sigma: Tensor) -> Tensor:
+    """(B,) -> (B, side, side): row i holds what pixel i takes from each pixel of a line, 1 in all."""
+    place = torch.arange(side, device=sigma.device)
+    weights = torch.exp(-((place[:, None] - place).square()) / (2 * sigma[:, None, None].square()))
+    return weights / weights.sum(dim=2, keepdim=True)
 
 
 def _hue(angle: Tensor) -> Tensor:

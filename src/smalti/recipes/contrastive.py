@@ -64,7 +64,7 @@ class ContrastiveRecipe(Recipe):
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
         draws = Draws(self.draw_seed, images_seen, device=self.setting.device)
-        views = [random_views(batch.pixels, draws, crop=self.model.crop, jitter=self.model.jitter) for _ in range(2)]
+        views = [self._view(batch.pixels, draws) for _ in range(2)]
         both = torch.cat(views).contiguous(memory_format=torch.channels_last)
         with self.setting.autocast():
             features = self.encoder(both)
@@ -105,10 +105,13 @@ class ContrastiveRecipe(Recipe):
         with self.setting.autocast():
             return self.export()(pixels).float()
 
+    def _view(self, pixels: Tensor, draws: Draws) -> Tensor:
+        return random_views(pixels, draws, crop=self.model.crop, jitter=self.model.jitter, blur=self.model.blur)
+
     def _match(self, batch: Images, number: int) -> Tensor:
         """Share of the images whose other view is the nearest, by the features themselves."""
         draws = Draws(self.config.train.seed, number, device=self.setting.device)
-        views = [random_views(batch.pixels, draws, crop=self.model.crop, jitter=self.model.jitter) for _ in range(2)]
+        views = [self._view(batch.pixels, draws) for _ in range(2)]
         _, accuracy = nt_xent(*(self._features(view) for view in views), temperature=self.model.temperature)
         return accuracy
 
