@@ -39,8 +39,9 @@ def run(
         ("vqvae", ("model.quantizer.revive_below=0.5",)),
         ("vqvae-64", ()),
         ("dcgan", ("model.loss=wasserstein", "model.conditional=true")),
-        # Embeddings are compared with those of every rank.
-        ("smalti-vit", ()),
+        # Embeddings are compared with those of every rank. Plain descent in small steps, for gradients are large: batch
+        # norm leaves one bias without a gradient, and Adam makes whole steps of the rounding error left of it.
+        ("smalti-vit", ("model.optimizer.name=sgd", "model.optimizer.learning_rate=1e-5", "model.warm_up=0")),
     ],
 )
 def test_two_ranks_end_where_one_does(preset: str, extra: tuple[str, ...], tmp_path: Path) -> None:

@@ -44,8 +44,19 @@ def interval(
 
 
 def mean_interval(sample: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
-    """`interval` of the mean of one (N,) array."""
+    """`interval` of the mean of one (N,) array; for booleans of the share that is true.
+
+    Booleans that are all alike leave nothing to draw: the far end is then that of Clopper and Pearson (1934).
+    """
+    if sample.dtype == bool and len(sample) and (sample.all() or not sample.any()):
+        far = unseen_share(len(sample))
+        return (1 - far, 1.0) if sample.all() else (0.0, far)
     return interval([sample], lambda means: means[0], seed=seed)
+
+
+def unseen_share(count: int, *, level: float = LEVEL) -> float:
+    """The largest share of something that may well not be seen once in `count` images."""
+    return float(1 - ((1 - level) / 2) ** (1 / count))
 
 
 def _drawn_means(sample: np.ndarray, generator: np.random.Generator, draws: int) -> np.ndarray:

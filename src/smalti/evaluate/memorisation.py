@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from smalti.errors import DataError
-from smalti.evaluate.bootstrap import interval, mean_interval
+from smalti.evaluate.bootstrap import interval, mean_interval, unseen_share
 from smalti.evaluate.metric import Figure
 from smalti.evaluate.neighbours import nearest
 from smalti.evaluate.vectors import BLOCK, at_least_two, checked
@@ -195,6 +195,9 @@ def _copied_share(hits: dict[str, np.ndarray], seed: int) -> Figure:
 
     value = float(share([np.array([hits[name].mean()]) for name in names])[0])
     low, high = interval([hits[name] for name in names], lambda means: share(list(means)), seed=seed)
+    if not hits["generated"].any():  # nothing to draw, but a few copies may not have come up
+        found = hits["planted"].mean() if "planted" in hits else 1.0
+        high = min(1.0, unseen_share(len(hits["generated"])) / max(found - hits["held-out"].mean(), 0.01))
     note = ""
     if "planted" not in hits:
         note = "no copies were planted: only copies nearer than almost every held-out image count"

@@ -24,7 +24,7 @@ from smalti.evaluate.pairs import NEIGHBOURS
 
 Progress = Callable[[str, int, int | None], None]
 
-SHOWN = 48  # images on a sheet of the page
+SHOWN = 50  # images on a sheet of the page
 BATCH = 64
 
 

@@ -21,6 +21,7 @@ from smalti.errors import ConfigError
 from smalti.layers.blocks import BatchNorm2d
 from smalti.layers.optimizers import descend
 from smalti.layers.randomness import Draws
+from smalti.layers.ranks import sum_over_ranks, world
 from smalti.layers.views import random_views
 from smalti.losses.contrastive import nt_xent
 from smalti.models.vision_transformer import VisionTransformer
@@ -76,7 +77,8 @@ class ContrastiveRecipe(Recipe):
         self.update_averages(images_seen)
         with torch.no_grad():
             # 1 where the directions of the features are spread evenly, 0 where all images have the same one.
-            spread = 1 - F.normalize(features.float(), dim=1).mean(dim=0).square().sum()
+            mean = sum_over_ranks(F.normalize(features.float(), dim=1).mean(dim=0)) / world()
+            spread = 1 - mean.square().sum()
         return {"loss": loss.detach(), "accuracy": accuracy, "spread": spread}
 
     @torch.no_grad()
