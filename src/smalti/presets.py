@@ -73,6 +73,7 @@ PRESETS: dict[str, Preset] = {
             train=LoopConfig(images=1_000_000, batch=256, average_half_life=50_000),
         ),
         "small vision transformer that learns features without labels, for evaluation",
+        "linear probe 67.7 %: CIFAR-10 (JPEG copy), test, 0.24M images",
     ),
 }
 
