@@ -21,11 +21,11 @@ from torch import nn
 from smalti import checkpoint
 from smalti.checkpoint import Card, build, digest, load_state, read, read_card, save_state, write
 from smalti.config import (
-    AutoencoderConfig,
+    ClassicConfig,
     ContrastiveConfig,
     GANConfig,
-    QuantizerConfig,
     RunConfig,
+    VectorConfig,
     VisionTransformerConfig,
     VQVAEConfig,
     to_plain,
@@ -36,7 +36,7 @@ CPU = torch.device("cpu")
 VQVAE = Card(
     kind="vqvae",
     config=RunConfig(
-        model=VQVAEConfig(AutoencoderConfig(width=8, residual_width=4), QuantizerConfig(codes=12, dimension=4))
+        model=VQVAEConfig(ClassicConfig(width=8, residual_width=4), VectorConfig(codes=12, dimension=4))
     ),
     image=(3, 8, 12),
     classes=(),
@@ -346,8 +346,8 @@ def test_tensors_that_do_not_fit(tmp_path: Path, kind: str) -> None:
 def test_a_huge_configuration_costs_neither_time_nor_memory(tmp_path: Path) -> None:
     huge = [
         dataclasses.replace(VQVAE, config=RunConfig(model=VQVAEConfig(
-            AutoencoderConfig(width=8192, residual_width=8192, residual_blocks=64, stride=32),
-            QuantizerConfig(codes=2**20, dimension=4096))), image=(3, 16384, 16384)),
+            ClassicConfig(width=8192, residual_width=8192, residual_blocks=64, stride=32),
+            VectorConfig(codes=2**20, dimension=4096))), image=(3, 16384, 16384)),
         dataclasses.replace(GAN, config=RunConfig(recipe="gan", model=GANConfig(
             latent=65536, generator_width=8192, discriminator_width=8192)), image=(4, 16384, 16384)),
     ]  # fmt: skip

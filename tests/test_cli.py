@@ -160,7 +160,7 @@ def test_python_dash_m_and_the_installed_command_agree(tmp_path: Path) -> None:
         (("train", "vqvae", "--out", "r", "--set", "model.quantizer.code=3"), "did you mean 'model.quantizer.codes'"),
         (("train", "vqvae", "--out", "r", "--set", "train.batch"), "="),
         (("train", "vqvae", "--out", "r", "--set", "model.loss=mes"), "did you mean 'mse'"),
-        (("train", "vqvae", "--out", "r", "--set", "model.quantizer.codes=0"), "from 1 to"),
+        (("train", "vqvae", "--out", "r", "--set", "model.quantizer.codes=0"), "from 2 to"),
         (("train", "vqvae", "--out", "r", "--images", "some"), "200k"),
         (("train", "vqvae", "--out", "r", "--budget", "soon"), "10m"),
         (("train", "vqvae", "--out", "r", "--size", "big"), "48x64"),

@@ -14,14 +14,20 @@ from hypothesis import strategies as st
 
 from smalti.config import (
     MODELS,
-    AutoencoderConfig,
+    QUANTIZER_CONFIGS,
+    ClassicConfig,
+    BinaryConfig,
     ContrastiveConfig,
     DataConfig,
     GANConfig,
     LoopConfig,
     OptimizerConfig,
-    QuantizerConfig,
+    ProductConfig,
+    ResidualConfig,
     RunConfig,
+    ScalarConfig,
+    SimConfig,
+    VectorConfig,
     VQVAEConfig,
     from_plain,
     override,
@@ -66,6 +72,12 @@ def values_of(config: RunConfig, path: str) -> st.SearchStrategy[Any]:
         return st.integers(2, 2048).map(lambda width: 4 * width)  # which the heads must be able to share
     if path.endswith(".channels"):
         return st.sampled_from([None, 1, 3, 4])
+    if path.endswith("quantizer.projection"):
+        return st.none() | st.integers(1, 4096)
+    if path.endswith("quantizer.gradient"):
+        return st.sampled_from(["straight-through", "rotation"])  # the third one needs update=gradient
+    if path.endswith("quantizer.name"):
+        return st.just(current)  # another one changes which paths there are
     if path.endswith(".size"):
         return st.none() | st.tuples(st.integers(1, 16384), st.integers(1, 16384))
     if "choices" in entry.metadata:
@@ -120,7 +132,8 @@ def test_every_path_can_be_changed(recipe: str, path: str) -> None:
     special = {"data.split": "test", "data.size": (48, 64), "data.channels": 1, "data.source": "photos.zip",
                "model.gradient_penalty": 10.0, "model.autoencoder.stride": 8,
                "model.encoder.stride": 4, "model.encoder.width": 64, "model.encoder.heads": 2,
-               "model.quantizer.name": "vector"}  # fmt: skip
+               "model.quantizer.name": "vector", "model.quantizer.projection": 8,
+               "model.quantizer.gradient": "rotation"}  # fmt: skip
     if path in special:
         value = special[path]
     elif choices:
@@ -192,6 +205,13 @@ def test_a_later_assignment_wins() -> None:
         ("model.loss_weight=-1", "is -1, but must be from 0"),
         ("model.autoencoder.stride=3", "model.autoencoder.stride is 3, but must be a power of two: 2, 4, 8, 16 or 32"),
         ("model.autoencoder.stride=64", "must be from 2 to 32"),
+        ("model.quantizer.codes=1", "model.quantizer.codes is 1, but must be from 2 to"),
+        ("model.quantizer.codes=0", "model.quantizer.codes is 0, but must be from 2 to"),
+        ("model.quantizer.name=scaler", "model.quantizer.name is 'scaler': did you mean 'scalar'? (one of vector, "),
+        ("model.quantizer.name=", "(one of vector, simvq, scalar, binary, residual, product)"),
+        ("model.quantizer.levels=[8, 8]", "there is no setting 'model.quantizer.levels'"),
+        ("model.quantizer.layer.name=scalar", "there is no setting 'model.quantizer.layer.name'"),
+        ("model.quantizer.gradient=diveq", "set update to gradient"),
     ],
 )
 def test_a_mistake_is_named_with_its_path_and_a_remedy(assignment: str, message: str) -> None:
@@ -227,11 +247,21 @@ def nested(depth: int) -> Any:
         {"recipe": "gan"},
         {"recipe": "gan", "model": {"loss_weight": 1}},
         {"recipe": "vqvae", "model": {"quantizer": {"codes": 2**40}}},
+        {"model": {"quantizer": {"name": "vectro"}}},
+        {"model": {"quantizer": {"name": ["vector"]}}},
+        {"model": {"quantizer": {"name": "scalar", "codes": 3}}},
+        {"model": {"quantizer": {"name": "scalar", "levels": [2] * 10**6}}},
+        {"model": {"quantizer": {"name": "scalar", "levels": [256, 256, 256]}}},
+        {"model": {"quantizer": {"name": "scalar", "levels": nested(50_000)}}},
+        {"model": {"quantizer": {"name": "residual", "layer": {"name": "residual"}}}},
+        {"model": {"quantizer": {"name": "residual", "layer": None}}},
+        {"model": {"quantizer": "vector"}},
+        {"model": {"quantizer": None}},
         {"data": {"size": [1, 2, 3]}},
         {"data": {"size": {"height": 1}}},
         {"preset": 3},
     ],
-    ids=range(19),
+    ids=range(29),
 )
 def test_a_hostile_table_is_one_config_error(plain: Any) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -286,14 +316,94 @@ def test_settings_are_checked_when_they_are_made_and_cannot_be_changed() -> None
         OptimizerConfig().learning_rate = 1.0  # type: ignore[misc]
 
 
+def test_every_quantizer_has_its_settings() -> None:
+    assert list(QUANTIZER_CONFIGS) == list(QUANTIZERS)
+    assert {name: kind().name for name, kind in QUANTIZER_CONFIGS.items()} == {name: name for name in QUANTIZERS}
+
+
+def quantizer_of(*assignments: str, start: RunConfig | None = None) -> Any:
+    run = override(start or RunConfig(), assignments)
+    assert isinstance(run.model, VQVAEConfig)
+    return run.model.quantizer
+
+
+@pytest.mark.parametrize("kind", QUANTIZER_CONFIGS.values())
+def test_a_quantizer_is_chosen_by_its_name(kind: type) -> None:
+    assert quantizer_of(f"model.quantizer.name={kind.name}") == kind()
+    assert from_plain(RunConfig, {"model": {"quantizer": {"name": kind.name}}}).model.quantizer == kind()
+    run = RunConfig(model=VQVAEConfig(quantizer=kind()))
+    assert from_plain(RunConfig, json.loads(json.dumps(to_plain(run)))) == run
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_name_comes_first_wherever_it_stands(order: int) -> None:
+    words = ["model.quantizer.name=scalar", "model.quantizer.levels=[8, 6, 5]"]
+    assert quantizer_of(*words[::order]) == ScalarConfig(levels=(8, 6, 5))
+    words = [
+        "model.quantizer.name=residual",
+        "model.quantizer.depth=3",
+        "model.quantizer.layer.name=binary",
+        "model.quantizer.layer.bits=5",
+        "model.quantizer.layer.spherical=false",
+    ]
+    expected = ResidualConfig(layer=BinaryConfig(bits=5, spherical=False), depth=3)
+    assert quantizer_of(*words[::order]) == expected
+
+
+def test_the_name_a_table_has_already_keeps_its_settings() -> None:
+    start = RunConfig(model=VQVAEConfig(quantizer=SimConfig(codes=99)))
+    assert quantizer_of("model.quantizer.name=simvq", "model.quantizer.dimension=3", start=start) == SimConfig(
+        codes=99, dimension=3
+    )
+    assert quantizer_of("model.quantizer.name=scalar", "model.quantizer.name=simvq", start=start) == SimConfig(codes=99)
+    assert quantizer_of("model.quantizer.name=simvq", "model.quantizer.name=vector", start=start) == VectorConfig()
+    assert quantizer_of("model.quantizer.name=product", start=start) == ProductConfig()
+
+
+def test_a_settings_file_may_name_another_kind(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[model.quantizer]\nlevels = [7, 5]\nname = "scalar"\n', encoding="utf-8")
+    assert quantizer_of(*read_toml(file)) == ScalarConfig(levels=(7, 5))
+
+
+def test_the_name_of_an_optimizer_is_a_plain_word() -> None:
+    run = override(RunConfig(), ["model.optimizer.name=sgd"])
+    assert run.model.optimizer == OptimizerConfig("sgd")
+
+
+def test_a_quantizer_written_before_there_were_others_means_the_same() -> None:
+    old = {"name": "vector", "codes": 64, "dimension": 8, "update": "gradient", "commitment": 0.5, "decay": 0.9,
+           "revive_below": 0.0}  # fmt: skip
+    expected = VectorConfig(codes=64, dimension=8, update="gradient", commitment=0.5, decay=0.9, revive_below=0.0)
+    assert from_plain(RunConfig, {"model": {"quantizer": old}}).model.quantizer == expected
+    assert from_plain(RunConfig, {"model": {"quantizer": {"codes": 64}}}).model.quantizer == VectorConfig(codes=64)
+    assert (expected.projection, expected.normalize, expected.start, expected.gradient) == (
+        None, False, "latents", "straight-through"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "dimension", "alphabet"),
+    [
+        (VectorConfig(codes=9, dimension=5, projection=2), 5, (9,)),
+        (SimConfig(codes=9, dimension=5), 5, (9,)),
+        (ScalarConfig(levels=(8, 6, 5)), 3, (240,)),
+        (BinaryConfig(bits=9), 9, (512,)),
+        (ResidualConfig(layer=ScalarConfig(levels=(5, 3)), depth=3), 2, (15, 15, 15)),
+        (ProductConfig(layer=BinaryConfig(bits=4), groups=2), 8, (16, 16)),
+    ],
+)
+def test_dimension_and_alphabet_follow_from_the_settings(config: Any, dimension: int, alphabet: Any) -> None:
+    assert (config.dimension, config.alphabet) == (dimension, alphabet)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "table"),
     [
         (OptimizerConfig, "name", OPTIMIZERS),
         (GANConfig, "loss", ADVERSARIAL_LOSSES),
         (VQVAEConfig, "loss", RECONSTRUCTION_LOSSES),
-        (QuantizerConfig, "name", QUANTIZERS),
-        (AutoencoderConfig, "architecture", ARCHITECTURES),
+        (ClassicConfig, "architecture", ARCHITECTURES),
         (RunConfig, "recipe", RECIPES),
         (RunConfig, "recipe", MODELS),
     ],
@@ -309,14 +419,15 @@ def test_every_choice_is_accepted() -> None:
         ContrastiveConfig,
         GANConfig,
         VQVAEConfig,
-        QuantizerConfig,
-        AutoencoderConfig,
+        ClassicConfig,
         DataConfig,
         LoopConfig,
+        *QUANTIZER_CONFIGS.values(),
     ):
         for entry in dataclasses.fields(kind):
             for word in entry.metadata.get("choices", ()):
-                assert getattr(kind(**{entry.name: word}), entry.name) == word
+                needed = {"update": "gradient"} if word == "diveq" else {}
+                assert getattr(kind(**{entry.name: word} | needed), entry.name) == word
 
 
 @pytest.mark.parametrize(

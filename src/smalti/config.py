@@ -13,87 +13,34 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import reprlib
 import tomllib
-import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from smalti.autoencoder_config import (  # noqa: F401 - whoever needs settings finds them all here
+    AutoencoderConfig,
+    ClassicConfig,
+    ModernConfig,
+    TransformConfig,
+)
+from smalti.checked import Checked, alternatives, choice, number, shown
 from smalti.errors import ConfigError, did_you_mean
+from smalti.quantizer_config import (  # noqa: F401
+    QUANTIZER_CONFIGS,
+    BinaryConfig,
+    LayerConfig,
+    ProductConfig,
+    QuantizerConfig,
+    ResidualConfig,
+    ScalarConfig,
+    SimConfig,
+    VectorConfig,
+)
 
 T = TypeVar("T")
-
-
-def number(default: Any, low: float, high: float) -> Any:
-    """A numeric field that must lie in [low, high]."""
-    return field(default=default, metadata={"low": low, "high": high})
-
-
-def choice(default: str, *others: str) -> Any:
-    """A field that is one of a few words; the first one is the default."""
-    return field(default=default, metadata={"choices": (default, *others)})
-
-
-class Checked:
-    """Base of the settings: every field is checked when the object is made."""
-
-    def __post_init__(self) -> None:
-        hints = typing.get_type_hints(type(self))
-        for entry in dataclasses.fields(self):  # type: ignore[arg-type]
-            value = getattr(self, entry.name)
-            problem = _problem(value, hints[entry.name], entry.metadata)
-            if problem:
-                raise ConfigError(f"{entry.name} {problem}")
-
-
-def _problem(value: Any, hint: Any, metadata: Mapping[str, Any]) -> str | None:
-    """What is wrong with a field's value, or None."""
-    allowed = _alternatives(hint)
-    if value is None:
-        return None if type(None) in allowed else "must be given"
-    if not any(_is_instance(value, kind) for kind in allowed):
-        names = " or ".join(getattr(kind, "__name__", str(kind)) for kind in allowed if kind is not type(None))
-        return f"is {_shown(value)}, but must be {names}"
-    choices = metadata.get("choices")
-    if choices and value not in choices:
-        return f"is {_shown(value)}: {did_you_mean(value, choices)} (one of {', '.join(choices)})"
-    if "low" in metadata:
-        for item in value if isinstance(value, tuple) else (value,):
-            # Written so that NaN fails: every comparison with it is false.
-            if not metadata["low"] <= item <= metadata["high"]:
-                return f"is {_shown(item)}, but must be from {metadata['low']:g} to {metadata['high']:g}"
-    return None
-
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = 80
-
-
-def _shown(value: Any) -> str:
-    """A value for a message: whole when it is short, cut when a hostile file makes it endless or endlessly nested."""
-    return _short.repr(value)
-
-
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-
-
-def _is_instance(value: Any, kind: Any) -> bool:
-    if typing.get_origin(kind) is tuple:
-        kinds = typing.get_args(kind)
-        return (
-            isinstance(value, tuple)
-            and len(value) == len(kinds)
-            and all(_is_instance(item, kind) for item, kind in zip(value, kinds, strict=True))
-        )
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)
 
 
 @dataclass(frozen=True)
@@ -106,46 +53,43 @@ class OptimizerConfig(Checked):
     beta2: float = number(0.999, 0.0, 0.999999)
     momentum: float = number(0.0, 0.0, 0.999999)
     weight_decay: float = number(0.0, 0.0, 10.0)
+    schedule: str = choice("constant", "cosine")  # of the learning rate; cosine falls to 0 at the training's end
+    warm_up: int = number(0, 0, 10**10)  # images over which the learning rate rises to its value
 
 
 @dataclass(frozen=True)
-class AutoencoderConfig(Checked):
-    """Encoder and decoder: `residual` is the paper's, `plain` is 3x3 convolutions with BN and LeakyReLU."""
+class PerceptualConfig(Checked):
+    """The distance between the feature maps of a network, beside that of the pixels: losses/perceptual.py."""
 
-    architecture: str = choice("residual", "plain")
-    width: int = number(128, 2, 8192)
-    residual_width: int = number(32, 1, 8192)
-    residual_blocks: int = number(2, 0, 64)
-    stride: int = number(4, 2, 32)  # image pixels per code cell along one side
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.stride & (self.stride - 1):
-            raise ConfigError(f"stride is {self.stride}, but must be a power of two: 2, 4, 8, 16 or 32")
+    weight: float = number(0.0, 0.0, 1e6)
+    network: str = choice("smalti-vit", "efficientnet-lite0")
+    start: int = number(0, 0, 10**13)  # images after which it counts
 
 
 @dataclass(frozen=True)
-class QuantizerConfig(Checked):
-    """The codebook: `codes` vectors of `dimension` numbers, moved by EMA or by gradient."""
+class AdversaryConfig(Checked):
+    """A discriminator that tells reconstructions from images, patch by patch: recipes/adversary.py."""
 
-    name: str = choice("vector")
-    codes: int = number(512, 1, 2**20)
-    dimension: int = number(64, 1, 4096)
-    update: str = choice("ema", "gradient")
-    commitment: float = number(0.25, 0.0, 1000.0)  # beta in the paper
-    decay: float = number(0.99, 0.0, 0.999999)  # of the EMA statistics, per step
-    revive_below: float = number(0.05, 0.0, 1.0)  # share of the mean use under which a code counts as dead
+    weight: float = number(0.0, 0.0, 1e6)  # times the ratio of the gradients' sizes, where `adaptive`
+    adaptive: bool = True
+    start: int = number(0, 0, 10**13)  # images after which the discriminator trains
+    ramp: int = number(20_000, 0, 10**13)  # images over which its weight then rises
+    loss: str = choice("hinge", "bce", "least-squares")
+    width: int = number(64, 4, 8192)  # channels after the first convolution
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.5, beta2=0.99)
 
 
 @dataclass(frozen=True)
 class VQVAEConfig(Checked):
-    """Recipe `vqvae`: autoencoder, quantizer, reconstruction loss, optimizer."""
+    """Recipe `vqvae`: autoencoder, quantizer, losses, optimizer."""
 
-    autoencoder: AutoencoderConfig = AutoencoderConfig()
-    quantizer: QuantizerConfig = QuantizerConfig()
+    autoencoder: AutoencoderConfig = ClassicConfig()  # noqa: RUF009 - it is frozen
+    quantizer: QuantizerConfig = VectorConfig()  # noqa: RUF009 - it is frozen
     loss: str = choice("mse", "l1", "huber", "charbonnier")
     # 1 / variance of natural pixels in [-1, 1], so that the error counts in units of the data's own spread.
     loss_weight: float = number(4.0, 0.0, 1e6)
+    perceptual: PerceptualConfig = PerceptualConfig()
+    adversary: AdversaryConfig = AdversaryConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
 
 
@@ -271,21 +215,16 @@ def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
         ConfigError: an unknown key, a wrong type or a value out of range, with its dotted path.
     """
     if not isinstance(plain, Mapping):
-        raise ConfigError(f"{where or 'the settings'} must be a table of settings, found {_shown(plain)}")
+        raise ConfigError(f"{where or 'the settings'} must be a table of settings, found {shown(plain)}")
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     for key, value in plain.items():
         path = f"{where}.{key}" if where else str(key)
         if key not in hints:
             raise ConfigError(f"there is no setting {path!r}; {did_you_mean(str(key), hints)}")
-        hint = hints[key]
-        if kind is RunConfig and key == "model":
-            recipe = plain.get("recipe", "vqvae")
-            if not isinstance(recipe, str) or recipe not in MODELS:
-                raise ConfigError(f"there is no recipe {_shown(recipe)}; {did_you_mean(_shown(recipe), MODELS)}")
-            hint = MODELS[recipe]
-        if dataclasses.is_dataclass(hint):
-            value = from_plain(typing.cast(type, hint), value, path)
+        table = _table(kind, key, hints[key], plain, path)
+        if table is not None:
+            value = from_plain(table, value, path)
         elif isinstance(value, list):
             value = tuple(value)
         values[key] = value
@@ -293,6 +232,51 @@ def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
         return kind(**values)
     except ConfigError as error:
         raise ConfigError(f"{where}.{error}" if where else str(error)) from None
+
+
+def _table(kind: type, key: str, hint: Any, plain: Mapping[str, Any], path: str) -> type | None:
+    """The dataclass that the table under a key is read as, or None where the key holds a plain value.
+
+    Where there are several, the table's first word chooses; a run's model is chosen by the recipe beside it.
+    """
+    if kind is RunConfig and key == "model":
+        recipe = plain.get("recipe", "vqvae")
+        if not isinstance(recipe, str) or recipe not in MODELS:
+            raise ConfigError(f"there is no recipe {shown(recipe)}; {did_you_mean(shown(recipe), MODELS)}")
+        return MODELS[recipe]
+    kinds = _kinds_by_word(hint)
+    value = plain[key]
+    if value is None and type(None) in alternatives(hint):
+        return None
+    if len(set(kinds.values())) < 2 or not isinstance(value, Mapping):
+        return next(iter(kinds.values()), None)
+    word = _word(hint)
+    return _named(kinds, value.get(word, next(iter(kinds))), f"{path}.{word}")
+
+
+def _word(hint: Any) -> str:
+    """The field that says of which kind a table is: the first one of each kind."""
+    first = next(kind for kind in alternatives(hint) if dataclasses.is_dataclass(kind))
+    return dataclasses.fields(first)[0].name
+
+
+def _kinds_by_word(hint: Any) -> dict[str, type]:
+    """The dataclasses that a hint allows, by what their first field may say; one that is alone by its default."""
+    kinds: dict[str, type] = {}
+    for kind in alternatives(hint):
+        if dataclasses.is_dataclass(kind):
+            first = dataclasses.fields(kind)[0]
+            for word in first.metadata.get("choices", (str(first.default),)):
+                kinds[word] = typing.cast(type, kind)
+    return kinds
+
+
+def _named(kinds: Mapping[str, type], name: Any, path: str) -> type:
+    if not isinstance(name, str) or name not in kinds:
+        raise ConfigError(
+            f"{path} is {shown(name)}: {did_you_mean(shown(name).strip(chr(39)), kinds)} (one of {', '.join(kinds)})"
+        )
+    return kinds[name]
 
 
 def paths(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -311,13 +295,13 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
     """The settings with some replaced, each written `dotted.path=value`.
 
     Values are read as JSON where they are JSON (`64`, `0.5`, `true`, `null`, `[32, 48]`), as counts where they look
-    like one (`3M`, `50k`), and as words otherwise.
+    like one (`3M`, `50k`), and as words otherwise. Where a name makes a table another kind of table, as
+    `model.quantizer.name=scalar` does, that comes first and begins with the kind's defaults, wherever it stands.
 
     Raises:
         ConfigError: no such path (with the nearest one), or a value that does not fit.
     """
-    plain = to_plain(config)
-    known = paths(config)
+    changes: list[tuple[str, str]] = []
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         path = path.strip()
@@ -325,16 +309,42 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
             raise ConfigError(f"--set {assignment!r} has no '='; write it as {path or 'a.b'}=value")
         if path in ("recipe", "preset"):
             raise ConfigError(f"{path} cannot be set: it comes with the preset; give the name of another preset")
+        changes.append((path, text.strip()))
+    last = dict(changes)  # of several for one path, the last one
+    for path in sorted(last, key=lambda path: path.count(".")):  # the outer table first, for it decides on the inner
+        config = _renamed(config, path, last[path])
+
+    plain = to_plain(config)
+    known = paths(config)
+    for path, text in changes:
         if path not in known:
             # People leave the first word out: `quantizer.codes` for `model.quantizer.codes`.
             whole = [name for name in known if name.endswith("." + path)]
             raise ConfigError(f"there is no setting {path!r}; {did_you_mean(path, whole or known)}")
+        if text != last[path]:
+            continue  # a later one wins, and where it is a name, the table is already of that kind
         node = plain
         *parents, leaf = path.split(".")
         for parent in parents:
             node = node[parent]
-        node[leaf] = _value(text.strip(), _kinds(config, path))
+        node[leaf] = _value(text, _kinds(config, path))
     return from_plain(RunConfig, plain)
+
+
+def _renamed(config: Any, path: str, word: str, whole: str = "") -> Any:
+    """The settings with a table replaced by another kind's defaults, where the path is what says its kind."""
+    table, _, rest = path.partition(".")
+    inner = getattr(config, table, None)
+    if not dataclasses.is_dataclass(inner):
+        return config
+    if "." in rest:
+        return dataclasses.replace(config, **{table: _renamed(inner, rest, word, whole or path)})
+    hint = typing.get_type_hints(type(config))[table]
+    kinds = _kinds_by_word(hint)
+    if len(set(kinds.values())) < 2 or rest != _word(hint):
+        return config
+    kind = _named(kinds, word, whole or path)
+    return config if isinstance(inner, kind) else dataclasses.replace(config, **{table: kind(**{rest: word})})
 
 
 def _kinds(config: Any, path: str) -> tuple[Any, ...]:
@@ -342,7 +352,7 @@ def _kinds(config: Any, path: str) -> tuple[Any, ...]:
     *parents, leaf = path.split(".")
     for parent in parents:
         config = getattr(config, parent)
-    return _alternatives(typing.get_type_hints(type(config))[leaf])
+    return alternatives(typing.get_type_hints(type(config))[leaf])
 
 
 def _value(text: str, kinds: tuple[Any, ...]) -> Any:

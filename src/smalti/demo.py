@@ -125,7 +125,7 @@ def write_report(
     error, values = squared_error_uint8(originals, after)
     settings = autoencoder.card.config.model
     assert isinstance(settings, VQVAEConfig)
-    alphabet = settings.quantizer.codes
+    (alphabet,) = settings.quantizer.alphabet
     counts = np.bincount(codes.ravel(), minlength=alphabet)
     used = float(perplexity(torch.from_numpy(counts)))
     picked = np.linspace(0, len(originals) - 1, SHOWN).round().astype(int)

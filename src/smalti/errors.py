@@ -42,6 +42,10 @@ class TrainingError(SmaltiError):
     """A training that cannot go on: a loss became infinite, or nothing is left to go back to."""
 
 
+class NonFiniteError(TrainingError):
+    """Latents that hold NaN or infinity: the networks before them have diverged, or were given such pixels."""
+
+
 class RankError(SmaltiError):
     """Another process of the same training failed and has said why."""
 

@@ -13,6 +13,8 @@ from smalti.pixels import to_tensor
 from smalti.recipes import Images
 
 PREVIEW_IMAGES = 64
+START_VALUES = 40_000 * 3 * 32**2  # of pixels, to fit to
+START_BATCH_VALUES = 500 * 3 * 32**2
 
 
 def batch_at(data: PackedImages, seed: int, images_seen: int, count: int, flip: bool, device: torch.device) -> Images:
@@ -43,6 +45,16 @@ def slices(data: PackedImages, count: int, batch: int, device: torch.device) -> 
     indices = _spread(len(data), count)
     for start in range(0, len(indices), batch):
         yield _take(data, indices[start : start + batch], device)
+
+
+def first_batches(data: PackedImages, seed: int, flip: bool, device: torch.device) -> Iterator[Images]:
+    """Random training images for what is fitted before the first step: the same ones on every rank."""
+    values = int(np.prod(data.shape))
+    count = max(2, min(len(data) * (2 if flip else 1), START_VALUES // values))
+    size = max(1, min(count, START_BATCH_VALUES // values))
+    for start in range(0, count, size):
+        batch = data.batch(seed, start, min(size, count - start), flip=flip)
+        yield Images(to_tensor(batch.images, device))
 
 
 def preview_count(data: PackedImages) -> int:

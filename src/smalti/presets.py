@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from smalti.config import (
-    AutoencoderConfig,
+    ClassicConfig,
     ContrastiveConfig,
     GANConfig,
     LoopConfig,
     OptimizerConfig,
-    QuantizerConfig,
+    ProductConfig,
     RunConfig,
+    TransformConfig,
+    VectorConfig,
     VisionTransformerConfig,
     VQVAEConfig,
 )
@@ -34,8 +36,8 @@ PRESETS: dict[str, Preset] = {
         RunConfig(
             recipe="vqvae",
             model=VQVAEConfig(
-                AutoencoderConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=4),
-                QuantizerConfig(codes=512, dimension=64, update="ema"),
+                ClassicConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=4),
+                VectorConfig(codes=512, dimension=64, update="ema"),
                 optimizer=OptimizerConfig(learning_rate=1e-3),
             ),
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
@@ -43,12 +45,25 @@ PRESETS: dict[str, Preset] = {
         "VQ-VAE with the paper's residual blocks, 512 codes, EMA codebook",
         "25.35 dB, perplexity 417, FD 109 (efficientnet-lite0, 128 px): CIFAR-10 (JPEG copy), test, 2.00M images",
     ),
+    "vqvae-best": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                TransformConfig(stride=32, width=96, encoder_blocks=2, decoder_blocks=2),
+                ProductConfig(layer=VectorConfig(codes=512, dimension=8, decay=0.998, commitment=1.0), groups=64),
+                loss_weight=6.0,  # six pixel values for each number of the latents
+                optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.99, schedule="cosine", warm_up=5_000),
+            ),
+            train=LoopConfig(images=2_000_000, batch=128, average_half_life=5_000),
+        ),
+        "the least distortion for its bits: a learned transform of 32x32 tiles, 64 codes of 9 bits each",
+    ),
     "vqvae-64": Preset(
         RunConfig(
             recipe="vqvae",
             model=VQVAEConfig(
-                AutoencoderConfig("plain", width=128, stride=4),
-                QuantizerConfig(codes=64, dimension=64, update="gradient"),
+                ClassicConfig("plain", width=128, stride=4),
+                VectorConfig(codes=64, dimension=64, update="gradient"),
                 optimizer=OptimizerConfig(learning_rate=1e-3),
             ),
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),

@@ -25,7 +25,7 @@ from smalti import __version__, checkpoint
 from smalti.config import RunConfig
 from smalti.data import PackedImages
 from smalti.errors import CheckpointError, ConfigError, DataError, TrainingError
-from smalti.feeding import batch_at, preview_count, slices, some_images
+from smalti.feeding import batch_at, first_batches, preview_count, slices, some_images
 from smalti.layers.randomness import mix
 from smalti.layers.ranks import largest_over_ranks, rank, shared_fate, sum_over_ranks, world
 from smalti.machine import Machine
@@ -119,6 +119,8 @@ def train(
                 _load_state(recipe, state, folder)
             if progress.watched != watch.fingerprint:
                 progress.best, progress.watched = None, watch.fingerprint  # scores on other images do not compare
+            if not resuming:
+                recipe.start(functools.partial(first_batches, data, every.seed, config.data.flip, device))
             if machine.compile:
                 recipe.compile()
             saver = Saver(folder, config, data, recipe, license)
@@ -130,6 +132,7 @@ def train(
                 saver.save(progress)  # so that a full disk is noticed now, and there is always a save to go back to
         del state
 
+        advised: str | None = None
         pending: list[dict[str, Tensor]] = []  # losses of the steps since the last look, still on the device
         clock = _Clock(progress)
         reporter.start(progress.images_seen, every.images)
@@ -165,6 +168,7 @@ def train(
                             progress, seconds=round(progress.seconds, 3), images_per_second=rate, **terms
                         )
                         reporter.progress(progress.images_seen, record)
+                        advised = _advise(recipe, terms, progress, advised, saver, reporter)
                         if ending or due(every.preview_every):
                             saver.preview(progress, some_images(watch, preview_count(watch), device))
                         if to_score:
@@ -271,6 +275,17 @@ def _agree(stopped_by: int, over: bool, *, step: int) -> tuple[int, bool]:
         return 0, False
     agreed = largest_over_ranks(2 * stopped_by + over)
     return agreed // 2, bool(agreed % 2)
+
+
+def _advise(
+    recipe: Recipe, terms: dict[str, float], progress: Progress, before: str | None, saver: Saver, reporter: Reporter
+) -> str | None:
+    """Pass the recipe's advice on where it is new; its first words say what it is about."""
+    advice = recipe.advice(terms, progress.images_seen)
+    if advice is not None and (before is None or advice.split(":")[0] != before.split(":")[0]):
+        saver.log(progress, event="advice", advice=advice)
+        reporter.message(f"at {progress.images_seen:,} images: {advice}")
+    return advice
 
 
 class _Clock:

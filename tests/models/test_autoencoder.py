@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from smalti.config import AutoencoderConfig, QuantizerConfig, VQVAEConfig
+from smalti.config import ClassicConfig, VectorConfig, VQVAEConfig
 from smalti.errors import CodeRangeError
 from smalti.models.autoencoder import ARCHITECTURES, Autoencoder
 
@@ -20,8 +20,8 @@ both = pytest.mark.parametrize("architecture", ARCHITECTURES)
 def tiny(architecture: str = "residual", *, stride: int = 4, channels: int = 3, width: int = 8) -> Autoencoder:
     torch.manual_seed(0)
     config = VQVAEConfig(
-        AutoencoderConfig(architecture, width, residual_width=4, residual_blocks=1, stride=stride),
-        QuantizerConfig(codes=9, dimension=5),
+        ClassicConfig(architecture, width, residual_width=4, residual_blocks=1, stride=stride),
+        VectorConfig(codes=9, dimension=5),
     )
     return Autoencoder(config, channels).eval()
 
@@ -107,7 +107,7 @@ def test_inside_autocast_images_and_codes_keep_their_types(architecture: str) ->
 
 
 def test_the_residual_network_is_the_papers() -> None:
-    config = VQVAEConfig(AutoencoderConfig(width=128, residual_width=32, residual_blocks=2, stride=4))
+    config = VQVAEConfig(ClassicConfig(width=128, residual_width=32, residual_blocks=2, stride=4))
     model = Autoencoder(config, 3)
     down = [(c.in_channels, c.out_channels, c.kernel_size, c.stride) for c in model.encoder if isinstance(c, nn.Conv2d)]
     assert down == [

@@ -33,7 +33,7 @@ def test_features_and_maps_at_any_size(image: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("tokens", [4, 100])
 def test_attention_is_torchs_attention(tokens: int) -> None:
     q, k, v = torch.randn(3, 2, 3, tokens, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(vision_transformer._attention(q, k, v), F.scaled_dot_product_attention(q, k, v), atol=1e-5)
+    assert torch.allclose(attention(q, k, v), F.scaled_dot_product_attention(q, k, v), atol=1e-5)
 
 
 def test_images_of_a_batch_do_not_see_each_other_when_used() -> None:

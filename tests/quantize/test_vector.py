@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from smalti.errors import ConfigError
 from smalti.quantize import VectorQuantizer, perplexity
+from smalti.quantize import kmeans as kmeans_module
 
 
 def latents(seed: int, *, batch: int = 4, dimension: int = 3) -> Tensor:
@@ -148,8 +153,131 @@ def test_the_codebook_is_used_whole(update: str) -> None:
     assert float(perplexity(torch.bincount(codes.view(-1), minlength=64))) > 50
 
 
-def test_one_code_and_one_latent() -> None:
-    quantizer = VectorQuantizer(1, 2)
+@pytest.mark.parametrize("codes", [-1, 0, 1, 2**20 + 1])
+def test_a_codebook_has_two_codes_or_more(codes: int) -> None:
+    with pytest.raises(ConfigError, match=f"codes is {codes}, but must be from 2 to"):
+        VectorQuantizer(codes, 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dimension": 0}, "dimension is 0"),
+        ({"update": "adam"}, "one of ema, gradient"),
+        ({"gradient": "diveq"}, "set update to gradient"),
+        ({"gradient": "rotate"}, "did you mean 'rotation'?"),
+        ({"start": "k-means"}, "did you mean 'kmeans'?"),
+        ({"projection": 0}, "projection is 0"),
+        ({"decay": 1.0}, "decay is 1.0"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        VectorQuantizer(**options)
+
+
+def test_two_codes_and_one_latent() -> None:
+    quantizer = VectorQuantizer(2, 2)
     result = quantizer(torch.tensor([[[[3.0]], [[4.0]]]]))
     assert int(result.codes) == 0
-    torch.testing.assert_close(quantizer.codebook, torch.tensor([[3.0, 4.0]]))
+    torch.testing.assert_close(quantizer.codebook, torch.tensor([[3.0, 4.0], [3.0, 4.0]]))
+
+
+def test_a_projection_searches_and_learns_in_few_numbers() -> None:
+    quantizer = VectorQuantizer(7, 3, projection=2, revive_below=0.0)
+    assert quantizer.codebook.shape == quantizer.sums.shape == (7, 2)
+    quantizer(latents(100))
+    z = latents(1)
+    result = quantizer.eval()(z)
+    into, out = quantizer.inward, quantizer.outward
+    low = rows_of(z) @ into.weight.detach().double().numpy().T + into.bias.detach().double().numpy()
+    book = quantizer.codebook.double().numpy()
+    chosen = ((low[:, None] - book[None]) ** 2).sum(axis=2).argmin(axis=1)
+    assert np.array_equal(result.codes.view(-1).numpy(), chosen)
+    expected = book[chosen] @ out.weight.detach().double().numpy().T + out.bias.detach().double().numpy()
+    np.testing.assert_allclose(rows_of(result.values), expected, rtol=1e-4, atol=1e-5)
+    assert float(result.loss.detach()) == pytest.approx(0.25 * ((low - book[chosen]) ** 2).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_on_the_sphere_the_nearest_code_has_the_largest_cosine(update: str) -> None:
+    quantizer = started(update=update, normalize=True)
+    for step in range(3):
+        quantizer(latents(step) * 7)
+    z = latents(9) * 100
+    result = quantizer.eval()(z)
+    rows, book = rows_of(z), quantizer.codebook.detach().double().numpy()
+    cosines = (rows / np.linalg.norm(rows, axis=1)[:, None]) @ (book / np.linalg.norm(book, axis=1)[:, None]).T
+    assert np.array_equal(result.codes.view(-1).numpy(), cosines.argmax(axis=1))
+    np.testing.assert_allclose(np.linalg.norm(rows_of(result.values), axis=1), 1, rtol=1e-5)
+    # |z - e|^2 = 2 - 2 cos on the sphere; the loss is the mean over channels too.
+    weight = 0.25 + (update == "gradient")
+    assert float(result.loss.detach()) == pytest.approx(weight * (2 - 2 * cosines.max(axis=1)).mean() / 3, rel=1e-4)
+
+
+def test_kmeans_is_its_formula() -> None:
+    z = latents(0)
+    quantizer = VectorQuantizer(7, 3, update="gradient", start="kmeans", revive_below=0.0)
+    quantizer(z)
+    rows = rows_of(z)
+    centres = rows[np.arange(7) * len(rows) // 7]
+    for _ in range(10):
+        chosen = ((rows[:, None] - centres[None]) ** 2).sum(axis=2).argmin(axis=1)
+        centres = np.stack([rows[chosen == k].mean(axis=0) if (chosen == k).any() else centres[k] for k in range(7)])
+    np.testing.assert_allclose(quantizer.codebook.detach().numpy(), centres, rtol=1e-4, atol=1e-5)
+
+
+def test_kmeans_begins_with_a_smaller_error_than_latents_do() -> None:
+    errors = {}
+    for start in ("latents", "kmeans"):
+        quantizer = VectorQuantizer(16, 3, update="gradient", start=start, revive_below=0.0)
+        z = latents(3, batch=20)
+        quantizer(z)
+        errors[start] = float((quantizer.eval()(z).values - z).detach().square().mean())
+    assert errors["kmeans"] < 0.8 * errors["latents"]
+
+
+def test_kmeans_needs_as_many_latents_as_codes() -> None:
+    quantizer = VectorQuantizer(81, 3, start="kmeans")
+    message = "the first batch has 80, the codebook 81; use a larger batch or start=latents"
+    with pytest.raises(ConfigError, match=message):
+        quantizer(latents(0))
+    quantizer(latents(0, batch=5))
+    quantizer(latents(0, batch=1))  # later ones may be smaller
+
+
+def test_kmeans_looks_at_a_bounded_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    original = kmeans_module.nearest
+    monkeypatch.setattr(kmeans_module, "nearest", lambda rows, book: seen.append(len(rows)) or original(rows, book))
+    VectorQuantizer(4, 3, start="kmeans")(latents(0, batch=100))
+    assert set(seen) == {64 * 4}
+
+
+def test_diveq_trains_the_codebook_through_the_main_loss_alone() -> None:
+    centres = torch.tensor([[3.0, 0.0], [-3.0, 1.0], [0.0, -4.0]])
+    quantizer = VectorQuantizer(3, 2, update="gradient", gradient="diveq", revive_below=0.0)
+    with torch.no_grad():
+        quantizer.codebook.copy_(centres + 0.7)
+        quantizer.steps += 1
+    z = centres.repeat(20, 1).view(1, 60, 2).permute(0, 2, 1)[..., None]
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.02)
+    for _ in range(200):
+        result = quantizer(z)
+        assert float(result.loss) == 0
+        optimizer.zero_grad()
+        (result.values - z).square().mean().backward()
+        optimizer.step()
+    torch.testing.assert_close(quantizer.codebook.detach(), centres, rtol=0, atol=0.05)
+    assert torch.equal(
+        quantizer.eval()(z).values.flatten(2), quantizer.codebook[quantizer.encode(z)[0, 0, :, 0]].T[None]
+    )
+
+
+def test_diveq_draws_other_noise_in_each_step_and_the_same_again() -> None:
+    def values(steps: int) -> Tensor:
+        quantizer = started(update="gradient", gradient="diveq", revive_below=0.0)
+        return [quantizer(latents(0)).values for _ in range(steps)][-1]
+
+    assert torch.equal(values(1), values(1))
+    assert not torch.equal(values(1), values(2))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from smalti.config import AutoencoderConfig, LoopConfig, OptimizerConfig, QuantizerConfig, RunConfig, VQVAEConfig
+from smalti.config import ClassicConfig, LoopConfig, OptimizerConfig, RunConfig, VectorConfig, VQVAEConfig
 from smalti.layers.optimizers import OPTIMIZERS
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
 from smalti.recipes import Images, Setting, build_recipe
@@ -24,8 +24,8 @@ def make(
 ) -> VQVAERecipe:  # fmt: skip
     config = RunConfig(
         model=VQVAEConfig(
-            AutoencoderConfig(architecture, width, residual_width=16, residual_blocks=1),
-            QuantizerConfig(codes=codes, dimension=8, update=update),
+            ClassicConfig(architecture, width, residual_width=16, residual_blocks=1),
+            VectorConfig(codes=codes, dimension=8, update=update),
             **model,
         ),
         train=LoopConfig(batch=8, average_half_life=half_life),

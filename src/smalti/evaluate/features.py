@@ -112,6 +112,10 @@ class Extractor:
             raise DataError("there are no images to take feature maps of")
         return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
+    def perceptual_loss(self) -> PerceptualLoss:
+        """The distance between feature maps as a loss with gradients."""
+        return PerceptualLoss(self._network.maps, self._preparation.of_tensor, self._preparation.size)
+
     def probabilities(self, features: Tensor) -> Tensor:
         """What the network's own classifier says of features.
 

@@ -1,8 +1,8 @@
 """How far apart two images are in the feature maps of a network.
 
     d(x, y) = mean over layers l of  mean over places (h, w) of  || n(f_l(x))_hw - n(f_l(y))_hw ||^2
-    n(f)_hw = f_hw / (|| f_hw || + 1e-10)                          the vector of channels at a place, made unit length
 
+with n making the vector of channels at a place unit length: the formula and its code are in losses/perceptual.py.
 This is equation 1 of Zhang, Isola, Efros, Shechtman and Wang 2018, arXiv:1801.03924 (LPIPS) with all weights w_l = 1
 and the mean of the layers in place of their sum, so that extractors with more layers do not count for more. No
 weights are fitted to human judgements: the number compares results under one extractor, and is not an LPIPS. It runs
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from smalti.errors import ConfigError, DataError
 from smalti.evaluate.distortion import MeanOverImages
+from smalti.losses.perceptual import map_distance
 
 
 class MapExtractor(Protocol):
@@ -52,7 +53,7 @@ class PerceptualDistance(MeanOverImages):
         maps = list(zip(self.extractor.maps(originals), self.extractor.maps(results), strict=True))
         if not maps:
             raise DataError(f"{self._extractor[0]} gives no feature maps, so no perceptual distance; take another")
-        distance = np.mean([_distance(a, b) for a, b in maps], axis=0)
+        distance = np.mean([map_distance(a, b).double().cpu().numpy() for a, b in maps], axis=0)
         if not np.isfinite(distance).all():
             raise DataError(f"{self._extractor[0]} gives feature maps that are NaN or infinite; try float32 precision")
         return distance
@@ -66,14 +67,3 @@ class PerceptualDistance(MeanOverImages):
 
     def note(self) -> str:
         return f"unweighted distance of the feature maps of {self._extractor[0]}; not an LPIPS"
-
-
-def _distance(a: Tensor, b: Tensor) -> np.ndarray:
-    """(B, C, H, W) twice -> (B,) float64 on the CPU."""
-    squared = (_unit(a) - _unit(b)).square().sum(1)
-    return squared.mean((1, 2)).double().cpu().numpy()
-
-
-def _unit(maps: Tensor) -> Tensor:
-    maps = maps.float()
-    return maps / (maps.square().sum(1, keepdim=True).sqrt() + 1e-10)

@@ -71,6 +71,12 @@ class Preparation:
             parts.append((part - centre) / scale)
         return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
+    def of_tensor(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) in [-1, 1] -> (B, channels, height, width) by the same rule, with gradients and not rounded."""
+        pixels = _fitted((images.float() + 1) * 127.5, self.size, self.channels)
+        centre, scale = (pixels.new_tensor(values).view(1, -1, 1, 1) for values in (self.centre, self.scale))
+        return ((pixels - centre) / scale).contiguous(memory_format=torch.channels_last)
+
 
 def check_images(images: np.ndarray) -> None:
     """See that an array holds images.
@@ -105,7 +111,11 @@ def resized(
     """
     check_images(images)
     own = np.require(images, requirements=["C", "W"])  # torch takes neither read-only arrays nor negative strides
-    pixels = torch.from_numpy(own).to(device).permute(0, 3, 1, 2).float().contiguous()
+    return _fitted(torch.from_numpy(own).to(device).permute(0, 3, 1, 2).float().contiguous(), size, channels)
+
+
+def _fitted(pixels: Tensor, size: tuple[int, int], channels: int) -> Tensor:
+    """(B, C, H, W) in [0, 255] -> (B, channels, height, width)."""
     if pixels.shape[1] == 4 and channels != 4:
         pixels = over_white(pixels)
     if channels == 1 and pixels.shape[1] == 3:

@@ -78,3 +78,40 @@ class Upsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class ConvolutionPair(nn.Module):
+    """x + conv3x3(relu(conv3x3(relu(x)))), the identity at first (He et al. 2016, arXiv:1603.05027; zero last layer)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        _zero(self.conv2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(F.relu(x))))
+
+
+class NormalizedBlock(nn.Module):
+    """x + conv3x3(silu(norm(conv3x3(silu(norm(x)))))), the identity at first (Esser et al. 2021, arXiv:2012.09841)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = group_norm(width), nn.Conv2d(width, width, 3, padding=1)
+        self.norm2, self.conv2 = group_norm(width), nn.Conv2d(width, width, 3, padding=1)
+        _zero(self.conv2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.norm2(self.conv1(F.silu(self.norm1(x))))))
+
+
+def group_norm(width: int) -> nn.GroupNorm:
+    """Groups of 16 channels where the width allows, each normalised over an image (Wu and He, arXiv:1803.08494)."""
+    groups = next(groups for groups in range(max(1, width // 16), 0, -1) if width % groups == 0)
+    return nn.GroupNorm(groups, width)
+
+
+def _zero(convolution: nn.Conv2d) -> None:
+    nn.init.zeros_(convolution.weight)
+    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
-"""Optimizers by name, and one update of one of them."""
+"""Optimizers by name, their schedules, and one update of one of them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 
 import torch
@@ -31,6 +32,22 @@ OPTIMIZERS: dict[str, Callable[[Parameters, OptimizerConfig], torch.optim.Optimi
 def build_optimizer(parameters: Parameters, config: OptimizerConfig) -> torch.optim.Optimizer:
     """The optimizer a configuration names, over the given parameters."""
     return OPTIMIZERS[config.name](list(parameters), config)
+
+
+def rate_factor(config: OptimizerConfig, images_seen: int, images: int) -> float:
+    """What the learning rate is times by now.
+
+        warm-up  seen / warm_up, at most 1
+        cosine   (1 + cos(pi seen / images)) / 2         (Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5)
+
+    Args:
+        images_seen: counted with the step that is about to be taken.
+        images: of the whole training.
+    """
+    factor = min(1.0, images_seen / config.warm_up) if config.warm_up else 1.0
+    if config.schedule == "cosine":
+        factor *= (1 + math.cos(math.pi * min(1.0, images_seen / images))) / 2
+    return factor
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

@@ -20,9 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.config import VisionTransformerConfig
+from smalti.layers.attention import attention
 from smalti.layers.blocks import BatchNorm2d
 
-FEW_TOKENS = 64
 STEM_SIZE = 0.25
 
 
@@ -94,18 +94,9 @@ class TransformerBlock(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         query, key, value = self.attend(self.norm1(tokens)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = _attention(query, key, value).transpose(1, 2).flatten(2)
+        mixed = attention(query, key, value).transpose(1, 2).flatten(2)
         tokens = tokens + self.merge(mixed)
         return tokens + self.narrow(F.gelu(self.widen(self.norm2(tokens))))
-
-
-def _attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v over (B, heads, T, d)."""
-    if query.device.type != "cpu" or query.shape[2] > FEW_TOKENS:
-        return F.scaled_dot_product_attention(query, key, value)
-    # torch's fused kernel works through one head of one image at a time: at 16 tokens it takes seven times as long.
-    weights = torch.softmax(query @ key.transpose(2, 3) * query.shape[3] ** -0.5, dim=3)
-    return weights @ value
 
 
 def _convolution(channels_in: int, channels_out: int, *, stride: int = 1) -> list[nn.Module]:

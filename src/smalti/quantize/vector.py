@@ -1,14 +1,18 @@
 """Vector quantization: each latent becomes the nearest of K learned vectors.
 
     k(z)   = argmin_k |z - e_k|
-    q      = z + sg(e_k - z)                                   straight-through gradient
+    q      = e_k, with the gradient of one of the estimators in gradients.py
     loss   = mean |sg(z) - e_k|^2 + beta * mean |z - sg(e_k)|^2      codebook by gradient
     loss   =                        beta * mean |z - sg(e_k)|^2      codebook by EMA:
              n_k <- g n_k + (1 - g) #{z -> k},   m_k <- g m_k + (1 - g) sum_{z -> k} z,   e_k = m_k / n_k
+    loss   = 0                                                       codebook by gradient, through DiVeQ
 
 beta weighs the commitment term: it is the encoder that is slowed down, not the codebook.
 The first training batch gives the codebook its first vectors, and a code whose use falls under a small share of the
-mean is moved onto a latent of the batch, so that the codebook is used whole.
+mean is moved onto a latent of the batch, so that the codebook is used whole. A code learned by gradient keeps the
+moments its optimizer holds for it when it is moved; they fade within some tens of steps.
+With a projection, z <- A z + a before all of this and q <- B q + b after it, where z in between has few numbers; with
+normalization, z <- z / |z| and e <- e / |e|, after the projection (both: Yu et al. 2021, arXiv:2110.04627).
 Source: van den Oord et al. 2017, arXiv:1711.00937, equation 3 and appendix A.1.  Layout: (B, D, H, W).
 """
 
@@ -18,14 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.config import QuantizerConfig
+from smalti.config import VectorConfig
+from smalti.layers.randomness import Draws
 from smalti.layers.ranks import gather_rows, sum_over_ranks, world
-from smalti.quantize.base import Quantized, Quantizer, count_codes
+from smalti.quantize.base import CountedQuantizer, count_codes
+from smalti.quantize.gradients import ESTIMATORS, diveq, straight_through
+from smalti.quantize.kmeans import kmeans
 from smalti.quantize.search import nearest
 
 
-class VectorQuantizer(Quantizer):
-    """A codebook of `codes` vectors with `dimension` numbers each.
+class VectorQuantizer(CountedQuantizer):
+    """A codebook of `codes` vectors.
 
     Args:
         codes: K, the size of the codebook.
@@ -34,11 +41,17 @@ class VectorQuantizer(Quantizer):
         commitment: beta, the weight of the commitment term.
         decay: g of the running statistics, per training step.
         revive_below: share of the mean use under which a code is re-seeded; 0 never re-seeds.
+        projection: numbers in a code, where a learned linear map leads to them and another one back; None: D.
+        normalize: codes and latents are unit vectors.
+        start: what the first training batch makes of the codebook, "latents" or "kmeans".
+        gradient: "straight-through", "rotation" or "diveq"; the last one needs update "gradient".
+
+    Raises:
+        ConfigError: an argument out of its range.
     """
 
     used: Tensor
     sums: Tensor
-    steps: Tensor
 
     def __init__(
         self,
@@ -49,26 +62,33 @@ class VectorQuantizer(Quantizer):
         commitment: float = 0.25,
         decay: float = 0.99,
         revive_below: float = 0.05,
+        projection: int | None = None,
+        normalize: bool = False,
+        start: str = "latents",
+        gradient: str = "straight-through",
     ) -> None:
         super().__init__()
-        assert update in ("ema", "gradient")
-        self.alphabet = (codes,)
+        VectorConfig(
+            "vector", codes, dimension, update, commitment, decay, revive_below, projection, normalize, start, gradient
+        )
+        self.alphabet, self.dimension = (codes,), dimension
         self.update, self.commitment, self.decay, self.revive_below = update, commitment, decay, revive_below
+        self.normalize, self.start, self.gradient = normalize, start, gradient
+        size = dimension if projection is None else projection
+        self.inward = nn.Identity() if projection is None else nn.Linear(dimension, size)
+        self.outward = nn.Identity() if projection is None else nn.Linear(size, dimension)
         # Spread like the latents of a fresh encoder; the first training batch replaces these.
         generator = torch.Generator().manual_seed(0)
-        vectors = torch.empty(codes, dimension).uniform_(-1 / codes, 1 / codes, generator=generator)
+        vectors = torch.empty(codes, size).uniform_(-1 / codes, 1 / codes, generator=generator)
         if update == "gradient":
             self.codebook = nn.Parameter(vectors)
         else:
             self.register_buffer("codebook", vectors)
-            self.register_buffer("sums", torch.zeros(codes, dimension))  # m
+            self.register_buffer("sums", torch.zeros(codes, size))  # m
         self.register_buffer("used", torch.zeros(codes))  # n
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))  # training batches so far
-        self._fresh: bool | None = None  # steps == 0, known on the host so that a GPU is asked once; None: ask
-        self.register_load_state_dict_post_hook(_forget_freshness)
 
     @classmethod
-    def from_config(cls, config: QuantizerConfig) -> VectorQuantizer:
+    def from_config(cls, config: VectorConfig) -> VectorQuantizer:
         return cls(
             config.codes,
             config.dimension,
@@ -76,53 +96,75 @@ class VectorQuantizer(Quantizer):
             commitment=config.commitment,
             decay=config.decay,
             revive_below=config.revive_below,
+            projection=config.projection,
+            normalize=config.normalize,
+            start=config.start,
+            gradient=config.gradient,
         )
 
-    def forward(self, z: Tensor) -> Quantized:
-        with torch.autocast(z.device.type, enabled=False):
-            latents = z.float()
-            rows = _rows(latents)
-            if self.training and self._is_fresh():
-                self._start(rows.detach())
-            codes = nearest(rows, self.codebook)
-            chosen = F.embedding(codes, self.codebook)  # index_select with a gradient that needs no one-hot
-            loss = self.commitment * F.mse_loss(rows, chosen.detach())
+    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: int) -> tuple[Tensor, Tensor, Tensor]:
+        z = self._inside(rows)
+        if self.training and self.step_number() == 0:
+            self._start(z.detach())
+        vectors = self._vectors()
+        codes = nearest(z, vectors)
+        chosen = F.embedding(codes, vectors)  # index_select with a gradient that needs no one-hot
+        if self.gradient == "diveq":
+            noise = Draws(self.stage, self.step_number(), device=z.device)
+            values = diveq(z, chosen, noise) if self.training else straight_through(z, chosen)
+            loss = z.new_zeros(())
+        else:
+            values = ESTIMATORS[self.gradient](z, chosen)
+            felt = z if committed is rows else self._inside(committed)
+            loss = self.commitment * F.mse_loss(felt, chosen.detach())
             if self.update == "gradient":
-                loss = loss + F.mse_loss(chosen, rows.detach())
-            values = rows + (chosen - rows).detach()
-            if self.training:
-                self._observe(rows.detach(), codes)
-        batch, _, height, width = z.shape
-        grid = codes.view(batch, 1, height, width)
-        return Quantized(values.view(batch, height, width, -1).permute(0, 3, 1, 2), grid, loss)
+                loss = loss + F.mse_loss(chosen, z.detach())
+        if self.training:
+            self._observe(z.detach(), codes)
+        return self.outward(values), codes[:, None], loss
 
-    def encode(self, z: Tensor) -> Tensor:
-        codes = nearest(_rows(z.float()), self.codebook)
-        return codes.view(z.shape[0], 1, *z.shape[2:])
+    def encode_rows(self, rows: Tensor) -> Tensor:
+        return nearest(self._inside(rows), self._vectors())[:, None]
 
-    def decode(self, codes: Tensor) -> Tensor:
-        self.check_codes(codes)
-        return F.embedding(codes[:, 0], self.codebook.detach()).permute(0, 3, 1, 2)
+    def decode_rows(self, codes: Tensor) -> Tensor:
+        return self.outward(F.embedding(codes[:, 0], self._vectors()))
 
-    def _is_fresh(self) -> bool:
-        if self._fresh is None:
-            self._fresh = int(self.steps) == 0
-        return self._fresh
+    def fit_rows(self, rows: Tensor, *, latents_per_step: int) -> None:
+        z = self._inside(rows)
+        centres = kmeans(z, len(self.used), shared=False)
+        self.codebook.copy_(_on_sphere(centres) if self.normalize else centres)
+        count = count_codes(nearest(z, self._vectors()), len(self.used))
+        self.used.copy_(count * latents_per_step / len(z))
+        if self.update == "ema":
+            self.sums.copy_(self.codebook * self.used[:, None])
+        self.count_step()  # the first training batch shall not begin anew
+
+    def _inside(self, rows: Tensor) -> Tensor:
+        """(N, D) rows to where the codebook is."""
+        z = self.inward(rows)
+        return _on_sphere(z) if self.normalize else z
+
+    def _vectors(self) -> Tensor:
+        # A copy, because the codebook may be moved in place before the gradient of the division needs it.
+        return _on_sphere(self.codebook.clone()) if self.normalize else self.codebook
 
     @torch.no_grad()
-    def _start(self, rows: Tensor) -> None:
-        """Before the first batch: every code becomes one of the batch's latents."""
-        self.codebook.copy_(self._latents_of_batch(rows))
+    def _start(self, z: Tensor) -> None:
+        """Before the first batch: every code becomes one of the batch's latents, or the centre of some."""
+        seeds = kmeans(z, len(self.used)) if self.start == "kmeans" else self._latents_of_batch(z)
+        self.codebook.copy_(torch.where(seeds.isfinite(), seeds, self.codebook))
 
     @torch.no_grad()
-    def _observe(self, rows: Tensor, codes: Tensor) -> None:
+    def _observe(self, z: Tensor, codes: Tensor) -> None:
         """After a batch: running use, the EMA codebook, and new places for dead codes."""
         count = count_codes(codes, len(self.used))
-        decay = 0.0 if self._is_fresh() else self.decay  # the first batch is the whole history
+        decay = self.decay if self.step_number() else 0.0  # the first batch is the whole history
         if self.update == "ema":
-            batch_sums = torch.zeros_like(self.sums).index_add_(0, codes, rows)
+            batch_sums = torch.zeros_like(self.sums).index_add_(0, codes, z)
             # One message for both statistics.
             total = sum_over_ranks(torch.cat([batch_sums, count[:, None]], dim=1))
+            # A batch with a number that is not finite counts as empty: whoever skips such steps keeps the codebook.
+            total = torch.where(total.isfinite().all(), total, 0.0)
             batch_sums, count = total[:, :-1], total[:, -1]
             self.sums.mul_(decay).add_(batch_sums * (1 - decay))
         else:
@@ -131,34 +173,31 @@ class VectorQuantizer(Quantizer):
         mean_use = count.sum() / len(count)
         if self.update == "ema":
             seen = self.used > 1e-3 * mean_use  # below, the quotient is noise
+            means = self.sums / self.used.clamp_min(1e-20)[:, None]
             self.codebook.copy_(
-                torch.where(seen[:, None], self.sums / self.used.clamp_min(1e-20)[:, None], self.codebook)
+                torch.where(seen[:, None], _on_sphere(means) if self.normalize else means, self.codebook)
             )
-        self.steps += 1
-        self._fresh = False
+        self.count_step()
         if self.revive_below > 0:
-            self._revive(rows, mean_use)
+            self._revive(z, mean_use)
 
-    def _revive(self, rows: Tensor, mean_use: Tensor) -> None:
-        dead = self.used < self.revive_below * mean_use
-        seeds = self._latents_of_batch(rows)
+    def _revive(self, z: Tensor, mean_use: Tensor) -> None:
+        seeds = self._latents_of_batch(z)
+        dead = (self.used < self.revive_below * mean_use) & seeds.isfinite().all(dim=1)
         self.codebook.copy_(torch.where(dead[:, None], seeds, self.codebook))
         # Both statistics, or the old sum would pull the code straight back to where nothing is.
         self.used.copy_(torch.where(dead, mean_use, self.used))
         if self.update == "ema":
             self.sums.copy_(torch.where(dead[:, None], seeds * mean_use, self.sums))
 
-    def _latents_of_batch(self, rows: Tensor) -> Tensor:
-        """K latents of the whole batch, (K, D): which ones depends on the step alone, so no random state is kept."""
-        numbers = torch.arange(len(self.used), device=rows.device)
-        mixed = (numbers * 2654435761 + self.steps * 40503) * 2246822519 % 4294967291
-        return gather_rows(rows, mixed % (len(rows) * world()))
+    def _latents_of_batch(self, z: Tensor) -> Tensor:
+        """K latents of the whole batch: which ones depends on the step alone, so no random state is kept."""
+        numbers = torch.arange(len(self.used), device=z.device)
+        # Another stage takes other latents: of those that became codes in the stage before, nothing is left.
+        numbers = numbers * (2654435761 + self.stage * 1640531527) + self.steps * 40503 + self.stage * 2971215073
+        mixed = numbers * 2246822519 % 4294967291
+        return gather_rows(z, mixed % (len(z) * world()))
 
 
-def _forget_freshness(module: nn.Module, _keys: object) -> None:
-    module._fresh = None  # type: ignore[assignment]
-
-
-def _rows(z: Tensor) -> Tensor:
-    """(B, D, H, W) -> (B*H*W, D); a view where the memory is channels_last."""
-    return z.permute(0, 2, 3, 1).reshape(-1, z.shape[1])
+def _on_sphere(rows: Tensor) -> Tensor:
+    return F.normalize(rows, dim=1, eps=1e-6)

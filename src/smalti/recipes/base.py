@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from smalti.config import RunConfig
+from smalti.config import OptimizerConfig, RunConfig
 from smalti.layers.averaging import WeightAverage
-from smalti.layers.optimizers import build_optimizer
+from smalti.layers.optimizers import build_optimizer, descend, rate_factor
 from smalti.layers.randomness import mix
 
 CPU = torch.device("cpu")
@@ -72,8 +72,16 @@ class Recipe(ABC):
         self.config, self.setting = config, setting
         self.modules: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.schedules: dict[str, OptimizerConfig] = {}  # how the optimizers' learning rates go
         self.averages: dict[str, WeightAverage] = {}
         self.draw_seed = config.train.seed  # changed by a rollback, so that the same step is not drawn again
+
+    def start(self, batches: Callable[[], Iterable[Images]]) -> None:
+        """Before the first step of a new training: fit to some of the images what is not learned by steps.
+
+        Args:
+            batches: gives the same random training images, a batch at a time, on every rank and at every call.
+        """
 
     @abstractmethod
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
@@ -97,8 +105,16 @@ class Recipe(ABC):
         self.modules[name] = module.train()
         return module
 
-    def add_optimizer(self, name: str, module: nn.Module, config: Any) -> None:
+    def add_optimizer(self, name: str, module: nn.Module, config: OptimizerConfig) -> None:
         self.optimizers[name] = build_optimizer(module.parameters(), config)
+        self.schedules[name] = config
+
+    def descend(self, name: str, loss: Tensor, images_seen: int) -> None:
+        """One update by the optimizer of that name, at the learning rate that its schedule has by now."""
+        loop = self.config.train
+        factor = rate_factor(self.schedules[name], images_seen + loop.batch, loop.images)
+        with self.learning_rates_times(factor):
+            descend(self.optimizers[name], loss)
 
     def add_average(self, name: str) -> None:
         self.averages[name] = WeightAverage(self.modules[name], self.config.train.average_half_life)
@@ -108,6 +124,14 @@ class Recipe(ABC):
         batch = self.config.train.batch
         for name, average in self.averages.items():
             average.update(self.modules[name], batch=batch, images_seen=images_seen + batch)
+
+    def advice(self, terms: Mapping[str, float], images_seen: int) -> str | None:
+        """What is wrong with the training and what to try, in a line for people; None while all is well.
+
+        Args:
+            terms: the means of what `step` returned since the last look.
+        """
+        return None
 
     def compile(self) -> None:
         """Let torch.compile fuse each module's forward and backward."""

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from smalti.config import ContrastiveConfig, RunConfig
 from smalti.errors import ConfigError
 from smalti.layers.blocks import BatchNorm2d
-from smalti.layers.optimizers import descend
 from smalti.layers.randomness import Draws
 from smalti.layers.ranks import sum_over_ranks, world
 from smalti.layers.views import random_views
@@ -73,7 +72,7 @@ class ContrastiveRecipe(Recipe):
         loss, accuracy = nt_xent(*embeddings.chunk(2), temperature=self.model.temperature)
         warm = min(1.0, (images_seen + self.config.train.batch) / max(self.model.warm_up, 1))
         with self.learning_rates_times(warm):
-            descend(self.optimizers["both"], loss)
+            self.descend("both", loss, images_seen)
         self.update_averages(images_seen)
         with torch.no_grad():
             # 1 where the directions of the features are spread evenly, 0 where all images have the same one.

@@ -19,7 +19,6 @@ from torch import Tensor
 from smalti.config import GANConfig, RunConfig
 from smalti.errors import ConfigError
 from smalti.evaluate.sliced import sliced_wasserstein
-from smalti.layers.optimizers import descend
 from smalti.layers.randomness import Draws, seeded_generator
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES, gradient_penalty
 from smalti.models.gan import Discriminator, Generator
@@ -80,13 +79,13 @@ class GANRecipe(Recipe):
             penalty = self.penalty_weight * gradient_penalty(
                 lambda points: self.discriminator.forward(points, labels, draws), real, fake, draws
             )
-        descend(self.optimizers["discriminator"], discriminator_loss + penalty)
+        self.descend("discriminator", discriminator_loss + penalty, images_seen)
 
         self.discriminator.requires_grad_(False)
         with self.setting.autocast():
             logits = self.discriminator(fake, labels, draws)
         generator_loss = self.loss.generator(logits)
-        descend(self.optimizers["generator"], generator_loss)
+        self.descend("generator", generator_loss, images_seen)
         self.update_averages(images_seen)
         return {
             "generator": generator_loss.detach(),

@@ -1,14 +1,17 @@
-"""Train a VQ-VAE: reconstruct images through a grid of codes.
+"""Train a VQ-VAE, or a VQGAN: reconstruct images through a grid of codes.
 
     L = w * distance(decoder(q), x) + quantizer loss          (quantizer loss: see quantize/vector.py)
+        + p * perceptual distance                             (losses/perceptual.py; VQGAN)
+        + adversarial term                                    (recipes/adversary.py; VQGAN)
 
 w is one over the variance of the data, as in the reference implementation of the paper, so that reconstruction and
-commitment are in balance.  Source: van den Oord et al. 2017, arXiv:1711.00937, equation 3.
+commitment are in balance; p and the adversarial weight are 0 for a VQ-VAE.
+Sources: van den Oord et al. 2017, arXiv:1711.00937, equation 3; Esser et al. 2021, arXiv:2012.09841, equation 6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
 import torch
@@ -16,16 +19,27 @@ from torch import Tensor
 
 from smalti.config import RunConfig, VQVAEConfig
 from smalti.evaluate.distortion import psnr_db, squared_error
-from smalti.layers.optimizers import descend
+from smalti.evaluate.features import extractor
 from smalti.layers.ranks import sum_over_ranks, world
+from smalti.losses.perceptual import PerceptualLoss
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
 from smalti.models.autoencoder import Autoencoder
-from smalti.quantize import count_codes, perplexity
+from smalti.models.patch_discriminator import PatchDiscriminator
+from smalti.quantize.health import UsageMonitor, diagnose, norm_ratio
+from smalti.recipes.adversary import Adversary
 from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
 
 
+USAGE_HALF_LIFE = 20_000  # images over which the use of the codes is counted
+FIRST_ADVICE = 10_000  # images before which a codebook cannot be judged
+
+
 class VQVAERecipe(Recipe):
-    """Modules: `autoencoder`. Logs: loss, reconstruction, quantizer, perplexity, psnr (of the batch, in dB)."""
+    """Modules: `autoencoder`, `usage`, and with an adversary `discriminator`.
+
+    Logs: loss, reconstruction, quantizer, psnr (of the batch, in dB), perplexity, used and dead codes, norm_ratio;
+    with a VQGAN's terms also perceptual, decoder_game, discriminator.
+    """
 
     kind = "vqvae"
     headline = ("loss", "psnr", "perplexity")
@@ -36,29 +50,72 @@ class VQVAERecipe(Recipe):
         self.distance = RECONSTRUCTION_LOSSES[self.model.loss]
         with initial_weights(config.train.seed):
             autoencoder = Autoencoder(self.model, setting.image[0])
+            discriminator = PatchDiscriminator(setting.image[0], self.model.adversary.width)
         self.autoencoder = cast(Autoencoder, self.add_module("autoencoder", autoencoder))
+        self.alphabet = self.autoencoder.quantizer.alphabet
         self.add_optimizer("autoencoder", self.autoencoder, self.model.optimizer)
         self.add_average("autoencoder")
+        usage = UsageMonitor(self.alphabet, half_life=USAGE_HALF_LIFE)
+        self.usage = cast(UsageMonitor, self.add_module("usage", usage))
+        self.perceptual: PerceptualLoss | None = None
+        if self.model.perceptual.weight:
+            self.perceptual = extractor(self.model.perceptual.network, device=setting.device).perceptual_loss()
+        self.adversary: Adversary | None = None
+        if self.model.adversary.weight:
+            discriminator = cast(PatchDiscriminator, self.add_module("discriminator", discriminator))
+            self.add_optimizer("discriminator", discriminator, self.model.adversary.optimizer)
+            self.adversary = Adversary(self.model.adversary, discriminator)
+
+    def start(self, batches: Callable[[], Iterable[Images]]) -> None:
+        self.autoencoder.fit(lambda: (batch.pixels for batch in batches()), batch=self.config.train.batch)
+        self.add_average("autoencoder")  # which begins where the autoencoder does
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
+        pixels = batch.pixels
         with self.setting.autocast():
-            reconstruction, quantized = self.autoencoder(batch.pixels)
-        distance = self.distance(reconstruction, batch.pixels)
+            latents, reconstruction, quantized = self.autoencoder(pixels)
+        distance = self.distance(reconstruction, pixels)
         loss = self.model.loss_weight * distance + quantized.loss
-        descend(self.optimizers["autoencoder"], loss)
+        terms = {"reconstruction": distance.detach(), "quantizer": quantized.loss.detach()}
+        if self.perceptual is not None and images_seen >= self.model.perceptual.start:
+            with self.setting.autocast():
+                seen_apart = self.perceptual(reconstruction.float(), pixels)
+            loss = loss + self.model.perceptual.weight * seen_apart
+            terms["perceptual"] = seen_apart.detach()
+        playing = self.adversary is not None and self.adversary.playing(images_seen)
+        if self.adversary is not None and playing:
+            with self.setting.autocast():
+                game = self.adversary.decoder_loss(reconstruction, loss, self.autoencoder.last_weight, images_seen)
+            loss = loss + game
+            terms["decoder_game"] = game.detach()
+        self.descend("autoencoder", loss, images_seen)
         self.update_averages(images_seen)
+        if self.adversary is not None and playing:
+            with self.setting.autocast():
+                discriminator_loss = self.adversary.discriminator_loss(pixels, reconstruction)
+            self.descend("discriminator", discriminator_loss, images_seen)
+            terms["discriminator"] = discriminator_loss.detach()
+        self.usage.update(quantized.codes, batch=self.config.train.batch)
         with torch.no_grad():
             # Pixels span [-1, 1], so an error of 2 is the full range.
-            mean_squared = sum_over_ranks((reconstruction.float() - batch.pixels).square().mean() / 4) / world()
-            counts = count_codes(quantized.codes, self.model.quantizer.codes)
-            used = perplexity(sum_over_ranks(counts))
-        return {
-            "loss": loss.detach(),
-            "reconstruction": distance.detach(),
-            "quantizer": quantized.loss.detach(),
-            "perplexity": used,
-            "psnr": -10 * torch.log10(mean_squared.clamp_min(1e-12)),
-        }
+            mean_squared = sum_over_ranks((reconstruction.float() - pixels).square().mean() / 4) / world()
+            return {
+                "loss": loss.detach(),
+                **terms,
+                **self.usage.figures(),
+                "norm_ratio": norm_ratio(latents, quantized),
+                "psnr": -10 * torch.log10(mean_squared.clamp_min(1e-12)),
+            }
+
+    def advice(self, terms: Mapping[str, float], images_seen: int) -> str | None:
+        if images_seen < FIRST_ADVICE:
+            return None
+        return diagnose(
+            round(sum(self.alphabet) / len(self.alphabet)),
+            perplexity=terms["perplexity"],
+            used=terms["used"],
+            ratio=terms["norm_ratio"],
+        )
 
     def compile(self) -> None:
         # The quantizer between them is float32 by design and waits for nothing: there is little to fuse in it.

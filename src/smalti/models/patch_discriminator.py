@@ -1,0 +1,41 @@
+"""A discriminator that judges patches: one logit for each place of a grid, so that any image size will do.
+
+    4x4 stride 2 to width, LeakyReLU .2 | 4x4 stride 2 to 2 width, norm, LeakyReLU | 3x3 to 4 width, norm, LeakyReLU
+    | 3x3 to one logit, zero at first
+
+Each logit sees 22 x 22 pixels.  Source: Isola et al. 2017, arXiv:1611.07004, section 3.2.2, with group normalisation
+in place of the batch's.  Layout: (B, C, H, W).
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smalti.layers.blocks import group_norm
+
+SLOPE = 0.2
+
+
+class PatchDiscriminator(nn.Module):
+    """(B, channels, H, W) -> (B, 1, H/4, W/4) logits: large for real, small for reconstructed."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 4, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)
+        self.norm2 = group_norm(2 * width)
+        self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
+        self.norm3 = group_norm(4 * width)
+        self.head = nn.Conv2d(4 * width, 1, 3, padding=1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(cast(Tensor, self.head.bias))
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = F.leaky_relu(self.conv1(images), SLOPE)
+        x = F.leaky_relu(self.norm2(self.conv2(x)), SLOPE)
+        x = F.leaky_relu(self.norm3(self.conv3(x)), SLOPE)
+        logits: Tensor = self.head(x)
+        return logits

@@ -1,0 +1,100 @@
+"""How well a codebook is used, and what to try when it is not: the collapse doctor.
+
+`UsageMonitor` counts codes over the last images, plane by plane; `diagnose` turns the figures into a line of advice.
+
+    used        share of the codes that occur at all
+    perplexity  exp of the entropy of the counts, over K: the share that is used as if evenly
+    norm ratio  root mean square of the encoder's latents over that of their codes: 1 where the codebook keeps up
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from smalti.layers.ranks import sum_over_ranks
+from smalti.quantize.base import Quantized, count_codes
+
+MATURE = 20  # latents for each code that must have been seen before one can be called dead
+FADED = 0.05  # a count under which a code was last seen more than four half-lives ago
+
+
+class UsageMonitor(nn.Module):
+    """Running counts of the codes, forgotten with a half-life of `half_life` images.
+
+    It is a module so that its counts are saved and resumed with the rest.
+    """
+
+    counts: Tensor
+
+    def __init__(self, alphabet: tuple[int, ...], *, half_life: int) -> None:
+        super().__init__()
+        self.alphabet, self.half_life = alphabet, half_life
+        self.register_buffer("counts", torch.zeros(len(alphabet), max(alphabet)))  # rows are padded with zeros
+
+    @torch.no_grad()
+    def update(self, codes: Tensor, *, batch: int) -> None:
+        """Count a batch.
+
+        Args:
+            codes: (B, P, H, W), this rank's share.
+            batch: images over all ranks.
+        """
+        starts = torch.arange(len(self.alphabet), device=codes.device) * self.counts.shape[1]
+        counted = count_codes(codes + starts.view(1, -1, 1, 1), self.counts.numel())
+        decay = 0.5 ** (batch / self.half_life)
+        self.counts.mul_(decay).add_(sum_over_ranks(counted).view_as(self.counts))
+
+    @torch.no_grad()
+    def figures(self) -> dict[str, Tensor]:
+        """Perplexity (mean over the planes), `used` (share of all codes) and `dead` (how many).
+
+        A code is dead that has faded from the counts although it could have been chosen `MATURE` times.
+        """
+        totals = self.counts.sum(dim=1, keepdim=True)
+        sizes = torch.tensor(self.alphabet, device=self.counts.device)[:, None]
+        seen = (self.counts > FADED).sum(dim=1, keepdim=True)
+        share = self.counts / totals.clamp_min(1)
+        return {
+            "perplexity": torch.exp(-torch.xlogy(share, share).sum(dim=1)).mean(),
+            "used": seen.sum() / sizes.sum(),
+            "dead": torch.where(totals >= MATURE * sizes, sizes - seen, 0).sum().float(),
+        }
+
+
+@torch.no_grad()
+def norm_ratio(latents: Tensor, quantized: Quantized) -> Tensor:
+    """Size of the latents over the size of their codes."""
+    return latents.float().square().mean().sqrt() / quantized.values.square().mean().sqrt().clamp_min(1e-12)
+
+
+def diagnose(codes: int, *, perplexity: float, used: float, ratio: float) -> str | None:
+    """What is wrong with a codebook, in a line for people; None while all is well.
+
+    Args:
+        codes: K, the mean size of a plane's alphabet.
+        perplexity, used: as `UsageMonitor.figures` gives them.
+        ratio: as `norm_ratio` gives it.
+    """
+    if perplexity < 0.02 * codes or perplexity < 2:
+        return (
+            f"the codebook has collapsed: {perplexity:.1f} of {codes} codes are used as if evenly; try "
+            "quantizer.update=ema with quantizer.revive_below=0.05, quantizer.normalize=true, or a lower learning rate"
+        )
+    if ratio > 3 or ratio < 1 / 3:
+        side = "grow away from" if ratio > 1 else "shrink below"
+        return (
+            f"the encoder's latents {side} the codebook ({ratio:.2g} times its size); try a larger "
+            "quantizer.commitment, a lower learning rate, or a smaller quantizer.decay so that the codebook follows"
+        )
+    if used < 0.5:
+        return (
+            f"{100 * (1 - used):.0f} % of the codes are dead; try quantizer.revive_below=0.05, a low-dimensional "
+            "codebook (quantizer.projection=8), or fewer codes"
+        )
+    if perplexity < 0.25 * codes:
+        return (
+            f"few codes do most of the work: {perplexity:.0f} of {codes} as if evenly; try quantizer.normalize=true or "
+            "quantizer.projection=8, or fewer codes"
+        )
+    return None
