@@ -31,6 +31,14 @@ SMALL = {
         "model.quantizer.codes=32",
         "model.quantizer.dimension=8",
     ],
+    "vqvae-best": [
+        "model.autoencoder.width=16",
+        "model.autoencoder.encoder_blocks=1",
+        "model.autoencoder.decoder_blocks=1",
+        "model.quantizer.groups=8",
+        "model.quantizer.layer.codes=32",
+        "model.quantizer.layer.dimension=4",
+    ],
     "dcgan": ["model.generator_width=16", "model.discriminator_width=8", "model.latent=16"],
 }
 

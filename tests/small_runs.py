@@ -11,6 +11,15 @@ from smalti.config import RunConfig, override
 from smalti.data import PackedImages, load
 from smalti.presets import preset
 
+TILES = (
+    "model.autoencoder.stride=8",
+    "model.autoencoder.width=8",
+    "model.autoencoder.encoder_blocks=1",
+    "model.autoencoder.decoder_blocks=1",
+    "model.quantizer.groups=4",
+    "model.quantizer.layer.codes=8",
+    "model.quantizer.layer.dimension=2",
+)
 SMALL = {
     "vqvae": (
         "model.autoencoder.width=8",
@@ -19,6 +28,32 @@ SMALL = {
         "model.quantizer.dimension=4",
     ),
     "vqvae-64": ("model.autoencoder.width=8", "model.quantizer.codes=16", "model.quantizer.dimension=4"),
+    "vqvae-best": TILES,
+    "vqgan": (
+        *TILES,
+        "model.adversary.width=4",
+        "model.adversary.start=16",
+        "model.adversary.ramp=32",
+        "model.perceptual.start=8",
+    ),
+    "fsq": ("model.autoencoder.width=8", "model.autoencoder.residual_width=4"),
+    "rvq": (
+        "model.autoencoder.width=8",
+        "model.autoencoder.residual_width=4",
+        "model.quantizer.layer.codes=16",
+        "model.quantizer.layer.dimension=4",
+    ),
+    "tokenizer-256": (
+        "model.autoencoder.width=16",
+        "model.autoencoder.patch=2",
+        "model.autoencoder.stride=4",
+        "model.quantizer.codes=16",
+        "model.quantizer.dimension=16",
+        "model.adversary.width=4",
+        "model.adversary.start=16",
+        "model.adversary.ramp=0",
+        "data.size=null",
+    ),
     "smalti-vit": (
         "model.encoder.stem_width=4",
         "model.encoder.width=8",

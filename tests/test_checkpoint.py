@@ -35,9 +35,7 @@ from smalti.errors import CheckpointError, OutputError
 CPU = torch.device("cpu")
 VQVAE = Card(
     kind="vqvae",
-    config=RunConfig(
-        model=VQVAEConfig(ClassicConfig(width=8, residual_width=4), VectorConfig(codes=12, dimension=4))
-    ),
+    config=RunConfig(model=VQVAEConfig(ClassicConfig(width=8, residual_width=4), VectorConfig(codes=12, dimension=4))),
     image=(3, 8, 12),
     classes=(),
     images_seen=640,

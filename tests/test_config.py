@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -15,18 +15,23 @@ from hypothesis import strategies as st
 from smalti.config import (
     MODELS,
     QUANTIZER_CONFIGS,
-    ClassicConfig,
+    AdversaryConfig,
+    AutoencoderConfig,
     BinaryConfig,
+    ClassicConfig,
     ContrastiveConfig,
     DataConfig,
     GANConfig,
     LoopConfig,
+    ModernConfig,
     OptimizerConfig,
+    PerceptualConfig,
     ProductConfig,
     ResidualConfig,
     RunConfig,
     ScalarConfig,
     SimConfig,
+    TransformConfig,
     VectorConfig,
     VQVAEConfig,
     from_plain,
@@ -50,6 +55,8 @@ RUNS = {
     "vqvae": RunConfig(),
     "gan": RunConfig(recipe="gan", model=GANConfig()),
     "contrastive": RunConfig(recipe="contrastive", model=ContrastiveConfig()),
+    "modern": RunConfig(model=VQVAEConfig(ModernConfig(), ScalarConfig())),
+    "transform": RunConfig(model=VQVAEConfig(TransformConfig(), ProductConfig(layer=SimConfig()))),
 }
 FREE = [(recipe, path) for recipe, run in RUNS.items() for path in paths(run) if path not in ("recipe", "preset")]
 
@@ -76,7 +83,11 @@ def values_of(config: RunConfig, path: str) -> st.SearchStrategy[Any]:
         return st.none() | st.integers(1, 4096)
     if path.endswith("quantizer.gradient"):
         return st.sampled_from(["straight-through", "rotation"])  # the third one needs update=gradient
-    if path.endswith("quantizer.name"):
+    if path.endswith(".patch"):
+        return st.sampled_from([1, 2])  # which no stride is smaller than
+    if path.endswith(".levels"):
+        return st.lists(st.integers(2, 16), min_size=1, max_size=5).map(tuple)
+    if path.endswith(("quantizer.name", "layer.name")):
         return st.just(current)  # another one changes which paths there are
     if path.endswith(".size"):
         return st.none() | st.tuples(st.integers(1, 16384), st.integers(1, 16384))
@@ -132,7 +143,8 @@ def test_every_path_can_be_changed(recipe: str, path: str) -> None:
     special = {"data.split": "test", "data.size": (48, 64), "data.channels": 1, "data.source": "photos.zip",
                "model.gradient_penalty": 10.0, "model.autoencoder.stride": 8,
                "model.encoder.stride": 4, "model.encoder.width": 64, "model.encoder.heads": 2,
-               "model.quantizer.name": "vector", "model.quantizer.projection": 8,
+               "model.autoencoder.patch": 1, "model.quantizer.name": paths(run).get("model.quantizer.name"),
+               "model.quantizer.projection": 8, "model.quantizer.levels": (7, 5),
                "model.quantizer.gradient": "rotation"}  # fmt: skip
     if path in special:
         value = special[path]
@@ -205,6 +217,14 @@ def test_a_later_assignment_wins() -> None:
         ("model.loss_weight=-1", "is -1, but must be from 0"),
         ("model.autoencoder.stride=3", "model.autoencoder.stride is 3, but must be a power of two: 2, 4, 8, 16 or 32"),
         ("model.autoencoder.stride=64", "must be from 2 to 32"),
+        ("model.autoencoder.patch=4", "there is no setting 'model.autoencoder.patch'"),
+        ("model.autoencoder.architecture=modren", "did you mean 'modern'? (one of residual, plain, modern, transform)"),
+        ("model.perceptual.network=vgg", "model.perceptual.network is 'vgg'"),
+        ("model.perceptual.weight=-1", "model.perceptual.weight is -1, but must be from 0"),
+        ("model.adversary.loss=wasserstein", "(one of hinge, bce, least-squares)"),
+        ("model.adversary.optimizer.name=adma", "model.adversary.optimizer.name is 'adma': did you mean 'adam'?"),
+        ("model.optimizer.schedule=linear", "(one of constant, cosine)"),
+        ("model.optimizer.warm_up=-1", "model.optimizer.warm_up is -1, but must be from 0"),
         ("model.quantizer.codes=1", "model.quantizer.codes is 1, but must be from 2 to"),
         ("model.quantizer.codes=0", "model.quantizer.codes is 0, but must be from 2 to"),
         ("model.quantizer.name=scaler", "model.quantizer.name is 'scaler': did you mean 'scalar'? (one of vector, "),
@@ -219,6 +239,21 @@ def test_a_mistake_is_named_with_its_path_and_a_remedy(assignment: str, message:
         override(RunConfig(), [assignment])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [ModernConfig, TransformConfig])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stride": 12}, "stride is 12, but must be a power of two"),
+        ({"stride": 8, "patch": 3}, "patch is 3, but must be a power of two"),
+        ({"stride": 4, "patch": 8}, "patch is 8, but cannot be larger than the stride, 4"),
+        ({"width": 4}, "width is 4, but must be from 8"),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_named(kind: Any, options: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        kind(**options)
 
 
 def nested(depth: int) -> Any:
@@ -257,11 +292,17 @@ def nested(depth: int) -> Any:
         {"model": {"quantizer": {"name": "residual", "layer": None}}},
         {"model": {"quantizer": "vector"}},
         {"model": {"quantizer": None}},
+        {"model": {"autoencoder": {"architecture": "transfrom"}}},
+        {"model": {"autoencoder": {"architecture": {}}}},
+        {"model": {"autoencoder": {"architecture": "modern", "residual_width": 3}}},
+        {"model": {"autoencoder": "modern"}},
+        {"model": {"adversary": {"optimizer": {"name": 3}}}},
+        {"model": {"perceptual": 1}},
         {"data": {"size": [1, 2, 3]}},
         {"data": {"size": {"height": 1}}},
         {"preset": 3},
     ],
-    ids=range(29),
+    ids=range(35),
 )
 def test_a_hostile_table_is_one_config_error(plain: Any) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -366,6 +407,55 @@ def test_a_settings_file_may_name_another_kind(tmp_path: Path) -> None:
     assert quantizer_of(*read_toml(file)) == ScalarConfig(levels=(7, 5))
 
 
+def test_every_architecture_has_its_settings_and_networks() -> None:
+    words = [
+        word for kind in get_args(AutoencoderConfig) for word in field_of(kind(), "architecture").metadata["choices"]
+    ]
+    assert words == list(ARCHITECTURES)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("residual", ClassicConfig()),
+        ("plain", ClassicConfig("plain")),
+        ("modern", ModernConfig()),
+        ("transform", TransformConfig()),
+    ],
+)
+def test_an_autoencoder_is_chosen_by_its_architecture(word: str, expected: Any) -> None:
+    assert autoencoder_of(f"model.autoencoder.architecture={word}") == expected
+    plain = {"model": {"autoencoder": {"architecture": word}}}
+    assert from_plain(RunConfig, plain).model == VQVAEConfig(expected)
+    run = RunConfig(model=VQVAEConfig(expected))
+    assert from_plain(RunConfig, json.loads(json.dumps(to_plain(run)))) == run
+    # Another kind begins with its own defaults, the same kind keeps what was set.
+    start = RunConfig(model=VQVAEConfig(ClassicConfig(width=99)))
+    found = autoencoder_of(f"model.autoencoder.architecture={word}", start=start)
+    assert found == (dataclasses.replace(expected, width=99) if isinstance(expected, ClassicConfig) else expected)
+
+
+def autoencoder_of(*assignments: str, start: RunConfig | None = None) -> Any:
+    run = override(start or RunConfig(), assignments)
+    assert isinstance(run.model, VQVAEConfig)
+    return run.model.autoencoder
+
+
+def test_an_architecture_and_its_settings_in_any_order() -> None:
+    words = ["model.autoencoder.patch=8", "model.autoencoder.architecture=transform", "model.autoencoder.stride=16"]
+    for order in (words, words[::-1]):
+        assert autoencoder_of(*order) == TransformConfig(stride=16, patch=8)
+
+
+def test_the_architecture_written_before_there_were_others_means_the_same() -> None:
+    old = {"width": 64, "residual_width": 16, "residual_blocks": 1, "stride": 8}
+    expected = ClassicConfig(width=64, residual_width=16, residual_blocks=1, stride=8)
+    assert from_plain(RunConfig, {"model": {"autoencoder": {"architecture": "residual"} | old}}).model == (
+        VQVAEConfig(expected)
+    )
+    assert from_plain(RunConfig, {"model": {"autoencoder": old}}).model == VQVAEConfig(expected)
+
+
 def test_the_name_of_an_optimizer_is_a_plain_word() -> None:
     run = override(RunConfig(), ["model.optimizer.name=sgd"])
     assert run.model.optimizer == OptimizerConfig("sgd")
@@ -403,7 +493,7 @@ def test_dimension_and_alphabet_follow_from_the_settings(config: Any, dimension:
         (OptimizerConfig, "name", OPTIMIZERS),
         (GANConfig, "loss", ADVERSARIAL_LOSSES),
         (VQVAEConfig, "loss", RECONSTRUCTION_LOSSES),
-        (ClassicConfig, "architecture", ARCHITECTURES),
+        (PerceptualConfig, "network", {"smalti-vit": ..., "efficientnet-lite0": ...}),
         (RunConfig, "recipe", RECIPES),
         (RunConfig, "recipe", MODELS),
     ],
@@ -415,11 +505,15 @@ def test_what_may_be_chosen_is_what_the_table_holds(kind: Any, name: str, table:
 
 def test_every_choice_is_accepted() -> None:
     for kind in (
-        OptimizerConfig,
+        AdversaryConfig,
+        ClassicConfig,
         ContrastiveConfig,
         GANConfig,
+        ModernConfig,
+        OptimizerConfig,
+        PerceptualConfig,
+        TransformConfig,
         VQVAEConfig,
-        ClassicConfig,
         DataConfig,
         LoopConfig,
         *QUANTIZER_CONFIGS.values(),

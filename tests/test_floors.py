@@ -29,7 +29,7 @@ FLOORS = (
     ("data", "quantize", "losses"),  # each knows nothing of the others
     ("layers", "machine", "pixels", "progress", "shell"),  # the last two print, and know nothing of what they print
     ("config", "files"),  # config is below layers: an optimizer is built from its settings
-    ("quantizer_config",),
+    ("autoencoder_config", "quantizer_config"),
     ("checked",),
     ("errors",),
 )

@@ -39,6 +39,10 @@ def run(
         ("vqvae", ("model.quantizer.revive_below=0.5",)),
         ("vqvae-64", ()),
         ("dcgan", ("model.loss=wasserstein", "model.conditional=true")),
+        # The transform that every rank fits for itself, a product of codebooks, and the game of two networks. Descent
+        # for the reason below: what begins at zero has small gradients.
+        ("vqvae-best", ("model.optimizer.name=sgd", "model.optimizer.warm_up=0")),
+        ("vqgan", ("model.optimizer.name=sgd", "model.optimizer.warm_up=0", "model.adversary.optimizer.name=sgd")),
         # Embeddings are compared with those of every rank. Plain descent in small steps, for gradients are large: batch
         # norm leaves one bias without a gradient, and Adam makes whole steps of the rounding error left of it.
         ("smalti-vit", ("model.optimizer.name=sgd", "model.optimizer.learning_rate=1e-5", "model.warm_up=0")),

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from small_runs import small_config, small_data
 
 from smalti import cli
@@ -14,16 +15,18 @@ from smalti.config import override
 from smalti.evaluate.features import EXTRACTORS
 from smalti.machine import Machine
 from smalti.presets import PRESETS, preset
+from smalti.quantize import QUANTIZERS, VectorQuantizer
 from smalti.train import train
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
+QUANTIZERS_GUIDE = (ROOT / "docs" / "quantizers.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 BLOCKS = FENCED.findall(README)
 COMMANDS = [
     line[2:].split("#")[0].strip()
-    for kind, text in [*BLOCKS, *FENCED.findall(GUIDE)]
+    for kind, text in [*BLOCKS, *FENCED.findall(GUIDE), *FENCED.findall(QUANTIZERS_GUIDE)]
     if kind == "console"
     for line in text.splitlines()
     if line.startswith("$ ") and " smalti " in f" {line[2:]}"
@@ -74,6 +77,33 @@ def test_the_guide_to_evaluation_works_as_it_stands(capsys: pytest.CaptureFixtur
 def test_the_guide_to_evaluation_has_every_extractor() -> None:
     for name in EXTRACTORS:
         assert f"| `{name}` |" in GUIDE
+
+
+def test_the_guide_to_quantizers_works_as_it_stands_and_names_them_all() -> None:
+    snippets = [text for kind, text in FENCED.findall(QUANTIZERS_GUIDE) if kind == "python"]
+    assert len(snippets) == 1
+    names: dict[str, object] = {}
+    exec(compile(snippets[0], "quantizers.md", "exec"), names)
+    assert names["values"].shape == (8, 64, 16, 16)  # type: ignore[attr-defined]
+    for name in QUANTIZERS:
+        assert f"| `{name}` |" in QUANTIZERS_GUIDE
+    for name, row in PRESETS.items():
+        assert row.config.recipe != "vqvae" or f"| `{name}` |" in QUANTIZERS_GUIDE
+
+
+def test_the_migration_from_the_most_used_layer_gives_the_same() -> None:
+    peer = pytest.importorskip("vector_quantize_pytorch")
+    there = peer.VectorQuantize(dim=64, codebook_size=512, decay=0.99, commitment_weight=0.25, accept_image_fmap=True)
+    here = VectorQuantizer(512, 64, decay=0.99, commitment=0.25)
+    here.codebook.copy_(there.codebook)
+    z = torch.randn(2, 64, 4, 4, generator=torch.Generator().manual_seed(0))
+    there.eval()
+    here.eval()
+    values, codes, _ = there(z)
+    q = here(z)
+    assert torch.equal(q.codes[:, 0], codes)
+    torch.testing.assert_close(q.values, values)
+    torch.testing.assert_close(here.decode(codes[:, None]), there.get_output_from_indices(codes))
 
 
 def test_every_preset_is_named_and_every_link_leads_somewhere() -> None:

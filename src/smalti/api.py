@@ -24,10 +24,22 @@ from smalti.layers.randomness import seeded_generator
 from smalti.machine import Machine
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.gan import Generator
+from smalti.models.refinement import refine
 from smalti.pixels import to_pixels, to_tensor
 from smalti.runfolder import RunFolder
 
+LARGEST_EFFORT = 10_000
 PIXEL_LIMIT = 4096 * 4096  # of one batch through an autoencoder: some 4 GB of activations
+
+
+def check_effort(effort: int) -> None:
+    """See that a number of rounds to improve codes in makes sense.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not 0 <= effort <= LARGEST_EFFORT:
+        raise ConfigError(f"effort is {effort}, but must be from 0 to {LARGEST_EFFORT} rounds")
 
 
 class Model:
@@ -97,28 +109,30 @@ class Model:
         return self.card.classes.index(label)
 
     @torch.no_grad()
-    def reconstruct(self, images: np.ndarray, *, batch: int = 64) -> np.ndarray:
+    def reconstruct(self, images: np.ndarray, *, effort: int = 0, batch: int = 64) -> np.ndarray:
         """Images through the codes and back, at any size.
 
         Args:
             images: (N, H, W, C) uint8, C as the model was trained with.
+            effort: rounds in which the codes are improved, see models/refinement.py; 0 takes the encoder's.
 
         Returns:
             The same shape, uint8.
 
         Raises:
             CheckpointError: the model is no autoencoder.
-            ConfigError: another number of channels, or images too large for memory.
+            ConfigError: another number of channels, images too large for memory, or an effort out of range.
         """
-        autoencoder = self._autoencoder()
-        parts = self._parts(images, batch)
-        return np.concatenate([to_pixels(autoencoder.reconstruct(part)) for part in parts])
+        height, width = images.shape[1:3] if images.ndim == 4 else (0, 0)
+        return self.decode(self.encode(images, effort=effort, batch=batch), batch=batch)[:, :height, :width]
 
     @torch.no_grad()
-    def encode(self, images: np.ndarray, *, batch: int = 64) -> np.ndarray:
+    def encode(self, images: np.ndarray, *, effort: int = 0, batch: int = 64) -> np.ndarray:
         """The codes of (N, H, W, C) uint8 images: (N, P, ceil(H/stride), ceil(W/stride)) int64; raises as above."""
         autoencoder = self._autoencoder()
-        return np.concatenate([autoencoder.encode(part).codes.cpu().numpy() for part in self._parts(images, batch)])
+        check_effort(effort)
+        parts = self._parts(images, batch)
+        return np.concatenate([refine(autoencoder, part, rounds=effort).cpu().numpy() for part in parts])
 
     @torch.no_grad()
     def decode(self, codes: np.ndarray, *, batch: int = 64) -> np.ndarray:

@@ -61,10 +61,10 @@ class TransformConfig(Checked):
 
     architecture: str = choice("transform")
     stride: int = number(32, 2, 32)
-    width: int = number(96, 8, 8192)  # channels of the correcting convolutions
-    encoder_blocks: int = number(2, 0, 64)
-    decoder_blocks: int = number(2, 0, 64)
-    patch: int = number(4, 1, 16)  # pixels along one side of a place of theirs
+    width: int = number(48, 8, 8192)  # channels of the correcting convolutions
+    encoder_blocks: int = number(1, 0, 64)
+    decoder_blocks: int = number(3, 0, 64)
+    patch: int = number(2, 1, 16)  # pixels along one side of a place of theirs
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from smalti.config import (
+    AdversaryConfig,
     ClassicConfig,
     ContrastiveConfig,
+    DataConfig,
     GANConfig,
     LoopConfig,
+    ModernConfig,
     OptimizerConfig,
+    PerceptualConfig,
     ProductConfig,
+    ResidualConfig,
     RunConfig,
+    ScalarConfig,
     TransformConfig,
     VectorConfig,
     VisionTransformerConfig,
@@ -29,6 +35,11 @@ class Preset:
     measured: str = ""
 
 
+_CLASSIC = ClassicConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=4)
+# 64 codes of 9 bits for each tile; six pixel values for each number of the latents, hence the loss's weight of 6.
+_TILES = TransformConfig(stride=32, patch=2, width=48, encoder_blocks=1, decoder_blocks=3)
+_CODES_OF_TILES = ProductConfig(layer=VectorConfig(codes=512, dimension=8, decay=0.999, commitment=1.0), groups=64)
+_COSINE = OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, schedule="cosine", warm_up=5_000)
 _ADAM_GAN = OptimizerConfig(learning_rate=2e-4, beta1=0.5)
 
 PRESETS: dict[str, Preset] = {
@@ -36,7 +47,7 @@ PRESETS: dict[str, Preset] = {
         RunConfig(
             recipe="vqvae",
             model=VQVAEConfig(
-                ClassicConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=4),
+                _CLASSIC,
                 VectorConfig(codes=512, dimension=64, update="ema"),
                 optimizer=OptimizerConfig(learning_rate=1e-3),
             ),
@@ -48,15 +59,60 @@ PRESETS: dict[str, Preset] = {
     "vqvae-best": Preset(
         RunConfig(
             recipe="vqvae",
-            model=VQVAEConfig(
-                TransformConfig(stride=32, width=96, encoder_blocks=2, decoder_blocks=2),
-                ProductConfig(layer=VectorConfig(codes=512, dimension=8, decay=0.998, commitment=1.0), groups=64),
-                loss_weight=6.0,  # six pixel values for each number of the latents
-                optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.99, schedule="cosine", warm_up=5_000),
-            ),
-            train=LoopConfig(images=2_000_000, batch=128, average_half_life=5_000),
+            model=VQVAEConfig(_TILES, _CODES_OF_TILES, loss_weight=6.0, optimizer=_COSINE),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
         ),
-        "the least distortion for its bits: a learned transform of 32x32 tiles, 64 codes of 9 bits each",
+        "the least distortion for its bits: a learned transform of 32x32 tiles, 64 codes of 9 bits for each",
+    ),
+    "vqgan": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                _TILES,
+                _CODES_OF_TILES,
+                loss_weight=6.0,
+                perceptual=PerceptualConfig(weight=0.2, start=100_000),
+                adversary=AdversaryConfig(weight=0.5, start=100_000, ramp=50_000),
+                optimizer=_COSINE,
+            ),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
+        ),
+        "the network and the bits of vqvae-best, trained to look right rather than to differ least",
+    ),
+    "fsq": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(_CLASSIC, ScalarConfig(levels=(8, 8, 8)), optimizer=OptimizerConfig(learning_rate=1e-3)),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
+        ),
+        "the network of vqvae with finite scalar quantization, 8 x 8 x 8 levels: no codebook, nothing to collapse",
+    ),
+    "rvq": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                ClassicConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=8),
+                ResidualConfig(layer=VectorConfig(codes=512, dimension=64), depth=4, dropout=0.1),
+                optimizer=OptimizerConfig(learning_rate=1e-3),
+            ),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
+        ),
+        "four codes on top of each other at each place of a coarser grid; the first ones alone decode too",
+    ),
+    "tokenizer-256": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                ModernConfig(width=256, blocks=1, stride=16, patch=4, attention=True),
+                VectorConfig(codes=8192, dimension=256, projection=8, normalize=True, start="kmeans"),
+                perceptual=PerceptualConfig(weight=0.5),
+                adversary=AdversaryConfig(weight=0.5, start=200_000, ramp=100_000),
+                optimizer=OptimizerConfig(learning_rate=4e-4, beta2=0.99, schedule="cosine", warm_up=5_000),
+            ),
+            data=DataConfig(size=(256, 256)),
+            train=LoopConfig(images=2_000_000, batch=32, average_half_life=10_000),
+        ),
+        "larger images: 16 pixels a code along each side, 8192 codes of 8 numbers and unit length",
     ),
     "vqvae-64": Preset(
         RunConfig(

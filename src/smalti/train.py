@@ -27,7 +27,14 @@ from smalti.data import PackedImages
 from smalti.errors import CheckpointError, ConfigError, DataError, TrainingError
 from smalti.feeding import batch_at, first_batches, preview_count, slices, some_images
 from smalti.layers.randomness import mix
-from smalti.layers.ranks import largest_over_ranks, rank, shared_fate, sum_over_ranks, world
+from smalti.layers.ranks import (
+    largest_over_ranks,
+    rank,
+    shared_fate,
+    sum_over_ranks,
+    take_from_first_rank,
+    world,
+)
 from smalti.machine import Machine
 from smalti.recipes import Recipe, Setting, build_recipe
 from smalti.runfolder import RunFolder
@@ -130,9 +137,11 @@ def train(
                       threads=torch.get_num_threads())  # fmt: skip
             if not resuming:
                 saver.save(progress)  # so that a full disk is noticed now, and there is always a save to go back to
+        if not resuming:
+            take_from_first_rank(recipe.tensors())  # what was saved
         del state
 
-        advised: str | None = None
+        told: set[str] = set()  # what the advice so far was about
         pending: list[dict[str, Tensor]] = []  # losses of the steps since the last look, still on the device
         clock = _Clock(progress)
         reporter.start(progress.images_seen, every.images)
@@ -168,7 +177,7 @@ def train(
                             progress, seconds=round(progress.seconds, 3), images_per_second=rate, **terms
                         )
                         reporter.progress(progress.images_seen, record)
-                        advised = _advise(recipe, terms, progress, advised, saver, reporter)
+                        _advise(recipe, terms, progress, told, saver, reporter)
                         if ending or due(every.preview_every):
                             saver.preview(progress, some_images(watch, preview_count(watch), device))
                         if to_score:
@@ -278,14 +287,15 @@ def _agree(stopped_by: int, over: bool, *, step: int) -> tuple[int, bool]:
 
 
 def _advise(
-    recipe: Recipe, terms: dict[str, float], progress: Progress, before: str | None, saver: Saver, reporter: Reporter
-) -> str | None:
-    """Pass the recipe's advice on where it is new; its first words say what it is about."""
+    recipe: Recipe, terms: dict[str, float], progress: Progress, told: set[str], saver: Saver, reporter: Reporter
+) -> None:
+    """Pass the recipe's advice on, once in a session; the words before its colon say what it is about."""
     advice = recipe.advice(terms, progress.images_seen)
-    if advice is not None and (before is None or advice.split(":")[0] != before.split(":")[0]):
-        saver.log(progress, event="advice", advice=advice)
-        reporter.message(f"at {progress.images_seen:,} images: {advice}")
-    return advice
+    if advice is None or advice.partition(":")[0] in told:
+        return
+    told.add(advice.partition(":")[0])
+    saver.log(progress, event="advice", advice=advice)
+    reporter.message(f"at {progress.images_seen:,} images: {advice}")
 
 
 class _Clock:

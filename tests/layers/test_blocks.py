@@ -7,7 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from smalti.layers.blocks import BatchNorm2d, Dropout, PlainBlock, ResidualBlock, Upsample
+from smalti.layers.blocks import (
+    BatchNorm2d,
+    ConvolutionPair,
+    Dropout,
+    NormalizedBlock,
+    PlainBlock,
+    ResidualBlock,
+    Upsample,
+    group_norm,
+)
 from smalti.layers.randomness import Draws
 
 
@@ -95,3 +104,47 @@ def test_plain_block_halves_rounding_up() -> None:
 def test_upsample_repeats_every_pixel() -> None:
     x = torch.arange(6.0).view(1, 1, 2, 3)
     assert torch.equal(Upsample()(x), x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3))
+
+
+@pytest.mark.parametrize("kind", [ConvolutionPair, NormalizedBlock])
+def test_a_fresh_block_is_the_identity_and_learns(kind: type[ConvolutionPair | NormalizedBlock]) -> None:
+    torch.manual_seed(0)
+    block, x = kind(8), torch.randn(2, 8, 5, 4)
+    assert torch.equal(block(x), x)
+    optimizer = torch.optim.SGD(block.parameters(), 0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        block(x).square().mean().backward()
+        optimizer.step()
+    assert all(bool(parameter.grad.any()) for parameter in block.parameters())
+
+
+def test_convolution_pair_is_its_formula() -> None:
+    torch.manual_seed(0)
+    block, x = ConvolutionPair(6), torch.randn(2, 6, 5, 7)
+    nn.init.normal_(block.conv2.weight)
+    inner = F.conv2d(x.clamp(min=0), block.conv1.weight, block.conv1.bias, padding=1)
+    expected = x + F.conv2d(inner.clamp(min=0), block.conv2.weight, block.conv2.bias, padding=1)
+    torch.testing.assert_close(block(x), expected)
+
+
+def test_normalized_block_is_its_formula() -> None:
+    torch.manual_seed(0)
+    block, x = NormalizedBlock(32), torch.randn(2, 32, 5, 7)
+    nn.init.normal_(block.conv2.weight)
+    y = x
+    for norm, conv in [(block.norm1, block.conv1), (block.norm2, block.conv2)]:
+        groups = y.reshape(2, 2, 16 * 5 * 7)
+        spread = groups.var(dim=2, keepdim=True, correction=0)
+        y = ((groups - groups.mean(dim=2, keepdim=True)) / (spread + norm.eps).sqrt()).view_as(x)
+        y = F.conv2d(y * torch.sigmoid(y), conv.weight, conv.bias, padding=1)
+    torch.testing.assert_close(block(x), x + y, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("width", "groups"), [(1, 1), (8, 1), (16, 1), (17, 1), (32, 2), (48, 3), (100, 5), (128, 8), (97, 1)]
+)
+def test_groups_have_sixteen_channels_or_more(width: int, groups: int) -> None:
+    norm = group_norm(width)
+    assert (norm.num_groups, norm.num_channels) == (groups, width)
+    assert norm(torch.randn(1, width, 3, 3)).shape == (1, width, 3, 3)

@@ -1,4 +1,4 @@
-"""The autoencoder at any size, with any channels, in both architectures."""
+"""The autoencoder at any size, with any channels, in every architecture; the two classic ones in detail."""
 
 from __future__ import annotations
 
@@ -10,27 +10,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from smalti.config import ClassicConfig, VectorConfig, VQVAEConfig
+from smalti.config import AutoencoderConfig, ClassicConfig, ModernConfig, TransformConfig, VectorConfig, VQVAEConfig
 from smalti.errors import CodeRangeError
 from smalti.models.autoencoder import ARCHITECTURES, Autoencoder
 
-both = pytest.mark.parametrize("architecture", ARCHITECTURES)
+every = pytest.mark.parametrize("architecture", ARCHITECTURES)
+
+
+def settings_of(architecture: str, width: int, stride: int) -> AutoencoderConfig:
+    if architecture == "modern":
+        return ModernConfig(width=width, blocks=1, stride=stride, attention=True)
+    if architecture == "transform":
+        return TransformConfig(stride=stride, width=width, encoder_blocks=1, decoder_blocks=1, patch=2)
+    return ClassicConfig(architecture, width, residual_width=4, residual_blocks=1, stride=stride)
 
 
 def tiny(architecture: str = "residual", *, stride: int = 4, channels: int = 3, width: int = 8) -> Autoencoder:
+    """Small, and with random weights in the layers that begin at zero."""
     torch.manual_seed(0)
-    config = VQVAEConfig(
-        ClassicConfig(architecture, width, residual_width=4, residual_blocks=1, stride=stride),
-        VectorConfig(codes=9, dimension=5),
-    )
-    return Autoencoder(config, channels).eval()
+    config = VQVAEConfig(settings_of(architecture, width, stride), VectorConfig(codes=9, dimension=4))
+    model = Autoencoder(config, channels).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    return model
 
 
 def images(height: int, width: int, channels: int = 3, batch: int = 2) -> Tensor:
     return torch.rand(batch, channels, height, width, generator=torch.Generator().manual_seed(height)) * 2 - 1
 
 
-@both
+@every
 @pytest.mark.parametrize("stride", [4, 8])
 @settings(max_examples=15)
 @given(height=st.integers(1, 40), width=st.integers(1, 40))
@@ -48,10 +59,13 @@ def test_any_size_comes_back(architecture: str, stride: int, height: int, width:
         assert torch.equal(found, decoded[..., :height, :width])
         assert found.dtype == torch.float32
         assert float(found.abs().max()) <= 1
-        assert model(x)[0].shape == x.shape
+        latents, reconstruction, again = model(x)
+        assert latents.shape == (2, 4, *grid)
+        assert reconstruction.shape == x.shape
+        assert torch.equal(again.codes, quantized.codes)
 
 
-@both
+@every
 @pytest.mark.parametrize("channels", [1, 3, 4])
 @pytest.mark.parametrize("stride", [2, 32])
 def test_any_channels_and_stride(architecture: str, channels: int, stride: int) -> None:
@@ -59,7 +73,7 @@ def test_any_channels_and_stride(architecture: str, channels: int, stride: int) 
     assert tiny(architecture, stride=stride, channels=channels).reconstruct(x).shape == x.shape
 
 
-@both
+@every
 def test_pixels_beyond_the_edge_are_the_last_ones_again(architecture: str) -> None:
     model, x = tiny(architecture), images(6, 7)
     padded = torch.cat([x, x[:, :, -1:].expand(-1, -1, 2, -1)], dim=2)
@@ -67,7 +81,7 @@ def test_pixels_beyond_the_edge_are_the_last_ones_again(architecture: str) -> No
     assert torch.equal(model.encode(x).codes, model.encode(padded).codes)
 
 
-@both
+@every
 def test_each_image_is_on_its_own_in_eval(architecture: str) -> None:
     model, x = tiny(architecture), images(8, 12, batch=3)
     alone = torch.cat([model.reconstruct(one[None]) for one in x])
@@ -80,17 +94,44 @@ def test_what_is_decoded_is_clipped_and_what_is_trained_is_not() -> None:
     with torch.no_grad():
         last.bias.fill_(3.0)
     assert float(model.reconstruct(x).detach().max()) == 1.0
-    assert float(model(x)[0].detach().max()) > 1.0
+    assert float(model(x)[1].detach().max()) > 1.0
 
 
-@both
+@every
 def test_every_weight_of_encoder_and_decoder_gets_a_gradient(architecture: str) -> None:
     model = tiny(architecture).train()
-    reconstruction, quantized = model(images(12, 12, batch=4))
+    _, reconstruction, quantized = model(images(12, 12, batch=4))
     (reconstruction.square().mean() + quantized.loss).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert float(parameter.grad.abs().max()) > 0, name
+
+
+@every
+def test_the_last_weight_is_that_of_the_layer_that_makes_the_pixels(architecture: str) -> None:
+    """What it adds to the pixels is all of the image, or the correction of a linear one, and goes as it does."""
+    model = tiny(architecture)
+    bias = next(p for p in reversed(list(model.decoder.parameters())) if p.ndim == 1)
+    assert any(p is model.last_weight for p in model.decoder.parameters())
+    with torch.no_grad():
+        _, once, quantized = model(images(8, 8))
+        results = []
+        for factor in (3.0, 0.0):
+            model.last_weight.mul_(factor)
+            bias.mul_(factor)
+            results.append(model.decoder(quantized.values))
+    thrice, base = results
+    assert float(base.abs().max()) == 0 or architecture == "transform"
+    torch.testing.assert_close(thrice - base, 3 * (once - base), rtol=1e-4, atol=1e-5)
+
+
+@every
+def test_fitting_changes_the_transform_alone(architecture: str) -> None:
+    model = tiny(architecture)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.fit(lambda: [images(16, 16, batch=8)], batch=4)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert bool(changed) == (architecture == "transform")
 
 
 def test_strange_codes_are_refused() -> None:
@@ -98,7 +139,7 @@ def test_strange_codes_are_refused() -> None:
         tiny().decode(torch.full((1, 1, 2, 2), 9))
 
 
-@both
+@every
 def test_inside_autocast_images_and_codes_keep_their_types(architecture: str) -> None:
     model = tiny(architecture)
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():

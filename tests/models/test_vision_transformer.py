@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from smalti.config import VisionTransformerConfig
 from smalti.errors import ConfigError
@@ -28,12 +27,6 @@ def test_features_and_maps_at_any_size(image: tuple[int, int, int]) -> None:
     stem = maps[len(model.stem) // 3 - 1]
     parts = [maps[-1].mean(dim=(2, 3)), vision_transformer.STEM_SIZE * stem.mean(dim=(2, 3))]
     assert torch.allclose(torch.cat(parts, dim=1), features, atol=1e-5)
-
-
-@pytest.mark.parametrize("tokens", [4, 100])
-def test_attention_is_torchs_attention(tokens: int) -> None:
-    q, k, v = torch.randn(3, 2, 3, tokens, 8, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(attention(q, k, v), F.scaled_dot_product_attention(q, k, v), atol=1e-5)
 
 
 def test_images_of_a_batch_do_not_see_each_other_when_used() -> None:

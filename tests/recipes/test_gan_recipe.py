@@ -81,7 +81,7 @@ def test_the_discriminator_learns_from_fakes_the_generator_is_not_asked_about(mo
         }
         seen.append((name, touched))
 
-    monkeypatch.setattr("smalti.recipes.gan.descend", spy)
+    monkeypatch.setattr("smalti.recipes.base.descend", spy)
     recipe.step(batch(), 0)
     assert seen == [("discriminator", {"discriminator"}), ("generator", {"generator"})]
 

@@ -71,10 +71,18 @@ def _refuse_numbered(folder: Path) -> None:
 
 
 def run_reconstruct(
-    path: Path, images: Iterable[Path], out: Path, size: str | None, resize: str, device: str, overwrite: bool
+    path: Path,
+    images: Iterable[Path],
+    out: Path,
+    size: str | None,
+    resize: str,
+    effort: int,
+    device: str,
+    overwrite: bool,
 ) -> int:
     """Reconstruct each image; a bad one is reported and the rest goes on. Exit code 1 when any was bad."""
     wanted = parse_size(size) if size is not None else None
+    api.check_effort(effort)
     model = api.load(path, device=device)
     channels = model.card.image[0]
     if os.path.isfile(out):
@@ -84,7 +92,7 @@ def run_reconstruct(
         file = job.image
         try:
             before = decoding.decode(file, channels=channels, size=wanted, resize=resize)
-            after = model.reconstruct(before[None])[0]
+            after = model.reconstruct(before[None], effort=effort)[0]
             write_png(job.result, after, model.provenance(source=file.name))
             write_png(job.pair, side_by_side(before[None], after[None]), model.provenance(source=file.name))
         except (DataError, ConfigError) as error:

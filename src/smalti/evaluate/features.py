@@ -29,6 +29,7 @@ from smalti.data.opening import expanded
 from smalti.errors import ConfigError, DataError, did_you_mean
 from smalti.evaluate.backbones import BACKBONES, Backbone, Choice
 from smalti.evaluate.resizing import CHUNK_VALUES, check_images
+from smalti.losses.perceptual import PerceptualLoss
 from smalti.machine import Machine
 
 FORMAT = 1  # raised when the same weights and settings come to give other features

@@ -81,7 +81,7 @@ class Upsample(nn.Module):
 
 
 class ConvolutionPair(nn.Module):
-    """x + conv3x3(relu(conv3x3(relu(x)))), the identity at first (He et al. 2016, arXiv:1603.05027; zero last layer)."""
+    """x + conv3x3(relu(conv3x3(relu(x)))), the identity at first (He et al. 2016, arXiv:1603.05027)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

@@ -86,6 +86,15 @@ def gather_rows(rows: Tensor, indices: Tensor) -> Tensor:
     return sum_over_ranks(picked)
 
 
+def take_from_first_rank(tensors: Iterable[Tensor]) -> None:
+    """Make tensors those of rank 0, for what every rank has computed and no two GPUs to the same last bit."""
+    if world() > 1:
+        for tensor in tensors:
+            whole = tensor.detach().to(_message_device()).contiguous()
+            dist.broadcast(whole, 0)
+            tensor.detach().copy_(whole)
+
+
 def all_rows(rows: Tensor) -> Tensor:
     """The matrix that all ranks' equal shares make together, in rank order, with a gradient.
 

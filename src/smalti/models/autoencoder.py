@@ -50,7 +50,11 @@ class Autoencoder(nn.Module):
 
         Sides that are no multiple of the stride are extended by repeating the last row and column.
         """
-        return self.quantizer(self.encoder(self._padded(images)))
+        return self.quantizer(self.latents(images))
+
+    def latents(self, images: Tensor) -> Tensor:
+        """What `encode` quantizes: (B, D, h, w)."""
+        return self.encoder(self._padded(images))
 
     def decode(self, codes: Tensor) -> Tensor:
         """(B, P, h, w) codes -> (B, C, h * stride, w * stride) images in [-1, 1], clipped to that range."""
@@ -64,9 +68,15 @@ class Autoencoder(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Quantized]:
         """Latents; reconstructions of the images' shape, not clipped, with gradients; and what the quantizer said."""
         height, width = images.shape[-2:]
-        latents = self.encoder(self._padded(images))
+        latents = self.latents(images)
         quantized = self.quantizer(latents)
         return latents, self.decoder(quantized.values)[..., :height, :width], quantized
+
+    def squared_errors(self, values: Tensor, images: Tensor) -> Tensor:
+        """How far images are from what values of codes decode to: (B, D, h, w), (B, C, H, W) -> (B,) float32."""
+        height, width = images.shape[-2:]
+        result = self.decoder(values)[..., :height, :width].float().clamp(-1, 1)
+        return (result - images).square().flatten(1).sum(dim=1)
 
     @property
     def last_weight(self) -> Tensor:

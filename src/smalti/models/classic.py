@@ -3,6 +3,8 @@
     residual  stride-2 4x4 convolutions, then residual blocks (ReLU, 3x3, ReLU, 1x1); the decoder is its mirror
               image with transposed convolutions.  van den Oord et al. 2017, arXiv:1711.00937, section 4.1
     plain     3x3 convolutions with BN and LeakyReLU; the decoder doubles by nearest neighbour before it convolves
+
+Layout: images (B, C, H, W); latents (B, D, H/stride, W/stride).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     4x4 stride 2 to width, LeakyReLU .2 | 4x4 stride 2 to 2 width, norm, LeakyReLU | 3x3 to 4 width, norm, LeakyReLU
     | 3x3 to one logit, zero at first
 
-Each logit sees 22 x 22 pixels.  Source: Isola et al. 2017, arXiv:1611.07004, section 3.2.2, with group normalisation
+Each logit sees 26 x 26 pixels.  Source: Isola et al. 2017, arXiv:1611.07004, section 3.2.2, with group normalisation
 in place of the batch's.  Layout: (B, C, H, W).
 """
 

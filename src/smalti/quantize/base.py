@@ -103,8 +103,7 @@ class Quantizer(nn.Module, ABC):
             self.fit_rows(self.bound_rows(self._rows(z)), latents_per_step=latents_per_step)
 
     def fit_rows(self, rows: Tensor, *, latents_per_step: int) -> None:
-        """`fit` for (N, D) bounded rows."""
-        return None
+        """`fit` for (N, D) bounded rows; nothing where no codes are placed by data."""
 
     def bound_rows(self, rows: Tensor) -> Tensor:
         """(N, D) latents moved to where the codes are, for quantizers whose codes have fixed places."""

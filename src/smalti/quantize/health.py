@@ -4,7 +4,8 @@
 
     used        share of the codes that occur at all
     perplexity  exp of the entropy of the counts, over K: the share that is used as if evenly
-    norm ratio  root mean square of the encoder's latents over that of their codes: 1 where the codebook keeps up
+    norm ratio  root mean square of the encoder's latents over that of their codes: 1 where the codebook keeps up, and
+                without a meaning where the quantizer moves latents to another place first (`compares_sizes`)
 """
 
 from __future__ import annotations
@@ -13,7 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from smalti.layers.ranks import sum_over_ranks
-from smalti.quantize.base import Quantized, count_codes
+from smalti.quantize.base import Quantized, Quantizer, count_codes
+from smalti.quantize.grouped import GroupedVectorQuantizer
+from smalti.quantize.simvq import SimVectorQuantizer
+from smalti.quantize.vector import VectorQuantizer
 
 MATURE = 20  # latents for each code that must have been seen before one can be called dead
 FADED = 0.05  # a count under which a code was last seen more than four half-lives ago
@@ -45,6 +49,11 @@ class UsageMonitor(nn.Module):
         decay = 0.5 ** (batch / self.half_life)
         self.counts.mul_(decay).add_(sum_over_ranks(counted).view_as(self.counts))
 
+    def mature(self) -> bool:
+        """Whether so much was counted that every code could have been chosen `MATURE` times."""
+        sizes = torch.tensor(self.alphabet, device=self.counts.device)
+        return bool((self.counts.sum(dim=1) >= MATURE * sizes).all())
+
     @torch.no_grad()
     def figures(self) -> dict[str, Tensor]:
         """Perplexity (mean over the planes), `used` (share of all codes) and `dead` (how many).
@@ -64,32 +73,46 @@ class UsageMonitor(nn.Module):
 
 @torch.no_grad()
 def norm_ratio(latents: Tensor, quantized: Quantized) -> Tensor:
-    """Size of the latents over the size of their codes."""
-    return latents.float().square().mean().sqrt() / quantized.values.square().mean().sqrt().clamp_min(1e-12)
+    """Size of the latents over the size of their codes, over all ranks."""
+    squares = torch.stack([latents.float().square().mean(), quantized.values.square().mean()])
+    of_latents, of_codes = sum_over_ranks(squares).sqrt()
+    return of_latents / of_codes.clamp_min(1e-12)
 
 
-def diagnose(codes: int, *, perplexity: float, used: float, ratio: float) -> str | None:
+def compares_sizes(quantizer: Quantizer) -> bool:
+    """Whether codes lie where the latents are, so that `norm_ratio` says something of them."""
+    layers = getattr(quantizer, "layers", None)
+    if layers is not None:
+        return all(compares_sizes(layer) for layer in layers)
+    if isinstance(quantizer, VectorQuantizer):
+        return not quantizer.normalize and isinstance(quantizer.inward, nn.Identity)
+    return isinstance(quantizer, SimVectorQuantizer | GroupedVectorQuantizer)
+
+
+def diagnose(codes: int, *, perplexity: float, used: float, ratio: float | None = None) -> str | None:
     """What is wrong with a codebook, in a line for people; None while all is well.
+
+    What stands before the colon has no figures in it, so that the same advice can be known again.
 
     Args:
         codes: K, the mean size of a plane's alphabet.
         perplexity, used: as `UsageMonitor.figures` gives them.
-        ratio: as `norm_ratio` gives it.
+        ratio: as `norm_ratio` gives it; None where it has no meaning.
     """
-    if perplexity < 0.02 * codes or perplexity < 2:
+    if perplexity < max(0.02 * codes, min(2.0, 0.6 * codes)):  # of two codes, no more than two can be used
         return (
             f"the codebook has collapsed: {perplexity:.1f} of {codes} codes are used as if evenly; try "
             "quantizer.update=ema with quantizer.revive_below=0.05, quantizer.normalize=true, or a lower learning rate"
         )
-    if ratio > 3 or ratio < 1 / 3:
+    if ratio is not None and not 1 / 3 <= ratio <= 3:
         side = "grow away from" if ratio > 1 else "shrink below"
         return (
-            f"the encoder's latents {side} the codebook ({ratio:.2g} times its size); try a larger "
+            f"the encoder's latents {side} the codebook: they have {ratio:.2g} times its size; try a larger "
             "quantizer.commitment, a lower learning rate, or a smaller quantizer.decay so that the codebook follows"
         )
     if used < 0.5:
         return (
-            f"{100 * (1 - used):.0f} % of the codes are dead; try quantizer.revive_below=0.05, a low-dimensional "
+            f"many codes are dead: {100 * (1 - used):.0f} %; try quantizer.revive_below=0.05, a low-dimensional "
             "codebook (quantizer.projection=8), or fewer codes"
         )
     if perplexity < 0.25 * codes:

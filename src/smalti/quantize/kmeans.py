@@ -37,9 +37,13 @@ def kmeans(rows: Tensor, codes: int, *, iterations: int = ITERATIONS, shared: bo
     """
     total = len(rows) * (world() if shared else 1)
     if total < codes:
+        where, remedy = (
+            ("the first batch has", "a larger batch or start=latents")
+            if shared
+            else ("the training images have", "more or larger images, or fewer codes")
+        )
         raise ConfigError(
-            f"k-means needs at least as many latents as codes: the first batch has {total}, the codebook {codes}; "
-            "use a larger batch or start=latents"
+            f"k-means needs at least as many latents as codes: {where} {total}, the codebook {codes}; use {remedy}"
         )
     picked = _evenly(total, min(total, LATENTS_PER_CODE * codes), rows.device)
     sample = gather_rows(rows, picked) if shared else rows[picked]

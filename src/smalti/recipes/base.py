@@ -76,7 +76,7 @@ class Recipe(ABC):
         self.averages: dict[str, WeightAverage] = {}
         self.draw_seed = config.train.seed  # changed by a rollback, so that the same step is not drawn again
 
-    def start(self, batches: Callable[[], Iterable[Images]]) -> None:
+    def start(self, batches: Callable[[], Iterable[Images]]) -> None:  # noqa: B027 - most have nothing to do
         """Before the first step of a new training: fit to some of the images what is not learned by steps.
 
         Args:
@@ -128,6 +128,8 @@ class Recipe(ABC):
     def advice(self, terms: Mapping[str, float], images_seen: int) -> str | None:
         """What is wrong with the training and what to try, in a line for people; None while all is well.
 
+        It is passed on once for what its words before the colon say.
+
         Args:
             terms: the means of what `step` returned since the last look.
         """
@@ -153,6 +155,11 @@ class Recipe(ABC):
         yield
         for group, rate in zip(groups, rates, strict=True):
             group["lr"] = rate
+
+    def tensors(self) -> list[Tensor]:
+        """All weights and buffers, those of the averages too."""
+        modules = [*self.modules.values(), *(average.module for average in self.averages.values())]
+        return [tensor for module in modules for tensor in module.state_dict().values()]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, as tensors and plain values."""

@@ -25,10 +25,9 @@ from smalti.losses.perceptual import PerceptualLoss
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.patch_discriminator import PatchDiscriminator
-from smalti.quantize.health import UsageMonitor, diagnose, norm_ratio
+from smalti.quantize.health import UsageMonitor, compares_sizes, diagnose, norm_ratio
 from smalti.recipes.adversary import Adversary
 from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
-
 
 USAGE_HALF_LIFE = 20_000  # images over which the use of the codes is counted
 FIRST_ADVICE = 10_000  # images before which a codebook cannot be judged
@@ -108,13 +107,13 @@ class VQVAERecipe(Recipe):
             }
 
     def advice(self, terms: Mapping[str, float], images_seen: int) -> str | None:
-        if images_seen < FIRST_ADVICE:
+        if images_seen < FIRST_ADVICE or not self.usage.mature():
             return None
         return diagnose(
             round(sum(self.alphabet) / len(self.alphabet)),
             perplexity=terms["perplexity"],
             used=terms["used"],
-            ratio=terms["norm_ratio"],
+            ratio=terms["norm_ratio"] if compares_sizes(self.autoencoder.quantizer) else None,
         )
 
     def compile(self) -> None:
