@@ -3,13 +3,17 @@
     python bench/vq_quality.py SOURCE --run peer --minutes 10
     python bench/vq_quality.py SOURCE --run vqvae-best --minutes 10
     python bench/vq_quality.py SOURCE --run leaderboard --minutes 3 --seeds 3
+    python bench/vq_quality.py SOURCE --run usage --minutes 5 --seeds 3
+    python bench/vq_quality.py SOURCE --precision
     python bench/vq_quality.py SOURCE --table
 
 A run trains for so many minutes of processor time (one thread, so processor minutes; `time.process_time`, which other
 work on the machine does not distort), what comes before the first step included, and is then measured on the 10,000
 test images. `peer` is the network of the preset `vqvae`, trained by the same loop, with the EMA quantizer of
-vector-quantize-pytorch in the place of ours. `leaderboard` trains one autoencoder with every quantizer at 576 bits.
-Each run adds its row to results/vq_quality.json, and with --keep FOLDER its weights are kept.
+vector-quantize-pytorch in the place of ours. `leaderboard` trains one autoencoder with every quantizer at 576 bits,
+`usage` the preset `vqvae` with 512 and with 8192 codes. `--precision` trains a narrow network with every quantizer for
+500 steps in float32 and in bf16, and writes results/vq_precision.json. Each other run adds its row to
+results/vq_quality.json, and with --keep FOLDER its weights are kept.
 
 SOURCE needs a train and a test split; figures in the repository are from the JPEG copy of CIFAR-10.
 """
@@ -232,7 +236,30 @@ def entries(wanted: str) -> dict[str, tuple[RunConfig, Callable[[RunConfig, Sett
         assert isinstance(base.model, VQVAEConfig)
         models = {name: dataclasses.replace(base.model, quantizer=quantizer) for name, quantizer in LEADERBOARD.items()}
         return {name: (dataclasses.replace(base, model=model), VQVAERecipe) for name, model in models.items()}
+    if wanted == "usage":
+        sizes = {f"vqvae, {codes} codes": f"model.quantizer.codes={codes}" for codes in (512, 8192)}
+        return {name: (override(preset("vqvae"), [size]), VQVAERecipe) for name, size in sizes.items()}
     return {wanted: (preset(wanted), VQVAERecipe)}
+
+
+def compare_precisions(images: PackedImages, test: PackedImages, *, steps: int = 500, batch: int = 64) -> None:
+    """Train every quantizer in float32 and in bf16, and write how far apart they end, to results/vq_precision.json."""
+    rows = []
+    for name, (config, recipe) in entries("leaderboard").items():
+        config = override(config, ["model.autoencoder.width=32", "model.autoencoder.residual_width=16"])
+        found: dict[str, float] = {}
+        wrong = 0
+        for precision in ("float32", "bfloat16"):
+            trainer = recipe(config, Setting(images.shape, 0, CPU, precision))
+            for step in range(steps):
+                seen = step * batch
+                terms = trainer.step(batch_at(images, 0, seen, batch, config.data.flip, CPU), seen)
+                wrong += sum(not math.isfinite(float(value)) for value in terms.values())
+            measured = measure(trainer.export(), test, precision=precision, frechet=False, cache=None)
+            found[precision] = measured["psnr_db"]
+        rows.append({"name": name, **found, "not_finite": wrong})
+        print(rows[-1], flush=True)
+    machine.write("vq_precision", {"steps": steps, "batch": batch, "rows": rows})
 
 
 def add_row(row: dict[str, Any]) -> None:
@@ -272,15 +299,19 @@ def main() -> None:
     parser.add_argument("--effort", type=int, default=0, help="also the PSNR with codes improved in so many rounds")
     parser.add_argument("--keep", type=Path, help="folder to keep the weights in")
     parser.add_argument("--cache", type=Path)
+    parser.add_argument("--precision", action="store_true", help="compare bf16 with float32, and nothing else")
     parser.add_argument("--table", action="store_true", help="print all rows so far, and train nothing")
     options = parser.parse_args()
     if options.table:
         show()
         return
-    if not options.run:
-        parser.error("give --run or --table")
+    if not options.run and not options.precision:
+        parser.error("give --run, --precision or --table")
     torch.set_num_threads(1)
     train_images, test = (data.load(options.source, split=split, cache=options.cache) for split in ("train", "test"))
+    if options.precision:
+        compare_precisions(train_images, test)
+        return
     _, precision = Machine(device="cpu").resolve()
     for seed in range(options.seeds):
         for name, (config, recipe) in entries(options.run).items():

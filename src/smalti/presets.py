@@ -38,7 +38,9 @@ class Preset:
 _CLASSIC = ClassicConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=4)
 # 64 codes of 9 bits for each tile; six pixel values for each number of the latents, hence the loss's weight of 6.
 _TILES = TransformConfig(stride=32, patch=2, width=48, encoder_blocks=1, decoder_blocks=3)
-_CODES_OF_TILES = ProductConfig(layer=VectorConfig(codes=512, dimension=8, decay=0.999, commitment=1.0), groups=64)
+_CODES_OF_TILES = ProductConfig(
+    layer=VectorConfig(codes=512, dimension=8, decay=0.999, commitment=1.0, revive_below=0.05), groups=64
+)
 _COSINE = OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, schedule="cosine", warm_up=5_000)
 _ADAM_GAN = OptimizerConfig(learning_rate=2e-4, beta1=0.5)
 
@@ -54,7 +56,8 @@ PRESETS: dict[str, Preset] = {
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
         ),
         "VQ-VAE with the paper's residual blocks, 512 codes, EMA codebook",
-        "25.35 dB, perplexity 417, FD 109 (efficientnet-lite0, 128 px): CIFAR-10 (JPEG copy), test, 2.00M images",
+        "25.35 dB, perplexity 417, FD 109 (efficientnet-lite0, 128 px): CIFAR-10 (JPEG copy), test, 2.00M images, "
+        "with revive_below=0.05",
     ),
     "vqvae-best": Preset(
         RunConfig(

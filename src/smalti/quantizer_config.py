@@ -25,7 +25,7 @@ class VectorConfig(Checked):
     update: str = choice("ema", "gradient")
     commitment: float = number(0.25, 0.0, 1000.0)  # beta in the paper
     decay: float = number(0.99, 0.0, 0.999999)  # of the EMA statistics, per step
-    revive_below: float = number(0.05, 0.0, 1.0)  # share of the mean use under which a code counts as dead
+    revive_below: float = number(0.25, 0.0, 1.0)  # share of the mean use under which a code counts as dead
     projection: int | None = number(None, 1, 4096)  # numbers in a code, where that is not `dimension`
     normalize: bool = False  # codes and latents on the unit sphere
     start: str = choice("latents", "kmeans")  # what the first batch makes of the codebook

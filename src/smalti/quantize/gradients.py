@@ -24,9 +24,22 @@ SMALLEST_SUM = 1e-4  # of two unit vectors that still have a direction between t
 DIVEQ_VARIANCE = 1e-3
 
 
+class _StraightThrough(torch.autograd.Function):
+    """z + sg(q - z), but to the last bit q, and without the memory of a sum."""
+
+    @staticmethod
+    def forward(_ctx: torch.autograd.function.FunctionCtx, _z: Tensor, q: Tensor) -> Tensor:
+        return q.view_as(q)
+
+    @staticmethod
+    def backward(_ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient, None
+
+
 def straight_through(z: Tensor, q: Tensor) -> Tensor:
-    """The gradient of q' goes to z as it is."""
-    return q.detach() + (z - z.detach())  # z + sg(q - z), but to the last bit q: the bracket is zero
+    """The gradient of q' goes to z as it is, and none to q."""
+    found: Tensor = _StraightThrough.apply(z, q.detach())
+    return found
 
 
 def rotation(z: Tensor, q: Tensor) -> Tensor:

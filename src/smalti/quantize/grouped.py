@@ -43,7 +43,7 @@ class GroupedVectorQuantizer(CountedQuantizer):
         *,
         commitment: float = 0.25,
         decay: float = 0.99,
-        revive_below: float = 0.05,
+        revive_below: float = 0.25,
     ) -> None:
         super().__init__()
         layer = VectorConfig("vector", codes, dimension // groups, "ema", commitment, decay, revive_below)

@@ -102,7 +102,7 @@ def diagnose(codes: int, *, perplexity: float, used: float, ratio: float | None 
     if perplexity < max(0.02 * codes, min(2.0, 0.6 * codes)):  # of two codes, no more than two can be used
         return (
             f"the codebook has collapsed: {perplexity:.1f} of {codes} codes are used as if evenly; try "
-            "quantizer.update=ema with quantizer.revive_below=0.05, quantizer.normalize=true, or a lower learning rate"
+            "quantizer.update=ema with quantizer.revive_below=0.25, quantizer.normalize=true, or a lower learning rate"
         )
     if ratio is not None and not 1 / 3 <= ratio <= 3:
         side = "grow away from" if ratio > 1 else "shrink below"
@@ -112,7 +112,7 @@ def diagnose(codes: int, *, perplexity: float, used: float, ratio: float | None 
         )
     if used < 0.5:
         return (
-            f"many codes are dead: {100 * (1 - used):.0f} %; try quantizer.revive_below=0.05, a low-dimensional "
+            f"many codes are dead: {100 * (1 - used):.0f} %; try quantizer.revive_below=0.25, a low-dimensional "
             "codebook (quantizer.projection=8), or fewer codes"
         )
     if perplexity < 0.25 * codes:

@@ -61,7 +61,7 @@ class VectorQuantizer(CountedQuantizer):
         update: str = "ema",
         commitment: float = 0.25,
         decay: float = 0.99,
-        revive_below: float = 0.05,
+        revive_below: float = 0.25,
         projection: int | None = None,
         normalize: bool = False,
         start: str = "latents",
