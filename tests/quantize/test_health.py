@@ -116,7 +116,7 @@ HEALTHY = {"perplexity": 300.0, "used": 0.95, "ratio": 1.0}
         ({"perplexity": 1.0, "used": 0.002, "ratio": 50.0}, "the codebook has collapsed: "),
         ({"ratio": 5.0}, "the encoder's latents grow away from the codebook: they have 5 times its size; try a larger"),
         ({"ratio": 0.2}, "the encoder's latents shrink below the codebook: they have 0.2 times its size; try"),
-        ({"used": 0.3}, "many codes are dead: 70 %; try quantizer.revive_below=0.05"),
+        ({"used": 0.3}, "many codes are dead: 70 %; try quantizer.revive_below=0.25"),
         ({"perplexity": 100.0}, "few codes do most of the work: 100 of 512 as if evenly; try"),
     ],
 )
