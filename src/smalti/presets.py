@@ -66,6 +66,7 @@ PRESETS: dict[str, Preset] = {
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
         ),
         "the least distortion for its bits: a learned transform of 32x32 tiles, 64 codes of 9 bits for each",
+        "26.05 dB, perplexity 445: CIFAR-10 (JPEG copy), test, 1.43M images",
     ),
     "vqgan": Preset(
         RunConfig(
