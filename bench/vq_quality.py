@@ -140,8 +140,8 @@ def train(
     """Train for some minutes of processor time; schedules run out with them."""
     began, budget = time.process_time(), 60 * minutes
     trainer = recipe(config, Setting(images.shape, 0, CPU, precision))
-    seed, batch, flip = config.train.seed, config.train.batch, config.data.flip
-    trainer.start(lambda: first_batches(images, seed, flip, CPU))
+    seed, batch = config.train.seed, config.train.batch
+    trainer.start(lambda: first_batches(images, seed, config.data, CPU))
     fitted = first = time.process_time()
     seen, step, told = 0, 0, 0
     while (spent := time.process_time() - began) < budget:
@@ -150,7 +150,7 @@ def train(
         if step > WARM_UP_STEPS and step % 20 == 0:
             speed = (seen - first_seen) / (time.process_time() - first)
             _plan(trainer, seen + speed * (budget - spent))
-        terms = trainer.step(batch_at(images, seed, seen, batch, flip, CPU), seen)
+        terms = trainer.step(batch_at(images, seed, seen, batch, config.data, CPU), seen)
         seen, step = seen + batch, step + 1
         if 10 * spent / budget >= told + 1:
             told += 1
@@ -253,13 +253,27 @@ def compare_precisions(images: PackedImages, test: PackedImages, *, steps: int =
             trainer = recipe(config, Setting(images.shape, 0, CPU, precision))
             for step in range(steps):
                 seen = step * batch
-                terms = trainer.step(batch_at(images, 0, seen, batch, config.data.flip, CPU), seen)
+                terms = trainer.step(batch_at(images, 0, seen, batch, config.data, CPU), seen)
                 wrong += sum(not math.isfinite(float(value)) for value in terms.values())
             measured = measure(trainer.export(), test, precision=precision, frechet=False, cache=None)
             found[precision] = measured["psnr_db"]
         rows.append({"name": name, **found, "not_finite": wrong})
         print(rows[-1], flush=True)
     machine.write("vq_precision", {"steps": steps, "batch": batch, "rows": rows})
+
+
+def keep(path: Path, model: Autoencoder, config: RunConfig, images: PackedImages, trained: dict[str, Any]) -> None:
+    """Write the weights with their card."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data_of_it = {
+        "source": Path(images.source).name,
+        "split": images.split,
+        "fingerprint": images.fingerprint,
+        "images": len(images),
+    }
+    checkpoint.write(
+        path, model, checkpoint.Card("vqvae", config, images.shape, (), trained["images_seen"], data_of_it)
+    )
 
 
 def add_row(row: dict[str, Any]) -> None:
@@ -322,32 +336,25 @@ def main() -> None:
             trainer, trained = train(config, train_images, minutes=options.minutes, precision=precision, recipe=recipe)
             model = trainer.export()
             row = {"name": name, "minutes": options.minutes, "seed": seed, "settings": options.set, **trained}
+            row["precision"] = precision
+            if options.keep and recipe is VQVAERecipe:
+                keep(
+                    options.keep / f"{name}-{options.minutes:g}-{seed}.safetensors",
+                    model,
+                    config,
+                    train_images,
+                    trained,
+                )
             row |= measure(model, test, precision=precision, frechet=options.frechet, cache=options.cache)
+            row["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            add_row(row)
             if options.effort:
                 began = time.process_time()
                 found = refined_psnr_db(model, test, precision=precision, effort=options.effort)
                 row[f"psnr_db_effort_{options.effort}"] = round(found, 3)
                 row["effort_ms_per_image"] = round(1000 * (time.process_time() - began) / len(test), 1)
-            row["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-            row["precision"] = precision
-            add_row(row)
+                add_row(row)
             print(json.dumps(row), flush=True)
-            if options.keep and recipe is VQVAERecipe:
-                options.keep.mkdir(parents=True, exist_ok=True)
-                card = checkpoint.Card(
-                    "vqvae",
-                    config,
-                    train_images.shape,
-                    (),
-                    trained["images_seen"],
-                    {
-                        "source": Path(train_images.source).name,
-                        "split": train_images.split,
-                        "fingerprint": train_images.fingerprint,
-                        "images": len(train_images),
-                    },
-                )
-                checkpoint.write(options.keep / f"{name}-{options.minutes:g}-{seed}.safetensors", model, card)
 
 
 if __name__ == "__main__":

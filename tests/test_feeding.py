@@ -10,10 +10,12 @@ import torch
 from small_runs import small_data
 
 from smalti import feeding
+from smalti.config import DataConfig
 from smalti.data import PackedImages
 from smalti.feeding import batch_at, first_batches
 
 CPU = torch.device("cpu")
+PLAIN = DataConfig(flip=False)
 
 
 @pytest.fixture
@@ -21,8 +23,8 @@ def data(tmp_path: Path) -> PackedImages:
     return small_data(tmp_path)
 
 
-def pixels(data: PackedImages, *, seed: int = 0, flip: bool = False) -> np.ndarray:
-    batches = list(first_batches(data, seed, flip, CPU))
+def pixels(data: PackedImages, *, seed: int = 0, flip: bool = False, shift: int = 0) -> np.ndarray:
+    batches = list(first_batches(data, seed, DataConfig(flip=flip, shift=shift), CPU))
     assert all(batch.labels is None for batch in batches)
     return torch.cat([batch.pixels for batch in batches]).numpy()
 
@@ -42,6 +44,7 @@ def test_of_few_images_the_first_batches_are_all(data: PackedImages) -> None:
     both = keys(np.minimum(found, found[..., ::-1]))
     assert keys(np.minimum(flipped, flipped[..., ::-1])) == sorted(both * 2)
     assert keys(flipped) != sorted(keys(found) * 2)
+    assert len(pixels(data, shift=1)) == 40 * 9
 
 
 @pytest.mark.parametrize("images", [7, 25, 40])
@@ -49,11 +52,11 @@ def test_of_many_images_they_are_some(data: PackedImages, images: int, monkeypat
     values = 3 * 16 * 16
     monkeypatch.setattr(feeding, "START_VALUES", images * values + 1)
     monkeypatch.setattr(feeding, "START_BATCH_VALUES", 8 * values)
-    sizes = [len(batch.pixels) for batch in first_batches(data, 0, False, CPU)]
+    sizes = [len(batch.pixels) for batch in first_batches(data, 0, PLAIN, CPU)]
     assert sum(sizes) == images
     assert max(sizes) <= 8
     # Those that an epoch begins with, each once.
-    assert keys(pixels(data)) == keys(batch_at(data, 0, 0, images, False, CPU).pixels.numpy())
+    assert keys(pixels(data)) == keys(batch_at(data, 0, 0, images, PLAIN, CPU).pixels.numpy())
 
 
 def test_images_larger_than_the_memory_for_them_come_one_at_a_time(
@@ -61,7 +64,7 @@ def test_images_larger_than_the_memory_for_them_come_one_at_a_time(
 ) -> None:
     monkeypatch.setattr(feeding, "START_VALUES", 1)
     monkeypatch.setattr(feeding, "START_BATCH_VALUES", 1)
-    assert [len(batch.pixels) for batch in first_batches(data, 0, False, CPU)] == [1, 1]
+    assert [len(batch.pixels) for batch in first_batches(data, 0, PLAIN, CPU)] == [1, 1]
 
 
 def test_they_are_the_same_at_every_call_and_on_every_rank(data: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,11 +77,11 @@ def test_they_are_the_same_at_every_call_and_on_every_rank(data: PackedImages, m
 
 
 def test_two_ranks_share_a_batch(data: PackedImages, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = batch_at(data, 0, 16, 8, True, CPU)
+    whole = batch_at(data, 0, 16, 8, DataConfig(shift=3), CPU)
     monkeypatch.setattr(feeding, "world", lambda: 2)
     shares = []
     for number in (0, 1):
         monkeypatch.setattr(feeding, "rank", lambda number=number: number)
-        shares.append(batch_at(data, 0, 16, 8, True, CPU))
+        shares.append(batch_at(data, 0, 16, 8, DataConfig(shift=3), CPU))
     assert torch.equal(torch.cat([share.pixels for share in shares]), whole.pixels)
     assert torch.equal(torch.cat([share.labels for share in shares]), whole.labels)

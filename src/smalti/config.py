@@ -151,6 +151,7 @@ class DataConfig(Checked):
     resize: str = choice("cover", "contain", "stretch")
     channels: int | None = number(None, 1, 4)
     flip: bool = True  # mirror every other image at random
+    shift: int = number(0, 0, 16383)  # move each by up to so many pixels at random, mirrored at the border
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from smalti.config import DataConfig
 from smalti.data import PackedImages
 from smalti.layers.ranks import rank, world
 from smalti.pixels import to_tensor
@@ -17,10 +18,12 @@ START_VALUES = 40_000 * 3 * 32**2  # of pixels, to fit to
 START_BATCH_VALUES = 500 * 3 * 32**2
 
 
-def batch_at(data: PackedImages, seed: int, images_seen: int, count: int, flip: bool, device: torch.device) -> Images:
+def batch_at(
+    data: PackedImages, seed: int, images_seen: int, count: int, stream: DataConfig, device: torch.device
+) -> Images:
     """This rank's share of the batch that begins at `images_seen`."""
     share = count // world()
-    batch = data.batch(seed, images_seen + rank() * share, share, flip=flip)
+    batch = data.batch(seed, images_seen + rank() * share, share, flip=stream.flip, shift=stream.shift)
     labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(device)
     return Images(to_tensor(batch.images, device), labels)
 
@@ -47,13 +50,14 @@ def slices(data: PackedImages, count: int, batch: int, device: torch.device) -> 
         yield _take(data, indices[start : start + batch], device)
 
 
-def first_batches(data: PackedImages, seed: int, flip: bool, device: torch.device) -> Iterator[Images]:
+def first_batches(data: PackedImages, seed: int, stream: DataConfig, device: torch.device) -> Iterator[Images]:
     """Random training images for what is fitted before the first step: the same ones on every rank."""
     values = int(np.prod(data.shape))
-    count = max(2, min(len(data) * (2 if flip else 1), START_VALUES // values))
+    variants = (2 if stream.flip else 1) * (2 * stream.shift + 1) ** 2
+    count = max(2, min(len(data) * variants, START_VALUES // values))
     size = max(1, min(count, START_BATCH_VALUES // values))
     for start in range(0, count, size):
-        batch = data.batch(seed, start, min(size, count - start), flip=flip)
+        batch = data.batch(seed, start, min(size, count - start), flip=stream.flip, shift=stream.shift)
         yield Images(to_tensor(batch.images, device))
 
 

@@ -127,7 +127,7 @@ def train(
             if progress.watched != watch.fingerprint:
                 progress.best, progress.watched = None, watch.fingerprint  # scores on other images do not compare
             if not resuming:
-                recipe.start(functools.partial(first_batches, data, every.seed, config.data.flip, device))
+                recipe.start(functools.partial(first_batches, data, every.seed, config.data, device))
             if machine.compile:
                 recipe.compile()
             saver = Saver(folder, config, data, recipe, license)
@@ -190,7 +190,7 @@ def train(
                     break
 
                 recipe.draw_seed = mix(every.seed, progress.rollbacks)
-                batch = batch_at(data, recipe.draw_seed, progress.images_seen, batch_size, config.data.flip, device)
+                batch = batch_at(data, recipe.draw_seed, progress.images_seen, batch_size, config.data, device)
                 pending.append(recipe.step(batch, progress.images_seen))
                 progress.images_seen += batch_size
         saver.close()
@@ -208,6 +208,11 @@ def _check(config: RunConfig, data: PackedImages, held_out: PackedImages | None,
         raise ConfigError(f"train.batch is {config.train.batch}, which {world()} ranks cannot share evenly")
     if len(data) < 2:
         raise DataError(f"{data.source} holds {len(data)} image; a training needs at least 2")
+    if config.data.shift >= min(data.shape[1:]):
+        raise ConfigError(
+            f"data.shift is {config.data.shift}, but must be less than the sides of the images, "
+            f"{data.shape[2]}x{data.shape[1]}"
+        )
     if held_out is None:
         return
     if held_out.shape != data.shape:

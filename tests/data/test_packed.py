@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from picture_files import make_array, make_file, pictures, write_files
 
 from smalti.data import PackedImages, load
-from smalti.data.packed import Description, flips, permutation
+from smalti.data.packed import Description, flips, permutation, shifts
 from smalti.errors import DataError, OutputError
 
 positions = st.integers(0, 10**9)
@@ -44,15 +44,22 @@ def test_every_epoch_shows_every_image_once(seed: int, epoch: int, count: int) -
     assert np.array_equal(np.sort(order), np.arange(count))
 
 
-@given(seeds, positions, st.integers(1, 40), st.lists(st.integers(0, 30), min_size=1, max_size=5), st.booleans())
+@given(
+    seeds,
+    positions,
+    st.integers(1, 40),
+    st.lists(st.integers(0, 30), min_size=1, max_size=5),
+    st.booleans(),
+    st.integers(0, 3),
+)
 def test_batches_put_together_are_the_long_batch(
-    seed: int, images_seen: int, size: int, counts: list[int], flip: bool
+    seed: int, images_seen: int, size: int, counts: list[int], flip: bool, shift: int
 ) -> None:
     packed = in_memory(size)
-    whole = packed.batch(seed, images_seen, sum(counts), flip=flip)
+    whole = packed.batch(seed, images_seen, sum(counts), flip=flip, shift=shift)
     parts, seen = [], images_seen
     for count in counts:
-        parts.append(packed.batch(seed, seen, count, flip=flip))
+        parts.append(packed.batch(seed, seen, count, flip=flip, shift=shift))
         seen += count
     assert np.array_equal(np.concatenate([part.images for part in parts]), whole.images)
     assert np.array_equal(np.concatenate([part.indices for part in parts]), whole.indices)
@@ -78,11 +85,25 @@ def test_a_flipped_batch_is_the_batch_with_half_of_it_mirrored(seed: int, images
         assert np.array_equal(after, before[:, ::-1] if mirrored else before)
 
 
+@given(seeds, positions, st.integers(0, 3))
+def test_a_shifted_batch_is_the_batch_with_each_image_moved_and_mirrored_at_its_border(
+    seed: int, images_seen: int, reach: int
+) -> None:
+    packed = in_memory(9)
+    plain, moved = (packed.batch(seed, images_seen, 20, flip=True, shift=shift) for shift in (0, reach))
+    pairs = zip(shifts(seed, images_seen, 20, reach), plain.images, moved.images, strict=True)
+    for (down, right), before, after in pairs:
+        wide = np.pad(before, ((reach, reach), (reach, reach), (0, 0)), mode="reflect")
+        top, left = reach + down, reach + right
+        assert np.array_equal(after, wide[top : top + 4, left : left + 6])
+
+
 def test_the_stream_never_changes() -> None:
     """Runs that were stopped go on with these numbers: a difference is a new format, not a new expectation."""
     assert permutation(0, 0, 10).tolist() == [5, 7, 8, 2, 9, 0, 3, 1, 6, 4]
     assert permutation(-3, 5, 10).tolist() == [3, 7, 4, 9, 0, 2, 5, 8, 1, 6]
     assert flips(0, 0, 16).astype(int).tolist() == [0, 0, 1, 1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 1, 1, 1]
+    assert shifts(0, 0, 4, 2).tolist() == [[-1, 2], [1, 0], [0, 1], [1, 2]]
 
 
 def splitmix64(state: int, place: int) -> int:
@@ -104,13 +125,19 @@ def test_the_stream_is_splitmix64(seed: int, epoch: int, count: int, position: i
     assert permutation(seed, epoch, count).tolist() == sorted(range(count), key=lambda i: splitmix64(state, i))
     state = splitmix64(of_seed ^ splitmix64(1, 0), 0)
     assert flips(seed, position, count).tolist() == [splitmix64(state, position + i) % 2 == 1 for i in range(count)]
+    state = splitmix64(of_seed ^ splitmix64(3, 0), 0)
+    drawn = [splitmix64(state, position + i) for i in range(count)]
+    assert shifts(seed, position, count, 2).tolist() == [[(n >> 32) % 5 - 2, n % 2**32 % 5 - 2] for n in drawn]
 
 
-def test_permutations_and_flips_look_random() -> None:
+def test_permutations_flips_and_shifts_look_random() -> None:
     first = np.array([permutation(seed, epoch, 20)[0] for seed in range(40) for epoch in range(50)])
     counts = np.bincount(first, minlength=20)
     assert ((counts - 100) ** 2 / 100).sum() < 45  # chi square with 19 degrees of freedom, p = 0.0007
     assert abs(flips(1, 0, 10_000).mean() - 0.5) < 0.02
+    pairs, counts = np.unique(shifts(1, 0, 25_000, 2), axis=0, return_counts=True)
+    assert pairs.tolist() == [[down, right] for down in range(-2, 3) for right in range(-2, 3)]
+    assert ((counts - 1000) ** 2 / 1000).sum() < 51  # chi square with 24 degrees of freedom, p = 0.001
     assert not np.array_equal(permutation(0, 0, 50), permutation(0, 1, 50))
     assert not np.array_equal(permutation(0, 0, 50), permutation(1, 0, 50))
 

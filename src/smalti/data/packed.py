@@ -4,6 +4,7 @@ Position p in the stream of training images shows
 
     image  permutation(seed, p // N)[p % N]        each epoch shows every image once
     flip   bit 0 of hash(seed, p)
+    shift  halves of another hash(seed, p), taken to -reach..reach
 
 so a run that stops at any moment goes on with the same images, with any batch size, and nothing needs saving.
 The hash is splitmix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195) in 64-bit integers; the permutation is
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from smalti.data.augmentation import moved
 from smalti.errors import DataError
 
 _MASK = 2**64 - 1
@@ -140,7 +142,7 @@ class PackedImages:
         size = f"{len(self)} images {width}x{height}x{channels}"
         return f"PackedImages({size}, {len(self.classes)} classes{split}, {self.source!r})"
 
-    def batch(self, seed: int, images_seen: int, count: int, *, flip: bool = False) -> Batch:
+    def batch(self, seed: int, images_seen: int, count: int, *, flip: bool = False, shift: int = 0) -> Batch:
         """Images at positions images_seen .. images_seen + count - 1 of the stream of this seed.
 
         Args:
@@ -148,6 +150,7 @@ class PackedImages:
             images_seen: images that came before in this training.
             count: images wanted; a batch may reach into the next epoch.
             flip: mirror half of the images left to right, chosen by seed and position.
+            shift: then move each by up to so many pixels, less than its sides, mirrored at the border.
         """
         if images_seen < 0 or count < 0:
             raise ValueError(f"images_seen is {images_seen} and count is {count}; neither may be negative")
@@ -156,6 +159,8 @@ class PackedImages:
         if flip and count:
             mirrored = flips(seed, images_seen, count)
             images[mirrored] = images[mirrored][:, :, ::-1]
+        if shift:
+            images = moved(images, shifts(seed, images_seen, count, shift))
         labels = None if self.labels is None else self.labels[indices]
         return Batch(images, labels, indices)
 
@@ -204,6 +209,13 @@ def flips(seed: int, images_seen: int, count: int) -> np.ndarray:
     """Whether the images at positions images_seen .. + count - 1 are mirrored: (count,) bool."""
     keys = _hashes(_mix(_mix(seed & _MASK) ^ _mix(1)), images_seen, count)  # odd: never the stream of an epoch
     return (keys & np.uint64(1)).astype(bool)
+
+
+def shifts(seed: int, images_seen: int, count: int, reach: int) -> np.ndarray:
+    """How far the images at positions images_seen .. + count - 1 are moved: (count, 2) int64 in -reach..reach."""
+    keys = _hashes(_mix(_mix(seed & _MASK) ^ _mix(3)), images_seen, count)  # odd, and not that of the flips
+    halves = np.stack([keys >> np.uint64(32), keys & np.uint64(2**32 - 1)], axis=1)
+    return (halves % np.uint64(2 * reach + 1)).astype(np.int64) - reach
 
 
 def _hashes(stream: int, start: int, count: int) -> np.ndarray:
