@@ -149,7 +149,7 @@ def train(
             first, first_seen = time.process_time(), seen
         if step > WARM_UP_STEPS and step % 20 == 0:
             speed = (seen - first_seen) / (time.process_time() - first)
-            _plan(trainer, seen + speed * (budget - spent))
+            trainer.horizon = round(seen + speed * (budget - spent))
         terms = trainer.step(batch_at(images, seed, seen, batch, config.data, CPU), seen)
         seen, step = seen + batch, step + 1
         if 10 * spent / budget >= told + 1:
@@ -166,12 +166,6 @@ def train(
         "step_ms": round(1000 * (ended - fitted) / max(step, 1), 1),
         "images_per_second": round(seen / (ended - fitted), 1),
     }
-
-
-def _plan(trainer: VQVAERecipe, images: float) -> None:
-    """Tell the schedules how long the training will be."""
-    loop = dataclasses.replace(trainer.config.train, images=max(1, round(images)))
-    trainer.config = dataclasses.replace(trainer.config, train=loop)
 
 
 def refined_psnr_db(model: Autoencoder, test: PackedImages, *, precision: str, effort: int) -> float:

@@ -18,10 +18,11 @@ from smalti import api, checkpoint
 from smalti.config import override
 from smalti.data import PackedImages, load
 from smalti.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
+from smalti.layers.optimizers import rate_factor
 from smalti.machine import Machine
 from smalti.presets import PRESETS
 from smalti.quantize import VectorQuantizer
-from smalti.recipes import RECIPES, Images
+from smalti.recipes import RECIPES, Images, base
 from smalti.runfolder import RunFolder
 from smalti.train import Silent, train
 
@@ -135,6 +136,27 @@ def test_a_budget_ends_the_run_and_counts_all_sessions(tmp_path: Path) -> None:
     assert (again.reason, again.images_seen) == ("budget", result.images_seen), "the time was used up"
     assert digest(tmp_path / "run") == before
     assert list((tmp_path / "run" / "previews").iterdir())
+
+
+def test_a_falling_learning_rate_runs_out_with_the_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    factors: list[float] = []
+
+    def remember(*given: Any) -> float:
+        factors.append(rate_factor(*given))
+        return factors[-1]
+
+    monkeypatch.setattr(base, "rate_factor", remember)
+    schedule = ("train.images=10G", "model.optimizer.schedule=cosine")
+    train(small_config("vqvae", *schedule), small_data(tmp_path), tmp_path / "run", machine=FLOAT32, budget_seconds=1)
+    assert factors[0] == pytest.approx(1.0, abs=0.01)
+    assert factors[len(factors) // 2] == pytest.approx(0.5, abs=0.35), "speeds of small steps scatter"
+    assert factors[-1] < 0.1
+
+
+def test_an_image_cannot_be_shifted_by_its_side(tmp_path: Path) -> None:
+    config = small_config("vqvae", "data.shift=16")
+    with pytest.raises(ConfigError, match=r"data.shift is 16, but must be less than the sides .*, 16x16"):
+        train(config, small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
 
 
 def test_other_settings_and_other_images_are_refused(tmp_path: Path) -> None:

@@ -144,6 +144,7 @@ def train(
         told: set[str] = set()  # what the advice so far was about
         pending: list[dict[str, Tensor]] = []  # losses of the steps since the last look, still on the device
         clock = _Clock(progress)
+        recipe.horizon = _horizon(progress, every.images, budget_seconds)
         reporter.start(progress.images_seen, every.images)
         with _StopSignals() as stop:
             while True:
@@ -177,6 +178,7 @@ def train(
                             progress, seconds=round(progress.seconds, 3), images_per_second=rate, **terms
                         )
                         reporter.progress(progress.images_seen, record)
+                        recipe.horizon = _horizon(progress, every.images, budget_seconds)
                         _advise(recipe, terms, progress, told, saver, reporter)
                         if ending or due(every.preview_every):
                             saver.preview(progress, some_images(watch, preview_count(watch), device))
@@ -301,6 +303,14 @@ def _advise(
     told.add(advice.partition(":")[0])
     saver.log(progress, event="advice", advice=advice)
     reporter.message(f"at {progress.images_seen:,} images: {advice}")
+
+
+def _horizon(progress: Progress, images: int, budget_seconds: float | None) -> int:
+    """How many images there will have been at the end, at the speed so far; the same on every rank."""
+    if budget_seconds is None or progress.images_seen == 0:
+        return images
+    in_time = progress.images_seen * budget_seconds / max(progress.seconds, 1e-3)
+    return largest_over_ranks(min(images, max(progress.images_seen, round(in_time))))
 
 
 class _Clock:

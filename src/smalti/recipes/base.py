@@ -74,6 +74,7 @@ class Recipe(ABC):
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.schedules: dict[str, OptimizerConfig] = {}  # how the optimizers' learning rates go
         self.averages: dict[str, WeightAverage] = {}
+        self.horizon = config.train.images  # when schedules have run out; earlier if a time limit ends the training
         self.draw_seed = config.train.seed  # changed by a rollback, so that the same step is not drawn again
 
     def start(self, batches: Callable[[], Iterable[Images]]) -> None:  # noqa: B027 - most have nothing to do
@@ -111,8 +112,7 @@ class Recipe(ABC):
 
     def descend(self, name: str, loss: Tensor, images_seen: int) -> None:
         """One update by the optimizer of that name, at the learning rate that its schedule has by now."""
-        loop = self.config.train
-        factor = rate_factor(self.schedules[name], images_seen + loop.batch, loop.images)
+        factor = rate_factor(self.schedules[name], images_seen + self.config.train.batch, self.horizon)
         with self.learning_rates_times(factor):
             descend(self.optimizers[name], loss)
 
