@@ -2,7 +2,7 @@
 
     python bench/vq_quality.py SOURCE --run peer --minutes 10
     python bench/vq_quality.py SOURCE --run vqvae-best --minutes 10
-    python bench/vq_quality.py SOURCE --run leaderboard --minutes 3 --seeds 3
+    python bench/vq_quality.py SOURCE --run leaderboard --minutes 1 --seeds 3 --frechet 1
     python bench/vq_quality.py SOURCE --run usage --minutes 5 --seeds 3
     python bench/vq_quality.py SOURCE --precision
     python bench/vq_quality.py SOURCE --table
@@ -24,9 +24,11 @@ import argparse
 import dataclasses
 import json
 import math
+import multiprocessing
 import resource
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -303,7 +305,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seeds", type=int, default=1, help="train with the seeds 0 up to this number")
     parser.add_argument("--set", action="append", default=[], help="change a setting, as in smalti train")
-    parser.add_argument("--frechet", action="store_true", help="also the Frechet distance; minutes on a CPU")
+    parser.add_argument("--frechet", type=int, default=0, help="the Frechet distance too, for so many of the seeds")
     parser.add_argument("--effort", type=int, default=0, help="also the PSNR with codes improved in so many rounds")
     parser.add_argument("--keep", type=Path, help="folder to keep the weights in")
     parser.add_argument("--cache", type=Path)
@@ -315,40 +317,46 @@ def main() -> None:
         return
     if not options.run and not options.precision:
         parser.error("give --run, --precision or --table")
-    torch.set_num_threads(1)
-    train_images, test = (data.load(options.source, split=split, cache=options.cache) for split in ("train", "test"))
     if options.precision:
-        compare_precisions(train_images, test)
+        compare_precisions(*_images(options))
         return
-    _, precision = Machine(device="cpu").resolve()
     for seed in range(options.seeds):
-        for name, (config, recipe) in entries(options.run).items():
-            if options.only and name != options.only:
-                continue
-            config = override(config, [*options.set, f"train.seed={seed}"])
-            print(f"{name}, seed {seed}, {options.minutes:g} min", flush=True)
-            trainer, trained = train(config, train_images, minutes=options.minutes, precision=precision, recipe=recipe)
-            model = trainer.export()
-            row = {"name": name, "minutes": options.minutes, "seed": seed, "settings": options.set, **trained}
-            row["precision"] = precision
-            if options.keep and recipe is VQVAERecipe:
-                keep(
-                    options.keep / f"{name}-{options.minutes:g}-{seed}.safetensors",
-                    model,
-                    config,
-                    train_images,
-                    trained,
-                )
-            row |= measure(model, test, precision=precision, frechet=options.frechet, cache=options.cache)
-            row["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-            add_row(row)
-            if options.effort:
-                began = time.process_time()
-                found = refined_psnr_db(model, test, precision=precision, effort=options.effort)
-                row[f"psnr_db_effort_{options.effort}"] = round(found, 3)
-                row["effort_ms_per_image"] = round(1000 * (time.process_time() - began) / len(test), 1)
-                add_row(row)
-            print(json.dumps(row), flush=True)
+        for name in entries(options.run):
+            if not options.only or name == options.only:
+                # A process of its own, whose largest memory is that of this training.
+                with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as alone:
+                    alone.submit(one, options, name, seed).result()
+
+
+def one(options: argparse.Namespace, name: str, seed: int) -> None:
+    """One training and its row."""
+    images, test = _images(options)
+    _, precision = Machine(device="cpu").resolve()
+    config, recipe = entries(options.run)[name]
+    config = override(config, [*options.set, f"train.seed={seed}"])
+    print(f"{name}, seed {seed}, {options.minutes:g} min", flush=True)
+    trainer, trained = train(config, images, minutes=options.minutes, precision=precision, recipe=recipe)
+    model = trainer.export()
+    row = {"name": name, "minutes": options.minutes, "seed": seed, "settings": options.set, **trained}
+    row["peak_memory_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    row["precision"] = precision
+    if options.keep and recipe is VQVAERecipe:
+        keep(options.keep / f"{name}-{options.minutes:g}-{seed}.safetensors", model, config, images, trained)
+    row |= measure(model, test, precision=precision, frechet=seed < options.frechet, cache=options.cache)
+    add_row(row)
+    if options.effort:
+        began = time.process_time()
+        found = refined_psnr_db(model, test, precision=precision, effort=options.effort)
+        row[f"psnr_db_effort_{options.effort}"] = round(found, 3)
+        row["effort_ms_per_image"] = round(1000 * (time.process_time() - began) / len(test), 1)
+        add_row(row)
+    print(json.dumps(row), flush=True)
+
+
+def _images(options: argparse.Namespace) -> tuple[PackedImages, PackedImages]:
+    torch.set_num_threads(1)
+    first, second = (data.load(options.source, split=split, cache=options.cache) for split in ("train", "test"))
+    return first, second
 
 
 if __name__ == "__main__":

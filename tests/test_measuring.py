@@ -150,7 +150,8 @@ def test_an_autoencoder_gets_distortion_distribution_and_rate(
     evaluation, exhibits = measure_autoencoder(model, images, extractor=eye, options=options)
     names = {figure.name for figure in evaluation.figures}
     assert names >= SAMPLES | {
-        "psnr_db", "ssim", "ms_ssim", "perceptual_distance", "codes_used", "perplexity", "rate_bpp", "entropy_bpp",
+        "psnr_db", "ssim", "ms_ssim", "perceptual_distance", "codes_used", "perplexity", "norm_ratio",
+        "rate_bpp", "entropy_bpp",
     }  # fmt: skip
     rate, psnr = evaluation.figure("rate_bpp"), evaluation.figure("psnr_db")
     assert rate is not None
@@ -161,6 +162,27 @@ def test_an_autoencoder_gets_distortion_distribution_and_rate(
     assert psnr.value == pytest.approx(-10 * math.log10(error / 255**2), abs=1e-3)
     assert len(exhibits.pairs) == 2
     assert Reconstructed(model, images).fingerprint == evaluation.subject["fingerprint"]
+
+
+def test_what_is_wrong_with_a_codebook_is_a_warning(
+    trained: SimpleNamespace, eye: Extractor, options: Options, tmp_path: Path
+) -> None:
+    model, images = smalti.load(trained.vqvae), discs(tmp_path, "new", seed=1)
+    healthy, _ = measure_autoencoder(model, images, extractor=eye, options=options)
+    ratio = healthy.figure("norm_ratio")
+    assert ratio is not None
+    assert 0.3 < ratio.value < 3
+    book = model.module.quantizer.codebook
+    book[1:] = 1e6  # too far away to be chosen
+    collapsed, _ = measure_autoencoder(model, images, extractor=eye, options=options)
+    assert "the codebook has collapsed: 1.0 of 16 codes" in "\n".join(collapsed.warnings)
+    book.normal_(std=100.0)
+    far, _ = measure_autoencoder(model, images, extractor=eye, options=options)
+    ratio = far.figure("norm_ratio")
+    assert ratio is not None
+    assert ratio.value < 1 / 3
+    few, _ = measure_autoencoder(model, discs(tmp_path, "few", seed=1, count=4), extractor=eye, options=options)
+    assert not [warning for warning in few.warnings if "codebook" in warning or "codes" in warning]
 
 
 def test_images_too_small_for_a_similarity_leave_it_out_and_say_so(

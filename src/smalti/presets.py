@@ -37,7 +37,8 @@ class Preset:
 
 _CLASSIC = ClassicConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=4)
 # 64 codes of 9 bits for each tile; six pixel values for each number of the latents, hence the loss's weight of 6.
-_TILES = TransformConfig(stride=32, patch=2, width=48, encoder_blocks=1, decoder_blocks=3)
+_TILES = TransformConfig(stride=32, patch=2, width=96, encoder_blocks=1, decoder_blocks=3)
+_NARROW_TILES = TransformConfig(stride=32, patch=2, width=48, encoder_blocks=1, decoder_blocks=3)
 _CODES_OF_TILES = ProductConfig(
     layer=VectorConfig(codes=512, dimension=8, decay=0.999, commitment=1.0, revive_below=0.05), groups=64
 )
@@ -63,6 +64,7 @@ PRESETS: dict[str, Preset] = {
         RunConfig(
             recipe="vqvae",
             model=VQVAEConfig(_TILES, _CODES_OF_TILES, loss_weight=6.0, optimizer=_COSINE),
+            data=DataConfig(shift=1),
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
         ),
         "the least distortion for its bits: a learned transform of 32x32 tiles, 64 codes of 9 bits for each",
@@ -72,16 +74,21 @@ PRESETS: dict[str, Preset] = {
         RunConfig(
             recipe="vqvae",
             model=VQVAEConfig(
-                _TILES,
+                _NARROW_TILES,
                 _CODES_OF_TILES,
                 loss_weight=6.0,
-                perceptual=PerceptualConfig(weight=0.2, start=100_000),
-                adversary=AdversaryConfig(weight=0.5, start=100_000, ramp=50_000),
+                perceptual=PerceptualConfig(weight=0.5, start=40_000),
+                adversary=AdversaryConfig(
+                    weight=0.75,
+                    start=40_000,
+                    ramp=20_000,
+                    optimizer=OptimizerConfig(learning_rate=5e-4, beta1=0.5, beta2=0.99),
+                ),
                 optimizer=_COSINE,
             ),
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
         ),
-        "the network and the bits of vqvae-best, trained to look right rather than to differ least",
+        "the bits of vqvae-best in a narrower network, trained to look right rather than to differ least",
     ),
     "fsq": Preset(
         RunConfig(

@@ -58,6 +58,7 @@ EXPLANATIONS = {
     "linear_probe_accuracy": "Accuracy of a linear classifier on the features: how much they say of the classes.",
     "codes_used": "Share of the codebook that occurs at all.",
     "perplexity": "How many codes in even use would carry as much information.",
+    "norm_ratio": "Size of the encoder's latents over that of their codes: 1 where the codebook keeps up.",
     "rate_bpp": "What a fixed number of bits for each code costs.",
     "entropy_bpp": "What an ideal coder that knows each code's frequency would need.",
 }

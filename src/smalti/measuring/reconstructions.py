@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
+import torch
 
 from smalti.api import Model
 from smalti.data import PackedImages
@@ -12,6 +15,7 @@ from smalti.evaluate.distortion import PeakSignalToNoise
 from smalti.evaluate.distribution import measure_distribution
 from smalti.evaluate.feature_cache import collect
 from smalti.evaluate.features import Extractor
+from smalti.evaluate.groups import bounds
 from smalti.evaluate.metric import Figure, PairMetric
 from smalti.evaluate.page import Histogram
 from smalti.evaluate.perceptual import PerceptualDistance
@@ -34,7 +38,11 @@ from smalti.measuring.common import (
     warn_of_few,
     warn_of_seen,
 )
+from smalti.models.autoencoder import Autoencoder
+from smalti.pixels import to_tensor
+from smalti.quantize.health import compares_sizes, diagnose
 
+FEWEST_PER_CODE = 5  # with so many chances each, even use leaves out fewer than one code in a hundred
 PERCEPTUAL = 2_000  # images whose feature maps are compared: maps are hundreds of times larger than features
 
 
@@ -66,10 +74,12 @@ def measure_autoencoder(
         errors[rows] = np.square(originals.astype(np.float64) - results).mean(axis=(1, 2, 3))
     perceptual = PerceptualDistance(extractor)
     some = spread(len(images), PERCEPTUAL)
+    sizes = []
     compared = options.told("comparing feature maps")
     for start in range(0, len(some), BATCH):
         originals = images.pixels(some[start : start + BATCH])
         perceptual.update(originals, model.reconstruct(originals))
+        sizes.append(_sizes(model, originals))
         if compared is not None:
             compared(start + len(originals), len(some))
     reconstructed = Reconstructed(model, images)
@@ -81,6 +91,7 @@ def measure_autoencoder(
     figures += perceptual.compute()
     figures += measure_distribution(real, fake, seed=options.seed, neighbours=options.neighbours)
     figures += usage.compute()
+    figures += _norm_ratio(model, np.concatenate(sizes))
     evaluation = Evaluation(
         form="autoencoder",
         subject=model_subject(model, reconstructed),
@@ -97,7 +108,12 @@ def measure_autoencoder(
             perceptual_images=len(some),
         ),
         figures=tuple(figures),
-        warnings=(*warnings, *warn_of_seen(model, images), *warn_of_few(extractor, len(images), len(images))),
+        warnings=(
+            *warnings,
+            *_warn_of_codebook(model, figures, codes.size // len(codes) * len(images)),
+            *warn_of_seen(model, images),
+            *warn_of_few(extractor, len(images), len(images)),
+        ),
         **circumstances(options, extractor),
     )
     worst = np.argsort(errors)[::-1][: SHOWN // 3].copy()
@@ -123,6 +139,37 @@ def _pair_metrics(images: PackedImages) -> tuple[list[PairMetric], list[str]]:
         else:
             metrics.append(kind())
     return metrics, warnings
+
+
+@torch.no_grad()
+def _sizes(model: Model, originals: np.ndarray) -> np.ndarray:
+    """(N, 2) float64: mean squares of each image's latents, and of what its codes stand for."""
+    autoencoder = cast(Autoencoder, model.module)
+    latents = autoencoder.latents(to_tensor(originals, model.device))
+    values = autoencoder.quantizer.decode(autoencoder.quantizer.encode(latents))
+    return torch.stack([part.double().square().mean(dim=(1, 2, 3)) for part in (latents, values)], dim=1).cpu().numpy()
+
+
+def _norm_ratio(model: Model, sizes: np.ndarray) -> list[Figure]:
+    if not compares_sizes(cast(Autoencoder, model.module).quantizer) or not sizes[:, 1].any():
+        return []
+    of_latents, of_codes = np.sqrt(sizes.mean(axis=0))
+    low, high = bounds(sizes, lambda means: np.sqrt(means[:, 0] / np.maximum(means[:, 1], 1e-30)))
+    return [Figure("norm_ratio", float(of_latents / of_codes), low, high, len(sizes))]
+
+
+def _warn_of_codebook(model: Model, figures: list[Figure], codes: int) -> list[str]:
+    """What is wrong with the codebook and what to try, where enough codes were counted to know."""
+    found = {figure.name: figure.value for figure in figures}
+    if codes < FEWEST_PER_CODE * sum(model.alphabet):
+        return []
+    advice = diagnose(
+        round(sum(model.alphabet) / len(model.alphabet)),
+        perplexity=found["perplexity"],
+        used=found["codes_used"],
+        ratio=found.get("norm_ratio"),
+    )
+    return [advice] if advice else []
 
 
 def _pair(model: Model, images: PackedImages, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
