@@ -1,0 +1,272 @@
+"""Commands that train a model, and use one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from smalti.cli.apps import app, examples
+from smalti.commands.request import Resize
+
+
+@app.command(
+    help_epilogue=examples(
+        "smalti train vqvae --data photos/ --size 64 --out runs/photos --images 3M",
+        "smalti train dcgan --data cifar10 --out runs/cifar --budget 30m --set model.loss=hinge",
+        "torchrun --nproc-per-node 2 -m smalti train vqvae --data photos.zip --size 64 --out runs/photos",
+    )
+)
+def train(
+    preset: str,
+    /,
+    *,
+    out: Path,
+    data: str | None = None,
+    held_out: str | None = None,
+    images: str | None = None,
+    budget: str | None = None,
+    batch: int | None = None,
+    split: str | None = None,
+    size: str | None = None,
+    resize: Resize | None = None,
+    channels: Literal[1, 3, 4] | None = None,
+    flip: bool | None = None,
+    seed: int | None = None,
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
+    config: Path | None = None,
+    device: str = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    compile: Annotated[bool, Parameter(negative=())] = False,
+    on_nan: Literal["stop", "rollback"] = "stop",
+    license: str = "unspecified",
+    cache: Path | None = None,
+    quiet: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Train a preset on a source of images. The same command again goes on where it stopped.
+
+    Parameters
+    ----------
+    preset:
+        A named recipe; see: smalti presets.
+    out:
+        Folder of this run: weights, log, previews. Created, or resumed when it holds this very run.
+    data:
+        A folder, .zip, .tar(.gz,.xz), CIFAR-10, IDX or .npz; or the words cifar10, emoji. Default: the preset's
+        source, emoji.
+    held_out:
+        Source of images for scores and previews; default: the source's own test or val split, where it has one.
+    images:
+        End after this many images: 200000, 200k, 3M.
+    budget:
+        End after this much time: 90s, 10m, 1.5h. Without --images nothing else ends the training.
+    batch:
+        Images in a step, over all processes.
+    split:
+        Split to train on, for a source that has splits. Default: train.
+    size:
+        Size to bring every image to: 64, or 48x64 (height x width).
+    resize:
+        cover fills and crops the middle, contain fits and pads, stretch distorts.
+    channels:
+        1 grey, 3 RGB, 4 RGBA. Default: what the images have; emoji 3.
+    flip:
+        Mirror images at random.
+    seed:
+        Decides every random number of the training.
+    set_:
+        Change any setting, for example --set model.quantizer.codes=1024. Repeatable; see: smalti presets NAME.
+    config:
+        TOML file of settings, applied before --set.
+    device:
+        auto, cpu, cuda, cuda:1, mps.
+    precision:
+        auto takes bfloat16 where the device is fast at it.
+    compile:
+        Use torch.compile; needs a C compiler and a minute at the start.
+    on_nan:
+        When a loss becomes NaN or infinite: stop, or go back to the last save with halved learning rates.
+    license:
+        Licence of the weights, written into the checkpoint.
+    cache:
+        Folder for packed images. Default: the user's cache folder.
+    quiet:
+        Print nothing but errors.
+    """
+    from smalti.commands.training import TrainingOptions, run_training
+
+    options = TrainingOptions(
+        preset=preset, out=out, data=data, held_out=held_out, images=images, budget=budget, assignments=set_,
+        config=config, device=device, precision=precision, compile=compile, on_nan=on_nan, license=license,
+        cache=cache, quiet=quiet,
+        direct={
+            "train.batch": batch, "data.split": split, "data.size": size, "data.resize": resize,
+            "data.channels": channels, "data.flip": flip, "train.seed": seed,
+        },
+    )  # fmt: skip
+    return run_training(options)
+
+
+@app.command(
+    help_epilogue=examples(
+        "smalti generate runs/cifar --count 64 --out grid.png",
+        "smalti generate runs/cifar/best.safetensors --count 1000 --seed 7 --out samples/",
+    )
+)
+def generate(
+    model: Path,
+    /,
+    *,
+    out: Path,
+    count: int = 64,
+    label: str | None = None,
+    seed: int = 0,
+    columns: int | None = None,
+    device: str = "cpu",
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Draw new images with a trained GAN.
+
+    Parameters
+    ----------
+    model:
+        A run folder (its last save) or a checkpoint file.
+    out:
+        A .png for one grid, or a folder for one file an image.
+    count:
+        How many images.
+    label:
+        Class to draw, for a model that was trained with labels.
+    seed:
+        Image i of a seed is the same however many are drawn.
+    columns:
+        Pictures in a row of the grid.
+    device:
+        auto, cpu, cuda, cuda:1, mps.
+    overwrite:
+        Replace files that are there.
+    """
+    from smalti.commands.using import run_generate
+
+    return run_generate(model, out, count, label, seed, columns, device, overwrite)
+
+
+@app.command(
+    help_epilogue=examples(
+        "smalti reconstruct runs/photos cat.jpg dog.png --out seen/",
+        "smalti reconstruct runs/photos holiday/ --size 64 --out seen/ --effort 16",
+    )
+)
+def reconstruct(
+    model: Path,
+    images: Annotated[tuple[Path, ...], Parameter(negative=())],
+    /,
+    *,
+    out: Path,
+    size: str | None = None,
+    resize: Resize = "cover",
+    effort: int = 0,
+    device: str = "cpu",
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Send images through a trained VQ-VAE: the result, a before-and-after pair, and the PSNR of each.
+
+    Parameters
+    ----------
+    model:
+        A run folder (its last save) or a checkpoint file.
+    images:
+        Image files, or folders of them (searched to any depth).
+    out:
+        Folder for NAME.png (the reconstruction) and NAME.pair.png (before above, after below).
+    size:
+        Bring the images to this size first: 64, or 48x64. Default: as they are.
+    resize:
+        With --size: cover fills and crops the middle, contain fits and pads, stretch distorts.
+    effort:
+        Rounds in which the codes are improved after encoding: 16 gain some tenths of a dB, at the cost of time.
+    device:
+        auto, cpu, cuda, cuda:1, mps.
+    overwrite:
+        Replace files that are there.
+    """
+    from smalti.commands.using import run_reconstruct
+
+    return run_reconstruct(model, images, out, size, resize, effort, device, overwrite)
+
+
+@app.command(
+    help_epilogue=examples(
+        "smalti info runs/photos",
+        "smalti info model.safetensors --json",
+    )
+)
+def info(model: Path, /, *, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+    """Print everything a checkpoint says about itself.
+
+    Parameters
+    ----------
+    model:
+        A run folder (its last save) or a checkpoint file.
+    json:
+        Print JSON instead of a table.
+    """
+    from smalti.commands.using import run_info
+
+    return run_info(model, json)
+
+
+@app.command(
+    help_epilogue=examples(
+        "smalti presets",
+        "smalti presets vqvae",
+    )
+)
+def presets(name: str | None = None, /) -> int:
+    """List the presets, or print every setting of one.
+
+    Parameters
+    ----------
+    name:
+        Preset whose settings to print, each as --set takes it.
+    """
+    from smalti.commands.listing import run_presets
+
+    return run_presets(name)
+
+
+@app.command(
+    help_epilogue=examples(
+        "smalti demo",
+        "smalti demo --budget 30m --out long-demo",
+    )
+)
+def demo(
+    *,
+    out: Path = Path("demo"),
+    budget: str = "250s",
+    seed: int = 0,
+    cache: Path | None = None,
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Train a VQ-VAE and a GAN on the emoji that come with smalti, and write a report: under 5 minutes on 2 cores.
+
+    The same command again goes on with a demo that was stopped, and leaves a finished one as it is.
+
+    Parameters
+    ----------
+    out:
+        Folder for both runs, the pictures and report.html.
+    budget:
+        Time for the two trainings together: 90s, 10m, 1h.
+    seed:
+        Decides every random number.
+    cache:
+        Folder for packed images. Default: the user's cache folder.
+    overwrite:
+        Make the demo again, over the one in the folder.
+    """
+    from smalti.demo import run_demo
+
+    return run_demo(out, budget, seed, cache, overwrite)
