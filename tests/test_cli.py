@@ -262,7 +262,7 @@ def test_sources_with_bad_images(smalti, tmp_path: Path) -> None:
         (folder / f"bad{number}.png").write_bytes(b"nothing")
     result = smalti(*command)
     assert result.code == 0
-    assert "2 of 42 files were skipped" in result.err
+    assert "skipped 2 of 42 files" in result.err
     Image.new("RGB", (20, 20)).save(folder / "large.png")
     assert "--size" in one_line(smalti("train", "vqvae", "--data", "photos", "--out", "other", *settings("vqvae")))
 

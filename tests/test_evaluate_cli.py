@@ -180,7 +180,7 @@ def test_a_broken_image_is_said_and_the_rest_is_measured(smalti, trained: Simple
     (a / "broken.png").write_bytes((a / "000.png").read_bytes()[:40])
     done = smalti("evaluate", "folder", a, "--against", folder(Path("b"), seed=1), *eye(trained))
     assert done.code == 0, done.err
-    assert "1 files of a were skipped: broken.png" in done.err
+    assert "skipped 1 of 13 files of a: broken.png" in done.err
     assert json.loads(Path("evaluation.json").read_text(encoding="utf-8"))["protocol"]["judged_count"] == 12
 
 

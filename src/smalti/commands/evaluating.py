@@ -217,7 +217,8 @@ def _load(
     images = load(split) if split is not None or whole else _held_out(load)
     if images.skipped:
         name, reason = images.skipped[0]
-        shell.note(f"{len(images.skipped)} files of {source} were skipped: {name} ({reason})")
+        total = len(images.skipped) + len(images)
+        shell.note(f"skipped {len(images.skipped)} of {total} files of {source}: {name} ({reason})")
     return images
 
 

@@ -173,7 +173,7 @@ def _say_what_was_skipped(images: PackedImages) -> None:
     name, reason = images.skipped[0]
     more = "; smalti data inspect lists them all" if len(images.skipped) > 1 else ""
     total = len(images.skipped) + len(images)
-    shell.note(f"{len(images.skipped)} of {total} files were skipped: {name} ({reason}){more}")
+    shell.note(f"skipped {len(images.skipped)} of {total} files: {name} ({reason}){more}")
 
 
 def _say_how_it_ended(result: Result, config: RunConfig) -> None:
