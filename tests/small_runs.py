@@ -35,6 +35,7 @@ SMALL = {
         "model.adversary.start=16",
         "model.adversary.ramp=32",
         "model.perceptual.start=8",
+        "model.perceptual.network=smalti-vit",
     ),
     "fsq": ("model.autoencoder.width=8", "model.autoencoder.residual_width=4"),
     "rvq": (

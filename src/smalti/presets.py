@@ -77,7 +77,7 @@ PRESETS: dict[str, Preset] = {
                 _NARROW_TILES,
                 _CODES_OF_TILES,
                 loss_weight=6.0,
-                perceptual=PerceptualConfig(weight=0.5, start=40_000),
+                perceptual=PerceptualConfig(weight=2.0, network="efficientnet-lite0", start=40_000, share=0.25),
                 adversary=AdversaryConfig(
                     weight=0.75,
                     start=40_000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -212,6 +213,22 @@ def test_before_its_start_a_vqgan_is_the_vqvae() -> None:
     for name, tensor in early.modules["discriminator"].state_dict().items():
         assert torch.equal(tensor, discriminator[name]), name
     assert {"perceptual", "decoder_game", "discriminator"} <= early.step(batch(2), 16).keys()
+
+
+@pytest.mark.parametrize(("share", "looked_at"), [(1.0, 8), (0.3, 3), (1e-6, 1)])
+def test_the_network_looks_at_a_share_of_the_batch(share: float, looked_at: int) -> None:
+    recipe = recipe_of()
+    recipe.model = dataclasses.replace(
+        recipe.model, perceptual=dataclasses.replace(recipe.model.perceptual, share=share)
+    )
+    assert recipe.perceptual is not None
+    seen: list[tuple[Tensor, ...]] = []
+    recipe.perceptual.register_forward_pre_hook(lambda _, given: seen.append(given))
+    images = batch()
+    recipe.step(images, 0)
+    ((result, original),) = seen
+    assert len(result) == looked_at
+    assert torch.equal(original, images.pixels[:looked_at])
 
 
 def test_a_vqvae_has_no_discriminator() -> None:
