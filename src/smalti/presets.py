@@ -68,7 +68,8 @@ PRESETS: dict[str, Preset] = {
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
         ),
         "the least distortion for its bits: a learned transform of 32x32 tiles, 64 codes of 9 bits for each",
-        "26.05 dB, perplexity 445: CIFAR-10 (JPEG copy), test, 1.43M images",
+        "26.13 dB (26.65 with --effort 16), perplexity 445, FD 74 (efficientnet-lite0, 128 px): CIFAR-10 (JPEG copy), "
+        "test, 0.54M images",
     ),
     "vqgan": Preset(
         RunConfig(
