@@ -386,7 +386,8 @@ def test_a_new_run_is_started_and_a_resumed_one_is_not(
     train(config, data, tmp_path / "run", machine=FLOAT32)
     train(override(config, ["train.images=96"]), data, tmp_path / "run", machine=FLOAT32)
     ((first, second),) = found
-    assert len(first) == 80, "each of the images, and as it is in a mirror"
+    shifts = (2 * config.data.shift + 1) ** 2
+    assert len(first) == 80 * shifts, "each of the images, and as it is in a mirror, wherever it can be moved to"
     assert torch.equal(first, second)
 
 
@@ -401,7 +402,7 @@ def test_a_run_begins_with_the_best_linear_codec(tmp_path: Path) -> None:
 
 
 def test_too_few_images_for_the_codes_are_named(tmp_path: Path) -> None:
-    config = small_config("vqvae-best", "model.quantizer.layer.codes=512")
+    config = small_config("vqvae-best", "model.quantizer.layer.codes=512", "data.shift=0")
     with pytest.raises(ConfigError, match="the training images have 320, the codebook 512; use more or larger images"):
         train(config, small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
 

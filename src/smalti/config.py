@@ -64,7 +64,7 @@ class PerceptualConfig(Checked):
     weight: float = number(0.0, 0.0, 1e6)
     network: str = choice("smalti-vit", "efficientnet-lite0")
     start: int = number(0, 0, 10**13)  # images after which it counts
-    share: float = number(1.0, 1e-6, 1.0)  # of each batch that the network looks at: it costs more than all the rest
+    every: int = number(1, 1, 10**6)  # it looks at one of so many images of a batch: it costs more than all the rest
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ PRESETS: dict[str, Preset] = {
                 _NARROW_TILES,
                 _CODES_OF_TILES,
                 loss_weight=6.0,
-                perceptual=PerceptualConfig(weight=2.0, network="efficientnet-lite0", start=40_000, share=0.25),
+                perceptual=PerceptualConfig(weight=2.0, network="efficientnet-lite0", start=40_000, every=4),
                 adversary=AdversaryConfig(
                     weight=0.75,
                     start=40_000,
@@ -90,6 +90,7 @@ PRESETS: dict[str, Preset] = {
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
         ),
         "the bits of vqvae-best in a narrower network, trained to look right rather than to differ least",
+        "24.79 dB, perplexity 457, FD 67 (efficientnet-lite0, 128 px): CIFAR-10 (JPEG copy), test, 0.15M images",
     ),
     "fsq": Preset(
         RunConfig(

@@ -215,11 +215,11 @@ def test_before_its_start_a_vqgan_is_the_vqvae() -> None:
     assert {"perceptual", "decoder_game", "discriminator"} <= early.step(batch(2), 16).keys()
 
 
-@pytest.mark.parametrize(("share", "looked_at"), [(1.0, 8), (0.3, 3), (1e-6, 1)])
-def test_the_network_looks_at_a_share_of_the_batch(share: float, looked_at: int) -> None:
+@pytest.mark.parametrize(("every", "looked_at"), [(1, 8), (3, 3), (100, 1)])
+def test_the_network_looks_at_one_image_of_so_many(every: int, looked_at: int) -> None:
     recipe = recipe_of()
     recipe.model = dataclasses.replace(
-        recipe.model, perceptual=dataclasses.replace(recipe.model.perceptual, share=share)
+        recipe.model, perceptual=dataclasses.replace(recipe.model.perceptual, every=every)
     )
     assert recipe.perceptual is not None
     seen: list[tuple[Tensor, ...]] = []
@@ -228,7 +228,7 @@ def test_the_network_looks_at_a_share_of_the_batch(share: float, looked_at: int)
     recipe.step(images, 0)
     ((result, original),) = seen
     assert len(result) == looked_at
-    assert torch.equal(original, images.pixels[:looked_at])
+    assert torch.equal(original, images.pixels[::every])
 
 
 def test_a_vqvae_has_no_discriminator() -> None:

@@ -11,7 +11,6 @@ Sources: van den Oord et al. 2017, arXiv:1711.00937, equation 3; Esser et al. 20
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import cast
 
@@ -78,9 +77,9 @@ class VQVAERecipe(Recipe):
         loss = self.model.loss_weight * distance + quantized.loss
         terms = {"reconstruction": distance.detach(), "quantizer": quantized.loss.detach()}
         if self.perceptual is not None and images_seen >= self.model.perceptual.start:
-            looked_at = math.ceil(self.model.perceptual.share * len(pixels))
+            every = self.model.perceptual.every
             with self.setting.autocast():
-                seen_apart = self.perceptual(reconstruction[:looked_at].float(), pixels[:looked_at])
+                seen_apart = self.perceptual(reconstruction[::every].float(), pixels[::every])
             loss = loss + self.model.perceptual.weight * seen_apart
             terms["perceptual"] = seen_apart.detach()
         playing = self.adversary is not None and self.adversary.playing(images_seen)
