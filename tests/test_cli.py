@@ -45,6 +45,15 @@ def test_train_says_what_it_does_and_how_to_go_on(smalti, tmp_path: Path) -> Non
     assert "resuming run at 64 images" in second.err
 
 
+def test_a_budget_that_is_used_up_is_named(smalti, tmp_path: Path) -> None:
+    source = write_source(tmp_path / "discs.npz")
+    command = ("train", "vqvae", "--data", source, "--out", "run", *settings("vqvae", "train.images=10G"))
+    assert "a larger one goes on" in smalti(*command, "--budget", "0.2s").err
+    images_seen = json.loads(smalti("info", "run", "--json").out)["images_seen"]
+    assert "a larger one goes on" in smalti(*command, "--budget", "0.2s").err
+    assert json.loads(smalti("info", "run", "--json").out)["images_seen"] == images_seen
+
+
 def test_short_options_and_a_settings_file_agree_with_set(smalti, tmp_path: Path) -> None:
     source = write_source(tmp_path / "discs.npz")
     (tmp_path / "s.toml").write_text("[model.quantizer]\ncodes = 12\n[train]\nseed = 3\n")

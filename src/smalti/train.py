@@ -213,7 +213,7 @@ def _check(config: RunConfig, data: PackedImages, held_out: PackedImages | None,
     if config.data.shift >= min(data.shape[1:]):
         raise ConfigError(
             f"data.shift is {config.data.shift}, but must be less than the sides of the images, "
-            f"{data.shape[2]}x{data.shape[1]}"
+            f"{data.shape[1]}x{data.shape[2]}"
         )
     if held_out is None:
         return

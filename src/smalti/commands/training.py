@@ -185,5 +185,7 @@ def _say_how_it_ended(result: Result, config: RunConfig) -> None:
         )
         return
     shell.note(f"{result.images_seen:,} images in {result.seconds:.0f} s{tail}")
+    if result.reason == "budget":
+        shell.note("the --budget is used up, over all sessions together; the same command with a larger one goes on")
     verb, arguments = NEXT[config.recipe]
     shell.note(f"next: smalti {verb} {os.fspath(result.folder)} {arguments}")
