@@ -221,6 +221,7 @@ def test_a_later_assignment_wins() -> None:
         ("model.autoencoder.architecture=modren", "did you mean 'modern'? (one of residual, plain, modern, transform)"),
         ("model.perceptual.network=vgg", "model.perceptual.network is 'vgg'"),
         ("model.perceptual.weight=-1", "model.perceptual.weight is -1, but must be from 0"),
+        ("model.adversary.sees=maps", "(one of pixels, features)"),
         ("model.adversary.loss=wasserstein", "(one of hinge, bce, least-squares)"),
         ("model.adversary.optimizer.name=adma", "model.adversary.optimizer.name is 'adma': did you mean 'adam'?"),
         ("model.optimizer.schedule=linear", "(one of constant, cosine)"),
@@ -239,6 +240,23 @@ def test_a_mistake_is_named_with_its_path_and_a_remedy(assignment: str, message:
         override(RunConfig(), [assignment])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("assignments", "message"),
+    [
+        (["model.adversary.weight=1"], "perceptual.weight is 0; give it a weight, or let the adversary see 'pixels'"),
+        (
+            ["model.adversary.weight=1", "model.adversary.start=10", "model.perceptual.weight=1",
+             "model.perceptual.start=11"],
+            "adversary.start is 10, but with adversary.sees='features' must be at least perceptual.start, 11",
+        ),
+    ],
+)  # fmt: skip
+def test_an_adversary_cannot_see_features_that_are_not_there(assignments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        override(RunConfig(), ["model.adversary.sees=features", *assignments])
+    override(RunConfig(), ["model.adversary.sees=pixels", *assignments])
 
 
 @pytest.mark.parametrize("kind", [ModernConfig, TransformConfig])

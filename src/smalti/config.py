@@ -69,11 +69,13 @@ class PerceptualConfig(Checked):
 
 @dataclass(frozen=True)
 class AdversaryConfig(Checked):
-    """A discriminator that tells reconstructions from images, patch by patch: recipes/adversary.py."""
+    """Discriminators that tell reconstructions from images, patch by patch: recipes/adversary.py."""
 
+    # What they look at: the images, or the perceptual network's feature maps of them (all but the finest).
+    sees: str = choice("pixels", "features")
     weight: float = number(0.0, 0.0, 1e6)  # times the ratio of the gradients' sizes, where `adaptive`
     adaptive: bool = True
-    start: int = number(0, 0, 10**13)  # images after which the discriminator trains
+    start: int = number(0, 0, 10**13)  # images after which they train
     ramp: int = number(20_000, 0, 10**13)  # images over which its weight then rises
     loss: str = choice("hinge", "bce", "least-squares")
     width: int = number(64, 4, 8192)  # channels after the first convolution
@@ -92,6 +94,20 @@ class VQVAEConfig(Checked):
     perceptual: PerceptualConfig = PerceptualConfig()
     adversary: AdversaryConfig = AdversaryConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.adversary.weight and self.adversary.sees == "features":
+            if not self.perceptual.weight:
+                raise ConfigError(
+                    "adversary.sees is 'features', those of the perceptual network, but perceptual.weight is 0; "
+                    "give it a weight, or let the adversary see 'pixels'"
+                )
+            if self.adversary.start < self.perceptual.start:
+                raise ConfigError(
+                    f"adversary.start is {self.adversary.start}, but with adversary.sees='features' must be at least "
+                    f"perceptual.start, {self.perceptual.start}: there are no features before"
+                )
 
 
 @dataclass(frozen=True)

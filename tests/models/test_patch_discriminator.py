@@ -1,4 +1,4 @@
-"""The patch discriminator: one logit a place, silent at first, each seeing a patch."""
+"""The discriminators of patches: one logit a place, silent at first, each seeing a patch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from smalti.models.patch_discriminator import PatchDiscriminator
+from smalti.models.patch_discriminator import MapDiscriminator, PatchDiscriminator
 
 
 def discriminator(channels: int = 3, width: int = 8) -> PatchDiscriminator:
@@ -56,3 +56,36 @@ def test_every_weight_learns() -> None:
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.any()), name
+
+
+def map_discriminator() -> MapDiscriminator:
+    torch.manual_seed(0)
+    network = MapDiscriminator(5, 8)
+    nn.init.normal_(network.head.weight)
+    return network
+
+
+@pytest.mark.parametrize("size", [(1, 1), (4, 7)])
+def test_a_logit_for_every_place_of_a_map(size: tuple[int, int]) -> None:
+    assert map_discriminator()(images(2, 5, *size)).shape == (2, 1, *size)
+    assert not MapDiscriminator(5, 8)(images(2, 5, *size)).any()
+
+
+def test_the_size_of_the_vectors_of_a_map_says_nothing() -> None:
+    network, maps = map_discriminator(), images(2, 5, 4, 4)
+    sizes = torch.tensor([1e-3, 1.0, 7.0, 1e4]).reshape(4, 1)
+    torch.testing.assert_close(network(maps * sizes), network(maps), rtol=1e-4, atol=1e-4)
+
+
+def test_a_logit_of_a_map_sees_its_neighbours_alone() -> None:
+    network = map_discriminator()
+    network.norm2.forward = lambda x: x  # type: ignore[method-assign]  # its statistics are the whole map's
+    x = images(1, 5, 16, 16).requires_grad_()
+    (gradient,) = torch.autograd.grad(network(x)[0, 0, 8, 8], x)
+    assert gradient.abs().sum(dim=(0, 1, 3)).nonzero().flatten().tolist() == [7, 8, 9]
+
+
+def test_every_weight_of_a_judge_of_maps_learns() -> None:
+    network = map_discriminator()
+    network(images(2, 5, 4, 4)).square().mean().backward()
+    assert all(bool(parameter.grad.any()) for parameter in network.parameters())

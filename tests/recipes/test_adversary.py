@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from descents import descents
 from torch import Tensor, nn
 
 from smalti.config import (
@@ -25,7 +26,7 @@ from smalti.config import (
     VQVAEConfig,
 )
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
-from smalti.models.patch_discriminator import PatchDiscriminator
+from smalti.models.patch_discriminator import MapDiscriminator, PatchDiscriminator
 from smalti.recipes import Images, Setting, build_recipe
 from smalti.recipes.adversary import LARGEST_RATIO, Adversary
 from smalti.recipes.vqvae import VQVAERecipe
@@ -34,12 +35,17 @@ LOSSES = ["hinge", "bce", "least-squares"]
 
 
 def made(*, seen: bool = True, **options: Any) -> Adversary:
-    """An adversary whose discriminator already has an opinion."""
+    """An adversary of two judges, of an image and of its coarser half, that already have an opinion."""
     torch.manual_seed(0)
-    discriminator = PatchDiscriminator(3, 4)
+    judges = nn.ModuleList([PatchDiscriminator(3, 4), MapDiscriminator(3, 8)])
     if seen:
-        nn.init.normal_(discriminator.head.weight)
-    return Adversary(AdversaryConfig(**{"weight": 0.5, "start": 100, "ramp": 50} | options), discriminator)
+        for judge in judges:
+            nn.init.normal_(judge.head.weight)
+    return Adversary(AdversaryConfig(**{"weight": 0.5, "start": 100, "ramp": 50} | options), judges)
+
+
+def views(images: Tensor) -> list[Tensor]:
+    return [images, F.avg_pool2d(images, 2)]
 
 
 def decoded() -> tuple[Tensor, Tensor, nn.Conv2d]:
@@ -55,7 +61,8 @@ def by_hand(adversary: Adversary, loss: str) -> tuple[float, float]:
     """The game's loss, and the ratio of the sizes of the gradients, by another way to them."""
     reconstruction, rest, last = decoded()
     sizes = []
-    game = ADVERSARIAL_LOSSES[loss].generator(adversary.discriminator(reconstruction))
+    fine, coarse = (judge(view) for judge, view in zip(adversary.judges, views(reconstruction), strict=True))
+    game = (ADVERSARIAL_LOSSES[loss].generator(fine) + ADVERSARIAL_LOSSES[loss].generator(coarse)) / 2
     for term in (rest, game):
         last.zero_grad()
         term.backward(retain_graph=True)
@@ -69,14 +76,14 @@ def test_the_term_is_its_formula(loss: str, images_seen: int, share: float) -> N
     adversary = made(loss=loss)
     game, ratio = by_hand(adversary, loss)
     reconstruction, rest, last = decoded()
-    found = adversary.decoder_loss(reconstruction, rest, last.weight, images_seen)
+    found = adversary.decoder_loss(views(reconstruction), rest, last.weight, images_seen)
     assert float(found.detach()) == pytest.approx(share * 0.5 * ratio * game, rel=1e-4, abs=1e-7)
 
 
 def test_at_the_last_layer_both_gradients_are_as_large_as_the_weight_says() -> None:
     adversary = made(weight=0.7, ramp=0)
     reconstruction, rest, last = decoded()
-    game = adversary.decoder_loss(reconstruction, rest, last.weight, 100)
+    game = adversary.decoder_loss(views(reconstruction), rest, last.weight, 100)
     sizes = [torch.autograd.grad(term, last.weight, retain_graph=True)[0].norm() for term in (rest, game)]
     assert float(sizes[1] / sizes[0]) == pytest.approx(0.7, rel=1e-2)
 
@@ -85,7 +92,7 @@ def test_without_adaptation_the_weight_is_the_weight() -> None:
     adversary = made(adaptive=False, ramp=0)
     reconstruction, rest, last = decoded()
     game, _ = by_hand(adversary, "hinge")
-    found = adversary.decoder_loss(reconstruction, rest, last.weight, 100)
+    found = adversary.decoder_loss(views(reconstruction), rest, last.weight, 100)
     assert float(found.detach()) == pytest.approx(0.5 * game, rel=1e-5)
 
 
@@ -93,7 +100,7 @@ def test_without_adaptation_the_weight_is_the_weight() -> None:
 def test_a_fresh_discriminator_gives_no_gradient_and_a_bounded_ratio(loss: str) -> None:
     adversary = made(seen=False, loss=loss, ramp=0)
     reconstruction, rest, last = decoded()
-    found = adversary.decoder_loss(reconstruction, rest, last.weight, 100)
+    found = adversary.decoder_loss(views(reconstruction), rest, last.weight, 100)
     assert abs(float(found.detach())) <= 0.5 * LARGEST_RATIO
     (gradient,) = torch.autograd.grad(found, last.weight)
     assert not gradient.any()
@@ -102,7 +109,7 @@ def test_a_fresh_discriminator_gives_no_gradient_and_a_bounded_ratio(loss: str) 
 def test_a_loss_that_has_no_gradient_yet_leaves_the_decoder_alone() -> None:
     adversary = made(ramp=0)
     reconstruction, _, last = decoded()
-    found = adversary.decoder_loss(reconstruction, (reconstruction * 0).sum(), last.weight, 100)
+    found = adversary.decoder_loss(views(reconstruction), (reconstruction * 0).sum(), last.weight, 100)
     assert float(found.detach()) == 0
 
 
@@ -114,20 +121,20 @@ def test_it_plays_from_its_start_on() -> None:
 def test_neither_side_moves_the_other() -> None:
     adversary = made(ramp=0)
     reconstruction, rest, last = decoded()
-    adversary.decoder_loss(reconstruction, rest, last.weight, 100).backward()
+    adversary.decoder_loss(views(reconstruction), rest, last.weight, 100).backward()
     assert last.weight.grad is not None
-    assert all(parameter.grad is None for parameter in adversary.discriminator.parameters())
+    assert all(parameter.grad is None for parameter in adversary.judges.parameters())
     last.zero_grad(set_to_none=True)
     real = torch.rand(2, 3, 8, 8)
-    adversary.discriminator_loss(real, decoded()[0]).backward()
+    adversary.discriminator_loss(views(real), views(decoded()[0])).backward()
     assert last.weight.grad is None
-    assert all(parameter.grad is not None for parameter in adversary.discriminator.parameters())
+    assert all(parameter.grad is not None for parameter in adversary.judges.parameters())
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_discriminator_learns_to_tell_sharp_from_blurred(loss: str) -> None:
     adversary = made(seen=False, loss=loss)
-    optimizer = torch.optim.Adam(adversary.discriminator.parameters(), 2e-3, (0.5, 0.99))
+    optimizer = torch.optim.Adam(adversary.judges.parameters(), 2e-3, (0.5, 0.99))
 
     def pictures(seed: int) -> tuple[Tensor, Tensor]:
         sharp = torch.rand(16, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
@@ -135,10 +142,11 @@ def test_the_discriminator_learns_to_tell_sharp_from_blurred(loss: str) -> None:
 
     for step in range(40):
         optimizer.zero_grad()
-        adversary.discriminator_loss(*pictures(step)).backward()
+        adversary.discriminator_loss(*map(views, pictures(step))).backward()
         optimizer.step()
-    sharp, blurred = (adversary.discriminator(each).mean(dim=(1, 2, 3)) for each in pictures(1000))
-    assert float((sharp > blurred).float().mean()) > 0.9
+    for judge, sharp, blurred in zip(adversary.judges, *map(views, pictures(1000)), strict=True):
+        apart = judge(sharp).mean(dim=(1, 2, 3)) > judge(blurred).mean(dim=(1, 2, 3))
+        assert float(apart.float().mean()) > 0.9
 
 
 TILES = (
@@ -154,12 +162,12 @@ KINDS = {
 
 
 def recipe_of(kind: str = "transform", *, precision: str = "float32", perceptual: float = 0.5, weight: float = 0.5,
-              start: int = 0, ramp: int = 16, loss: str = "hinge") -> VQVAERecipe:  # fmt: skip
+              start: int = 0, ramp: int = 16, loss: str = "hinge", sees: str = "pixels") -> VQVAERecipe:  # fmt: skip
     config = RunConfig(
         model=VQVAEConfig(
             *KINDS[kind],
             perceptual=PerceptualConfig(weight=perceptual, start=start),
-            adversary=AdversaryConfig(weight=weight, start=start, ramp=ramp, width=4, loss=loss),
+            adversary=AdversaryConfig(weight=weight, start=start, ramp=ramp, width=4, loss=loss, sees=sees),
             optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warm_up=16),
         ),
         train=LoopConfig(batch=8, images=10_000),
@@ -175,9 +183,10 @@ def batch(seed: int = 0) -> Images:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("sees", ["pixels", "features"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_vqgan_of_every_architecture_trains(kind: str, precision: str) -> None:
-    recipe = recipe_of(kind, precision=precision)
+def test_a_vqgan_of_every_architecture_trains(kind: str, sees: str, precision: str) -> None:
+    recipe = recipe_of(kind, precision=precision, sees=sees)
     before = copy.deepcopy(recipe.modules["discriminator"].state_dict())
     for step in range(4):
         terms = recipe.step(batch(step), step * 8)
@@ -188,7 +197,7 @@ def test_a_vqgan_of_every_architecture_trains(kind: str, precision: str) -> None
             assert bool(value.isfinite()), name
     after = recipe.modules["discriminator"].state_dict()
     # A bias of the last layer moves all logits alike, in which the two sides of the hinge agree at first.
-    assert not any(torch.equal(after[name], before[name]) for name in before if name != "head.bias")
+    assert not any(torch.equal(after[name], before[name]) for name in before if not name.endswith("head.bias"))
     parts = 4 * terms["reconstruction"] + terms["quantizer"] + 0.5 * terms["perceptual"] + terms["decoder_game"]
     torch.testing.assert_close(terms["loss"], parts, rtol=1e-4, atol=1e-5)
 
@@ -216,19 +225,33 @@ def test_before_its_start_a_vqgan_is_the_vqvae() -> None:
 
 
 @pytest.mark.parametrize(("every", "looked_at"), [(1, 8), (3, 3), (100, 1)])
-def test_the_network_looks_at_one_image_of_so_many(every: int, looked_at: int) -> None:
+def test_the_network_looks_at_one_image_of_so_many(every: int, looked_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = recipe_of()
     recipe.model = dataclasses.replace(
         recipe.model, perceptual=dataclasses.replace(recipe.model.perceptual, every=every)
     )
     assert recipe.perceptual is not None
     seen: list[tuple[Tensor, ...]] = []
-    recipe.perceptual.register_forward_pre_hook(lambda _, given: seen.append(given))
+    compare = recipe.perceptual.compare
+
+    def spy(*given: Tensor) -> Any:
+        seen.append(given)
+        return compare(*given)
+
+    monkeypatch.setattr(recipe.perceptual, "compare", spy)
     images = batch()
     recipe.step(images, 0)
     ((result, original),) = seen
     assert len(result) == looked_at
     assert torch.equal(original, images.pixels[::every])
+
+
+def test_judges_of_features_see_all_maps_but_the_finest() -> None:
+    recipe = recipe_of(sees="features", ramp=0)
+    assert recipe.perceptual is not None
+    assert recipe.adversary is not None
+    maps, _ = recipe.perceptual.compare(batch().pixels, batch().pixels)
+    assert [judge.conv1.in_channels for judge in recipe.adversary.judges] == [found.shape[1] for found in maps[1:]]
 
 
 def test_a_vqvae_has_no_discriminator() -> None:
@@ -241,17 +264,7 @@ def test_each_optimizer_moves_its_own_network_alone(monkeypatch: pytest.MonkeyPa
     """While D's gradients are taken, none reaches the autoencoder; while the autoencoder's are, none reaches D."""
     recipe = recipe_of(ramp=0)
     recipe.step(batch(), 0)
-    seen: list[tuple[str, set[str]]] = []
-
-    def spy(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-        for module in recipe.modules.values():
-            module.zero_grad(set_to_none=True)
-        loss.backward(retain_graph=True)
-        name = next(name for name, value in recipe.optimizers.items() if value is optimizer)
-        seen.append((name, {n for n, m in recipe.modules.items() if any(p.grad is not None for p in m.parameters())}))
-
-    monkeypatch.setattr("smalti.recipes.base.descend", spy)
-    recipe.step(batch(), 8)
+    seen = descents(recipe, batch(), 8, monkeypatch)
     assert seen == [("autoencoder", {"autoencoder"}), ("discriminator", {"discriminator"})]
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 def map_distance(a: Tensor, b: Tensor) -> Tensor:
     """Distance in one layer: (B, C, H, W) twice -> (B,) float32, from 0 for equal maps to 4 for opposite ones."""
-    return (_unit(a) - _unit(b)).square().sum(dim=1).mean(dim=(1, 2))
+    return (unit_vectors(a) - unit_vectors(b)).square().sum(dim=1).mean(dim=(1, 2))
 
 
 class PerceptualLoss(nn.Module):
@@ -41,11 +41,17 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, result: Tensor, original: Tensor) -> Tensor:
         """(B, C, H, W) twice, in [-1, 1] -> () float32; the gradient goes to `result` alone."""
+        return self.distance(*self.compare(result, original))
+
+    def compare(self, result: Tensor, original: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """The maps of both, from fine to coarse: those of `result` with gradients."""
         with torch.no_grad():
             wanted = self.maps(self._see(original))
-        found = self.maps(self._see(result))
-        layers = [map_distance(a, b).mean() for a, b in zip(found, wanted, strict=True)]
-        return torch.stack(layers).mean()
+        return self.maps(self._see(result)), wanted
+
+    def distance(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        """() float32, of maps from `compare`."""
+        return torch.stack([map_distance(a, b).mean() for a, b in zip(found, wanted, strict=True)]).mean()
 
     def _see(self, images: Tensor) -> Tensor:
         height, width = (min(seen, side) for seen, side in zip(self.size, images.shape[2:], strict=True))
@@ -55,7 +61,8 @@ class PerceptualLoss(nn.Module):
         return self.prepare(parts.permute(0, 2, 4, 1, 3, 5).flatten(0, 2))
 
 
-def _unit(maps: Tensor) -> Tensor:
+def unit_vectors(maps: Tensor) -> Tensor:
+    """(B, C, H, W) -> the same in float32, the vector of channels at each place with length 1."""
     maps = maps.float()
     # The root has no finite slope at 0.
     return maps / (maps.square().sum(dim=1, keepdim=True).clamp_min(1e-20).sqrt() + 1e-10)

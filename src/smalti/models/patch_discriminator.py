@@ -1,10 +1,16 @@
-"""A discriminator that judges patches: one logit for each place of a grid, so that any image size will do.
+"""Discriminators that judge patches: one logit for each place of a grid, so that any image size will do.
+
+Of images (Isola et al. 2017, arXiv:1611.07004, section 3.2.2, with group normalisation in place of the batch's):
 
     4x4 stride 2 to width, LeakyReLU .2 | 4x4 stride 2 to 2 width, norm, LeakyReLU | 3x3 to 4 width, norm, LeakyReLU
-    | 3x3 to one logit, zero at first
+    | 3x3 to one logit                                                       each logit sees 26 x 26 pixels
 
-Each logit sees 26 x 26 pixels.  Source: Isola et al. 2017, arXiv:1611.07004, section 3.2.2, with group normalisation
-in place of the batch's.  Layout: (B, C, H, W).
+Of a feature map of a network that is not trained (after Sauer et al. 2021, arXiv:2111.01007):
+
+    sqrt(C) times the unit vector of each place | 1x1 to width, LeakyReLU .2 | 3x3 to width, norm, LeakyReLU
+    | 1x1 to one logit
+
+The last layer is zero at first.  Layout: (B, C, H, W).
 """
 
 from __future__ import annotations
@@ -15,12 +21,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.layers.blocks import group_norm
+from smalti.losses.perceptual import unit_vectors
 
 SLOPE = 0.2
 
 
 class PatchDiscriminator(nn.Module):
-    """(B, channels, H, W) -> (B, 1, H/4, W/4) logits: large for real, small for reconstructed."""
+    """(B, channels, H, W) images -> (B, 1, H/4, W/4) logits: large for real, small for reconstructed."""
 
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
@@ -29,9 +36,7 @@ class PatchDiscriminator(nn.Module):
         self.norm2 = group_norm(2 * width)
         self.conv3 = nn.Conv2d(2 * width, 4 * width, 3, padding=1)
         self.norm3 = group_norm(4 * width)
-        self.head = nn.Conv2d(4 * width, 1, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(cast(Tensor, self.head.bias))
+        self.head = _silent(nn.Conv2d(4 * width, 1, 3, padding=1))
 
     def forward(self, images: Tensor) -> Tensor:
         x = F.leaky_relu(self.conv1(images), SLOPE)
@@ -39,3 +44,26 @@ class PatchDiscriminator(nn.Module):
         x = F.leaky_relu(self.norm3(self.conv3(x)), SLOPE)
         logits: Tensor = self.head(x)
         return logits
+
+
+class MapDiscriminator(nn.Module):
+    """(B, channels, H, W) feature maps -> (B, 1, H, W) logits: large for real, small for reconstructed."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.norm2 = group_norm(width)
+        self.head = _silent(nn.Conv2d(width, 1, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        x = F.leaky_relu(self.conv1(unit_vectors(maps) * maps.shape[1] ** 0.5), SLOPE)
+        x = F.leaky_relu(self.norm2(self.conv2(x)), SLOPE)
+        logits: Tensor = self.head(x)
+        return logits
+
+
+def _silent(head: nn.Conv2d) -> nn.Conv2d:
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(cast(Tensor, head.bias))
+    return head

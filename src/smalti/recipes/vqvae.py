@@ -11,11 +11,11 @@ Sources: van den Oord et al. 2017, arXiv:1711.00937, equation 3; Esser et al. 20
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smalti.config import RunConfig, VQVAEConfig
 from smalti.evaluate.distortion import psnr_db, squared_error
@@ -24,7 +24,7 @@ from smalti.layers.ranks import sum_over_ranks, world
 from smalti.losses.perceptual import PerceptualLoss
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
 from smalti.models.autoencoder import Autoencoder
-from smalti.models.patch_discriminator import PatchDiscriminator
+from smalti.models.patch_discriminator import MapDiscriminator, PatchDiscriminator
 from smalti.quantize.health import UsageMonitor, compares_sizes, diagnose, norm_ratio
 from smalti.recipes.adversary import Adversary
 from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
@@ -49,7 +49,6 @@ class VQVAERecipe(Recipe):
         self.distance = RECONSTRUCTION_LOSSES[self.model.loss]
         with initial_weights(config.train.seed):
             autoencoder = Autoencoder(self.model, setting.image[0])
-            discriminator = PatchDiscriminator(setting.image[0], self.model.adversary.width)
         self.autoencoder = cast(Autoencoder, self.add_module("autoencoder", autoencoder))
         self.alphabet = self.autoencoder.quantizer.alphabet
         self.add_optimizer("autoencoder", self.autoencoder, self.model.optimizer)
@@ -61,9 +60,11 @@ class VQVAERecipe(Recipe):
             self.perceptual = extractor(self.model.perceptual.network, device=setting.device).perceptual_loss()
         self.adversary: Adversary | None = None
         if self.model.adversary.weight:
-            discriminator = cast(PatchDiscriminator, self.add_module("discriminator", discriminator))
-            self.add_optimizer("discriminator", discriminator, self.model.adversary.optimizer)
-            self.adversary = Adversary(self.model.adversary, discriminator)
+            with initial_weights(config.train.seed):
+                judges = self._judges()
+            self.add_module("discriminator", judges)
+            self.add_optimizer("discriminator", judges, self.model.adversary.optimizer)
+            self.adversary = Adversary(self.model.adversary, judges)
 
     def start(self, batches: Callable[[], Iterable[Images]]) -> None:
         self.autoencoder.fit(lambda: (batch.pixels for batch in batches()), batch=self.config.train.batch)
@@ -76,23 +77,28 @@ class VQVAERecipe(Recipe):
         distance = self.distance(reconstruction, pixels)
         loss = self.model.loss_weight * distance + quantized.loss
         terms = {"reconstruction": distance.detach(), "quantizer": quantized.loss.detach()}
+        views: Sequence[Tensor] = [reconstruction]  # what an adversary sees
+        real_views: Sequence[Tensor] = [pixels]
         if self.perceptual is not None and images_seen >= self.model.perceptual.start:
             every = self.model.perceptual.every
             with self.setting.autocast():
-                seen_apart = self.perceptual(reconstruction[::every].float(), pixels[::every])
+                found, wanted = self.perceptual.compare(reconstruction[::every].float(), pixels[::every])
+                seen_apart = self.perceptual.distance(found, wanted)
             loss = loss + self.model.perceptual.weight * seen_apart
             terms["perceptual"] = seen_apart.detach()
+            if self.model.adversary.sees == "features":
+                views, real_views = found[1:], wanted[1:]
         playing = self.adversary is not None and self.adversary.playing(images_seen)
         if self.adversary is not None and playing:
             with self.setting.autocast():
-                game = self.adversary.decoder_loss(reconstruction, loss, self.autoencoder.last_weight, images_seen)
+                game = self.adversary.decoder_loss(views, loss, self.autoencoder.last_weight, images_seen)
             loss = loss + game
             terms["decoder_game"] = game.detach()
         self.descend("autoencoder", loss, images_seen)
         self.update_averages(images_seen)
         if self.adversary is not None and playing:
             with self.setting.autocast():
-                discriminator_loss = self.adversary.discriminator_loss(pixels, reconstruction)
+                discriminator_loss = self.adversary.discriminator_loss(real_views, views)
             self.descend("discriminator", discriminator_loss, images_seen)
             terms["discriminator"] = discriminator_loss.detach()
         self.usage.update(quantized.codes, batch=self.config.train.batch)
@@ -136,6 +142,17 @@ class VQVAERecipe(Recipe):
 
     def export(self) -> Autoencoder:
         return cast(Autoencoder, self.averages["autoencoder"].module)
+
+    def _judges(self) -> nn.ModuleList:
+        """A discriminator for every view that the adversary has of an image."""
+        adversary, (channels, *size) = self.model.adversary, self.setting.image
+        if adversary.sees == "pixels":
+            return nn.ModuleList([PatchDiscriminator(channels, adversary.width)])
+        assert self.perceptual is not None  # the configuration says so
+        blank = torch.zeros(1, channels, *size, device=self.setting.device)
+        maps, _ = self.perceptual.compare(blank, blank)
+        # The finest map shows what the pixels do, at the price of all the others together.
+        return nn.ModuleList(MapDiscriminator(found.shape[1], adversary.width) for found in maps[1:])
 
     def _reconstruct(self, pixels: Tensor) -> Tensor:
         with self.setting.autocast():
