@@ -20,7 +20,7 @@ import torch
 
 from smalti import __version__, api, data, shell
 from smalti.checkpoint import Card
-from smalti.config import ENDLESS, GANConfig, RunConfig, VQVAEConfig, override, parse_duration
+from smalti.config import ENDLESS, GANConfig, RunConfig, VQVAEConfig, override
 from smalti.data import PackedImages
 from smalti.data.pictures import enlarge, grid, side_by_side, write_png
 from smalti.errors import OutputError
@@ -34,6 +34,7 @@ from smalti.quantize import perplexity
 from smalti.recipes import RECIPES
 from smalti.runfolder import RunFolder
 from smalti.train import Result, train
+from smalti.units import parse_duration
 
 # Of the time for both trainings: the GAN needs more images before there is something to see.
 VQVAE_SHARE = 0.3

@@ -24,7 +24,7 @@ from torch import Tensor
 from smalti import __version__, checkpoint
 from smalti.config import RunConfig
 from smalti.data import PackedImages
-from smalti.errors import CheckpointError, ConfigError, DataError, TrainingError
+from smalti.errors import TrainingError
 from smalti.feeding import batch_at, first_batches, preview_count, slices, some_images
 from smalti.layers.randomness import mix
 from smalti.layers.ranks import (
@@ -38,14 +38,13 @@ from smalti.layers.ranks import (
 from smalti.machine import Machine
 from smalti.recipes import Recipe, Setting, build_recipe
 from smalti.runfolder import RunFolder
-from smalti.saver import STATE_FORMAT, Progress, Saver
+from smalti.saver import Progress, Saver
+from smalti.starting import check, find_place, load_state
 
 SCORE_IMAGES = 512
 MAX_ROLLBACKS = 5
 SAVE_SECONDS = 600.0  # without a save before one is made out of turn
 AGREE_EVERY = 8  # steps, between two questions to the other ranks whether to stop
-
-_OTHER_FOLDER = "give --out another folder"
 
 
 class Reporter(Protocol):
@@ -109,178 +108,182 @@ def train(
         TrainingError: a loss became NaN or infinite.
     """
     machine, reporter = machine or Machine(), reporter or Silent()
-    _check(config, data, held_out, on_nan)
-    device, precision = machine.resolve()
-    batch_size, every = config.train.batch, config.train
-    watch, where = (data, "training") if held_out is None else (held_out, "held-out")
+    check(config, data, held_out, on_nan)
     folder = RunFolder(out)
     try:
-        with shared_fate():
-            if rank() == 0:
-                folder.claim(config)
-        resuming = bool(largest_over_ranks(int(rank() == 0 and folder.state.exists())))
-        with shared_fate():
-            progress, state = _find_place(folder, resuming, data, machine, precision, device, reporter)
-            recipe = build_recipe(config, Setting(data.shape, len(data.classes), device, progress.precision))
-            if state is not None:
-                _load_state(recipe, state, folder)
-            if progress.watched != watch.fingerprint:
-                progress.best, progress.watched = None, watch.fingerprint  # scores on other images do not compare
-            if not resuming:
-                recipe.start(functools.partial(first_batches, data, every.seed, config.data, device))
-            if machine.compile:
-                recipe.compile()
-            saver = Saver(folder, config, data, recipe, license)
-            saver.open_tensorboard(progress)
-            saver.log(progress, event="resume" if resuming else "start", version=__version__,
-                      torch=torch.__version__, device=str(device), precision=progress.precision, ranks=world(),
-                      threads=torch.get_num_threads())  # fmt: skip
-            if not resuming:
-                saver.save(progress)  # so that a full disk is noticed now, and there is always a save to go back to
-        if not resuming:
-            take_from_first_rank(recipe.tensors())  # what was saved
-        del state
-
-        told: set[str] = set()  # what the advice so far was about
-        pending: list[dict[str, Tensor]] = []  # losses of the steps since the last look, still on the device
-        clock = _Clock(progress)
-        recipe.horizon = _horizon(progress, every.images, budget_seconds)
-        reporter.start(progress.images_seen, every.images)
-        with _StopSignals() as stop:
-            while True:
-                progress.seconds = clock.seconds()
-                done = progress.images_seen >= every.images
-                over = budget_seconds is not None and progress.seconds >= budget_seconds
-                stopped_by, over = _agree(stop.asked, over, step=progress.images_seen // batch_size)
-                ending = done or over or stopped_by != 0
-                due = functools.partial(_due, progress.images_seen, batch_size)
-                to_score = ending or due(every.save_every)
-
-                if pending and (to_score or due(every.log_every)):
-                    # Here the host waits for the device: losses are read, and perhaps something is written.
-                    problem, terms = _look(pending, progress.images_seen, batch_size)
-                    pending.clear()
-                    to_save = to_score or bool(largest_over_ranks(int(clock.save_is_old())))
-                    if not problem and to_save and not _finite(recipe):
-                        problem = f"the weights became infinite by {progress.images_seen:,} images"
-                    with shared_fate():
-                        if problem:
-                            saver.log(progress, event="diverged", problem=problem)
-                            _roll_back(problem, recipe, folder, progress, on_nan, device)
-                            saver.log(progress, event="rollback", problem=problem, rollbacks=progress.rollbacks)
-                            reporter.message(
-                                f"{problem}; back to {progress.images_seen:,} images, half the learning rate"
-                            )
-                            clock.lap(progress.images_seen)
-                            continue
-                        rate = clock.lap(progress.images_seen)
-                        record = saver.log(
-                            progress, seconds=round(progress.seconds, 3), images_per_second=rate, **terms
-                        )
-                        reporter.progress(progress.images_seen, record)
-                        recipe.horizon = _horizon(progress, every.images, budget_seconds)
-                        _advise(recipe, terms, progress, told, saver, reporter)
-                        if ending or due(every.preview_every):
-                            saver.preview(progress, some_images(watch, preview_count(watch), device))
-                        if to_score:
-                            score = recipe.score(slices(watch, SCORE_IMAGES, batch_size, device))
-                            saver.keep(progress, score, where, min(SCORE_IMAGES, len(watch)))
-                        if to_save:
-                            saver.save(progress)
-                            clock.saved()
-                if ending:
-                    break
-
-                recipe.draw_seed = mix(every.seed, progress.rollbacks)
-                batch = batch_at(data, recipe.draw_seed, progress.images_seen, batch_size, config.data, device)
-                pending.append(recipe.step(batch, progress.images_seen))
-                progress.images_seen += batch_size
-        saver.close()
-        reason = "finished" if done else "stopped" if stopped_by else "budget"
-        return Result(reason, progress.images_seen, progress.seconds, folder.path, progress.score, stopped_by)
+        session = _Session(
+            config, data, folder, held_out=held_out, machine=machine, budget_seconds=budget_seconds, on_nan=on_nan,
+            license=license, reporter=reporter,
+        )  # fmt: skip
+        return session.run()
     finally:
         reporter.finish()
         folder.release()
 
 
-def _check(config: RunConfig, data: PackedImages, held_out: PackedImages | None, on_nan: str) -> None:
-    if on_nan not in ("stop", "rollback"):
-        raise ConfigError(f"--on-nan is {on_nan!r}, but must be stop or rollback")
-    if config.train.batch % world():
-        raise ConfigError(f"train.batch is {config.train.batch}, which {world()} ranks cannot share evenly")
-    if len(data) < 2:
-        raise DataError(f"{data.source} holds {len(data)} image; a training needs at least 2")
-    if config.data.shift >= min(data.shape[1:]):
-        raise ConfigError(
-            f"data.shift is {config.data.shift}, but must be less than the sides of the images, "
-            f"{data.shape[1]}x{data.shape[2]}"
-        )
-    if held_out is None:
-        return
-    if held_out.shape != data.shape:
-        raise DataError(f"the held-out images have the shape {held_out.shape}, those to train on {data.shape}")
-    if getattr(config.model, "conditional", False) and held_out.classes != data.classes:
-        raise DataError(
-            f"the held-out images have the classes {', '.join(held_out.classes) or 'none'}, those to train on "
-            f"{', '.join(data.classes) or 'none'}; a model with labels needs the same ones"
-        )
+class _Session:
+    """A run from the place where it begins, or goes on, to its end or its next stop. All ranks do the same in step."""
 
+    def __init__(
+        self,
+        config: RunConfig,
+        data: PackedImages,
+        folder: RunFolder,
+        *,
+        held_out: PackedImages | None,
+        machine: Machine,
+        budget_seconds: float | None,
+        on_nan: str,
+        license: str,
+        reporter: Reporter,
+    ) -> None:
+        self.config, self.data, self.folder = config, data, folder
+        self.budget_seconds, self.on_nan, self.reporter = budget_seconds, on_nan, reporter
+        self.watch, self.where = (data, "training") if held_out is None else (held_out, "held-out")
+        self.told: set[str] = set()  # what the advice so far was about
+        self.pending: list[dict[str, Tensor]] = []  # losses of the steps since the last look, still on the device
+        self.device, precision = machine.resolve()
+        with shared_fate():
+            if rank() == 0:
+                folder.claim(config)
+        resuming = bool(largest_over_ranks(int(rank() == 0 and folder.state.exists())))
+        with shared_fate():
+            self.progress, state = find_place(folder, resuming, data, machine, precision, self.device, reporter.message)
+            setting = Setting(data.shape, len(data.classes), self.device, self.progress.precision)
+            self.recipe = build_recipe(config, setting)
+            if state is not None:
+                load_state(self.recipe, state, folder)
+            if self.progress.watched != self.watch.fingerprint:
+                self.progress.best = None  # scores on other images do not compare
+                self.progress.watched = self.watch.fingerprint
+            if not resuming:
+                self.recipe.start(functools.partial(first_batches, data, config.train.seed, config.data, self.device))
+            if machine.compile:
+                self.recipe.compile()
+            self.saver = Saver(folder, config, data, self.recipe, license)
+            self.saver.open_tensorboard(self.progress)
+            self.saver.log(self.progress, event="resume" if resuming else "start", version=__version__,
+                           torch=torch.__version__, device=str(self.device), precision=self.progress.precision,
+                           ranks=world(), threads=torch.get_num_threads())  # fmt: skip
+            if not resuming:
+                self.saver.save(self.progress)  # so that a full disk is noticed now, and there is one to go back to
+        if not resuming:
+            take_from_first_rank(self.recipe.tensors())  # what was saved
+        self.clock = _Clock(self.progress)
 
-def _find_place(
-    folder: RunFolder,
-    resuming: bool,
-    data: PackedImages,
-    machine: Machine,
-    precision: str,
-    device: torch.device,
-    reporter: Reporter,
-) -> tuple[Progress, dict[str, Any] | None]:
-    """The beginning, or where the folder's run stopped, with the recipe's state there."""
-    if not resuming:
-        if folder.last.exists() and checkpoint.read_card(folder.last).images_seen > 0:
-            raise CheckpointError(
-                f"{folder.path} holds weights, but {folder.state.name} is gone, so the run cannot go on; "
-                "give --out another folder, which leaves these weights as they are"
+    def run(self) -> Result:
+        """Step after step until the images or the time are used up, or a signal asks to stop."""
+        progress, loop = self.progress, self.config.train
+        self._set_horizon()
+        self.reporter.start(progress.images_seen, loop.images)
+        with _StopSignals() as stop:
+            while True:
+                progress.seconds = self.clock.seconds()
+                done = progress.images_seen >= loop.images
+                over = self.budget_seconds is not None and progress.seconds >= self.budget_seconds
+                stopped_by, over = _agree(stop.asked, over, step=progress.images_seen // loop.batch)
+                ending = done or over or stopped_by != 0
+                due = ending or self._due(loop.save_every) or self._due(loop.log_every)
+                if self.pending and due and not self._look(ending):
+                    continue  # gone back to an earlier place
+                if ending:
+                    break
+                self._step()
+        self.saver.close()
+        reason = "finished" if done else "stopped" if stopped_by else "budget"
+        return Result(reason, progress.images_seen, progress.seconds, self.folder.path, progress.score, stopped_by)
+
+    def _step(self) -> None:
+        progress, loop = self.progress, self.config.train
+        self.recipe.draw_seed = mix(loop.seed, progress.rollbacks)
+        batch = batch_at(
+            self.data, self.recipe.draw_seed, progress.images_seen, loop.batch, self.config.data, self.device
+        )
+        self.pending.append(self.recipe.step(batch, progress.images_seen))
+        progress.images_seen += loop.batch
+
+    def _due(self, every: int) -> bool:
+        """Whether the step that ended here passed a multiple of `every`."""
+        seen = self.progress.images_seen
+        return seen // every > (seen - self.config.train.batch) // every
+
+    def _look(self, ending: bool) -> bool:
+        """Wait for the device, read the losses, and write what is due; False: something went wrong and was undone."""
+        progress, loop = self.progress, self.config.train
+        problem, terms = _read(self.pending, progress.images_seen, loop.batch)
+        self.pending.clear()
+        to_score = ending or self._due(loop.save_every)
+        to_save = to_score or bool(largest_over_ranks(int(self.clock.save_is_old())))
+        if not problem and to_save and not _finite(self.recipe):
+            problem = f"the weights became infinite by {progress.images_seen:,} images"
+        with shared_fate():
+            if problem:
+                self._go_back(problem)
+                return False
+            rate = self.clock.lap(progress.images_seen)
+            record = self.saver.log(progress, seconds=round(progress.seconds, 3), images_per_second=rate, **terms)
+            self.reporter.progress(progress.images_seen, record)
+            self._set_horizon()
+            self._advise(terms)
+            if ending or self._due(loop.preview_every):
+                self.saver.preview(progress, some_images(self.watch, preview_count(self.watch), self.device))
+            if to_score:
+                score = self.recipe.score(slices(self.watch, SCORE_IMAGES, loop.batch, self.device))
+                self.saver.keep(progress, score, self.where, min(SCORE_IMAGES, len(self.watch)))
+            if to_save:
+                self.saver.save(progress)
+                self.clock.saved()
+        return True
+
+    def _set_horizon(self) -> None:
+        """Tell the recipe, the same on all ranks, how many images there will have been by the end at this speed."""
+        progress, images = self.progress, self.config.train.images
+        self.recipe.horizon = images
+        if self.budget_seconds is not None and progress.images_seen > 0:
+            in_time = progress.images_seen * self.budget_seconds / max(progress.seconds, 1e-3)
+            self.recipe.horizon = largest_over_ranks(min(images, max(progress.images_seen, round(in_time))))
+
+    def _advise(self, terms: dict[str, float]) -> None:
+        """Pass the recipe's advice on, once in a session; the words before its colon say what it is about."""
+        advice = self.recipe.advice(terms, self.progress.images_seen)
+        if advice is None or advice.partition(":")[0] in self.told:
+            return
+        self.told.add(advice.partition(":")[0])
+        self.saver.log(self.progress, event="advice", advice=advice)
+        self.reporter.message(f"at {self.progress.images_seen:,} images: {advice}")
+
+    def _go_back(self, problem: str) -> None:
+        """Return to the last save, with other random numbers and half the learning rates, or it would happen again.
+
+        Raises:
+            TrainingError: that is not wanted, or was done often enough.
+        """
+        progress, folder = self.progress, self.folder
+        self.saver.log(progress, event="diverged", problem=problem)
+        if self.on_nan != "rollback" or progress.rollbacks >= MAX_ROLLBACKS:
+            saved_at = checkpoint.read_card(folder.last).images_seen
+            remedy = (
+                f"{progress.rollbacks} rollbacks did not help, so lower the learning rates with --set in a new --out"
+                if self.on_nan == "rollback"
+                else "go on from there with --on-nan rollback, or lower the learning rates with --set in a new --out"
             )
-        return Progress(precision=precision, fingerprint=data.fingerprint), None
-    state = checkpoint.load_state(folder.state, device)
-    try:
-        if state["format"] != STATE_FORMAT:
-            raise CheckpointError(
-                f"{folder.state} has the format {state['format']!r}, but smalti {__version__} resumes format "
-                f"{STATE_FORMAT}; go on with the version that wrote it, or give --out another folder"
+            raise TrainingError(
+                f"{problem}; the last good checkpoint is {folder.last}, at {saved_at:,} images; {remedy}"
             )
-        progress = Progress(**state["progress"])
-        modules = state["recipe"]
-    except (KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder.state} is no resume state of this version ({error}); {_OTHER_FOLDER}") from None
-    if progress.fingerprint != data.fingerprint:
-        raise DataError(
-            f"the images of {data.source} are not those {folder.path} was trained on "
-            f"(fingerprint {data.fingerprint[:12]}, expected {progress.fingerprint[:12]}); {_OTHER_FOLDER}"
-        )
-    if machine.precision != "auto" and machine.precision != progress.precision:
-        reporter.message(f"going on in {precision} after {progress.precision}: no longer the same to the last bit")
-        progress.precision = precision
-    if rank() == 0:
-        folder.rewind_log(progress.images_seen)
-    reporter.message(f"resuming {folder.path} at {progress.images_seen:,} images")
-    return progress, modules
-
-
-def _load_state(recipe: Recipe, state: dict[str, Any], folder: RunFolder) -> None:
-    try:
-        recipe.load_state_dict(state)
-    except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"{folder.state} does not fit this version's networks ({reason}); {_OTHER_FOLDER}"
-        ) from None
-
-
-def _due(images_seen: int, batch: int, every: int) -> bool:
-    """Whether the step that ended at `images_seen` passed a multiple of `every`."""
-    return images_seen // every > (images_seen - batch) // every
+        state = checkpoint.load_state(folder.state, self.device)
+        self.recipe.load_state_dict(state["recipe"])
+        saved = Progress(**state["progress"])
+        rollbacks = progress.rollbacks + 1
+        self.recipe.scale_learning_rates(0.5 ** (rollbacks - saved.rollbacks))
+        for entry in dataclasses.fields(Progress):
+            if entry.name != "seconds":
+                setattr(progress, entry.name, getattr(saved, entry.name))
+        progress.rollbacks = rollbacks
+        if rank() == 0:
+            folder.rewind_log(progress.images_seen)
+        self.saver.log(progress, event="rollback", problem=problem, rollbacks=rollbacks)
+        self.reporter.message(f"{problem}; back to {progress.images_seen:,} images, half the learning rate")
+        self.clock.lap(progress.images_seen)
 
 
 def _agree(stopped_by: int, over: bool, *, step: int) -> tuple[int, bool]:
@@ -291,26 +294,6 @@ def _agree(stopped_by: int, over: bool, *, step: int) -> tuple[int, bool]:
         return 0, False
     agreed = largest_over_ranks(2 * stopped_by + over)
     return agreed // 2, bool(agreed % 2)
-
-
-def _advise(
-    recipe: Recipe, terms: dict[str, float], progress: Progress, told: set[str], saver: Saver, reporter: Reporter
-) -> None:
-    """Pass the recipe's advice on, once in a session; the words before its colon say what it is about."""
-    advice = recipe.advice(terms, progress.images_seen)
-    if advice is None or advice.partition(":")[0] in told:
-        return
-    told.add(advice.partition(":")[0])
-    saver.log(progress, event="advice", advice=advice)
-    reporter.message(f"at {progress.images_seen:,} images: {advice}")
-
-
-def _horizon(progress: Progress, images: int, budget_seconds: float | None) -> int:
-    """How many images there will have been at the end, at the speed so far; the same on every rank."""
-    if budget_seconds is None or progress.images_seen == 0:
-        return images
-    in_time = progress.images_seen * budget_seconds / max(progress.seconds, 1e-3)
-    return largest_over_ranks(min(images, max(progress.images_seen, round(in_time))))
 
 
 class _Clock:
@@ -363,7 +346,7 @@ class _StopSignals:
             signal.signal(number, handler)
 
 
-def _look(pending: list[dict[str, Tensor]], images_seen: int, batch: int) -> tuple[str | None, dict[str, float]]:
+def _read(pending: list[dict[str, Tensor]], images_seen: int, batch: int) -> tuple[str | None, dict[str, float]]:
     """What went wrong in the steps since the last look, or None; and the mean of every term over them."""
     names = list(pending[0])
     values = torch.stack([torch.stack([terms[name].float() for name in names]) for terms in pending])
@@ -379,32 +362,3 @@ def _look(pending: list[dict[str, Tensor]], images_seen: int, batch: int) -> tup
 def _finite(recipe: Recipe) -> bool:
     tensors = [tensor for module in recipe.modules.values() for tensor in module.state_dict().values()]
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
-
-
-def _roll_back(
-    problem: str, recipe: Recipe, folder: RunFolder, progress: Progress, on_nan: str, device: torch.device
-) -> None:
-    """Return to the last save, with other random numbers and half the learning rates, or it would happen again.
-
-    Raises:
-        TrainingError: that is not wanted, or was done often enough.
-    """
-    if on_nan != "rollback" or progress.rollbacks >= MAX_ROLLBACKS:
-        saved_at = checkpoint.read_card(folder.last).images_seen
-        remedy = (
-            f"{progress.rollbacks} rollbacks did not help, so lower the learning rates with --set in a new --out"
-            if on_nan == "rollback"
-            else "go on from there with --on-nan rollback, or lower the learning rates with --set in a new --out"
-        )
-        raise TrainingError(f"{problem}; the last good checkpoint is {folder.last}, at {saved_at:,} images; {remedy}")
-    state = checkpoint.load_state(folder.state, device)
-    recipe.load_state_dict(state["recipe"])
-    saved = Progress(**state["progress"])
-    rollbacks = progress.rollbacks + 1
-    recipe.scale_learning_rates(0.5 ** (rollbacks - saved.rollbacks))
-    for entry in dataclasses.fields(Progress):
-        if entry.name != "seconds":
-            setattr(progress, entry.name, getattr(saved, entry.name))
-    progress.rollbacks = rollbacks
-    if rank() == 0:
-        folder.rewind_log(progress.images_seen)

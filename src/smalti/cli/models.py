@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from smalti.cli.apps import app, examples
-from smalti.commands.request import Resize
+from smalti.commands.request import Resize, Running, Settings, Source
+
+SOURCE, SETTINGS, RUNNING = Source(), Settings(), Running()
 
 
 @app.command(
@@ -23,26 +25,9 @@ def train(
     /,
     *,
     out: Path,
-    data: str | None = None,
-    held_out: str | None = None,
-    images: str | None = None,
-    budget: str | None = None,
-    batch: int | None = None,
-    split: str | None = None,
-    size: str | None = None,
-    resize: Resize | None = None,
-    channels: Literal[1, 3, 4] | None = None,
-    flip: bool | None = None,
-    seed: int | None = None,
-    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = (),
-    config: Path | None = None,
-    device: str = "auto",
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
-    compile: Annotated[bool, Parameter(negative=())] = False,
-    on_nan: Literal["stop", "rollback"] = "stop",
-    license: str = "unspecified",
-    cache: Path | None = None,
-    quiet: Annotated[bool, Parameter(negative=())] = False,
+    source: Source = SOURCE,
+    settings: Settings = SETTINGS,
+    running: Running = RUNNING,
 ) -> int:
     """Train a preset on a source of images. The same command again goes on where it stopped.
 
@@ -52,60 +37,10 @@ def train(
         A named recipe; see: smalti presets.
     out:
         Folder of this run: weights, log, previews. Created, or resumed when it holds this very run.
-    data:
-        A folder, .zip, .tar(.gz,.xz), CIFAR-10, IDX or .npz; or the words cifar10, emoji. Default: the preset's
-        source, emoji.
-    held_out:
-        Source of images for scores and previews; default: the source's own test or val split, where it has one.
-    images:
-        End after this many images: 200000, 200k, 3M.
-    budget:
-        End after this much time: 90s, 10m, 1.5h. Without --images nothing else ends the training.
-    batch:
-        Images in a step, over all processes.
-    split:
-        Split to train on, for a source that has splits. Default: train.
-    size:
-        Size to bring every image to: 64, or 48x64 (height x width).
-    resize:
-        cover fills and crops the middle, contain fits and pads, stretch distorts.
-    channels:
-        1 grey, 3 RGB, 4 RGBA. Default: what the images have; emoji 3.
-    flip:
-        Mirror images at random.
-    seed:
-        Decides every random number of the training.
-    set_:
-        Change any setting, for example --set model.quantizer.codes=1024. Repeatable; see: smalti presets NAME.
-    config:
-        TOML file of settings, applied before --set.
-    device:
-        auto, cpu, cuda, cuda:1, mps.
-    precision:
-        auto takes bfloat16 where the device is fast at it.
-    compile:
-        Use torch.compile; needs a C compiler and a minute at the start.
-    on_nan:
-        When a loss becomes NaN or infinite: stop, or go back to the last save with halved learning rates.
-    license:
-        Licence of the weights, written into the checkpoint.
-    cache:
-        Folder for packed images. Default: the user's cache folder.
-    quiet:
-        Print nothing but errors.
     """
-    from smalti.commands.training import TrainingOptions, run_training
+    from smalti.commands.training import run_training
 
-    options = TrainingOptions(
-        preset=preset, out=out, data=data, held_out=held_out, images=images, budget=budget, assignments=set_,
-        config=config, device=device, precision=precision, compile=compile, on_nan=on_nan, license=license,
-        cache=cache, quiet=quiet,
-        direct={
-            "train.batch": batch, "data.split": split, "data.size": size, "data.resize": resize,
-            "data.channels": channels, "data.flip": flip, "train.seed": seed,
-        },
-    )  # fmt: skip
-    return run_training(options)
+    return run_training(preset, out, source, settings, running)
 
 
 @app.command(

@@ -16,7 +16,6 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from smalti import api, data, shell
 from smalti.commands.request import Measuring, Reading, Writing
-from smalti.config import parse_count, parse_size
 from smalti.data import PackedImages
 from smalti.errors import ConfigError, DataError, OutputError, SplitError
 from smalti.evaluate import record
@@ -35,6 +34,7 @@ from smalti.measuring import (
     measure_folder,
     measure_generator,
 )
+from smalti.units import parse_count, parse_size
 
 HELD_OUT = ("test", "val")  # the split of a source that figures are measured on, in this order
 NO_TRAINING = "none"

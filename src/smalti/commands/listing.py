@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from smalti import data, shell
-from smalti.config import parse_size, paths
+from smalti.config import paths
 from smalti.presets import PRESETS, preset
+from smalti.units import parse_size
 
 LISTED = 20  # broken files, classes or sizes shown
 

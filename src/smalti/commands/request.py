@@ -1,4 +1,4 @@
-"""The options that every form of `smalti evaluate` shares. Imports no torch: the command line reads it for its help."""
+"""Groups of options, as typed, with their help. Imports no torch: the command line reads it."""
 
 from __future__ import annotations
 
@@ -89,3 +89,97 @@ class Writing:
     out: Path = Path("evaluation.json")
     report: Path | None = None
     overwrite: Annotated[bool, Parameter(negative=())] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Which images a training sees; None leaves it to the preset.
+
+    Parameters
+    ----------
+    data:
+        A folder, .zip, .tar(.gz,.xz), CIFAR-10, IDX or .npz; or the words cifar10, emoji. Default: the preset's
+        source, emoji.
+    held_out:
+        Source of images for scores and previews; default: the source's own test or val split, where it has one.
+    split:
+        Split to train on, for a source that has splits. Default: train.
+    size:
+        Size to bring every image to: 64, or 48x64 (height x width).
+    resize:
+        cover fills and crops the middle, contain fits and pads, stretch distorts.
+    channels:
+        1 grey, 3 RGB, 4 RGBA. Default: what the images have; emoji 3.
+    flip:
+        Mirror images at random.
+    cache:
+        Folder for packed images. Default: the user's cache folder.
+    """
+
+    data: str | None = None
+    held_out: str | None = None
+    split: str | None = None
+    size: str | None = None
+    resize: Resize | None = None
+    channels: Literal[1, 3, 4] | None = None
+    flip: bool | None = None
+    cache: Path | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a training does; None leaves it to the preset.
+
+    Parameters
+    ----------
+    images:
+        End after this many images: 200000, 200k, 3M.
+    budget:
+        End after this much time: 90s, 10m, 1.5h. Without --images nothing else ends the training.
+    batch:
+        Images in a step, over all processes.
+    seed:
+        Decides every random number of the training.
+    set_:
+        Change any setting, for example --set model.quantizer.codes=1024. Repeatable; see: smalti presets NAME.
+    config:
+        TOML file of settings, applied before --set.
+    """
+
+    images: str | None = None
+    budget: str | None = None
+    batch: int | None = None
+    seed: int | None = None
+    set_: Annotated[tuple[str, ...], Parameter(name="--set", negative=())] = ()
+    config: Path | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """How a training runs on this machine.
+
+    Parameters
+    ----------
+    device:
+        auto, cpu, cuda, cuda:1, mps.
+    precision:
+        auto takes bfloat16 where the device is fast at it.
+    compile:
+        Use torch.compile; needs a C compiler and a minute at the start.
+    on_nan:
+        When a loss becomes NaN or infinite: stop, or go back to the last save with halved learning rates.
+    license:
+        Licence of the weights, written into the checkpoint.
+    quiet:
+        Print nothing but errors.
+    """
+
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: Annotated[bool, Parameter(negative=())] = False
+    on_nan: Literal["stop", "rollback"] = "stop"
+    license: str = "unspecified"
+    quiet: Annotated[bool, Parameter(negative=())] = False

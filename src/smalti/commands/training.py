@@ -6,12 +6,12 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from smalti import data, shell
-from smalti.config import ENDLESS, RunConfig, override, parse_count, parse_duration, parse_size, read_toml
+from smalti.commands.request import Running, Settings, Source
+from smalti.config import ENDLESS, DataConfig, LoopConfig, RunConfig, override, read_toml
 from smalti.data import PackedImages
 from smalti.errors import ConfigError, RankError
 from smalti.layers.ranks import end_ranks, rank, shared_fate, start_ranks
@@ -20,30 +20,10 @@ from smalti.presets import preset
 from smalti.progress import TerminalReporter, counting
 from smalti.recipes import RECIPES
 from smalti.train import Result, Silent, train
+from smalti.units import parse_count, parse_duration, parse_size
 
 Progress = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True)
-class TrainingOptions:
-    """The command line of `smalti train`, as typed; `direct` maps settings to the options that set them."""
-
-    preset: str
-    out: Path
-    data: str | None = None
-    held_out: str | None = None
-    images: str | None = None
-    budget: str | None = None
-    assignments: tuple[str, ...] = ()
-    config: Path | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool = False
-    on_nan: str = "stop"
-    license: str = "unspecified"
-    cache: Path | None = None
-    quiet: bool = False
-    direct: dict[str, Any] = field(default_factory=dict)
+T = TypeVar("T", DataConfig, LoopConfig)
 
 
 # What one does with a run of each recipe.
@@ -54,35 +34,39 @@ NEXT = {
 }
 
 
-def configure(options: TrainingOptions) -> RunConfig:
-    """The settings a command line asks for.
+def configure(name: str, source: Source, settings: Settings) -> RunConfig:
+    """The settings a command line asks for, of the preset of that name.
 
     Raises:
         ConfigError: an unknown preset or setting, or a value that does not fit.
     """
-    config = preset(options.preset)
-    from_file = read_toml(options.config) if options.config is not None else []
-    assignments = [*from_file, *options.assignments]
-    config = override(config, assignments)
-    plain: dict[str, dict[str, Any]] = {"train": {}, "data": {}}
-    if options.data is not None:
-        plain["data"]["source"] = options.data
-    for path, value in options.direct.items():
-        if value is not None:
-            part, name = path.split(".")
-            plain[part][name] = parse_size(value) if name == "size" else value
-    if options.images is not None:
-        plain["train"]["images"] = parse_count(options.images)
-    elif options.budget is not None and not any(text.startswith("train.images=") for text in assignments):
-        plain["train"]["images"] = ENDLESS
-    if plain["data"].get("source", config.data.source) == "emoji" and config.data.channels is None:
-        # The emoji have an alpha channel; the presets learn pictures, which is easier to look at over white.
-        plain["data"].setdefault("channels", 3)
+    from_file = read_toml(settings.config) if settings.config is not None else []
+    assignments = [*from_file, *settings.set_]
+    config = override(preset(name), assignments)
+    images = parse_count(settings.images) if settings.images is not None else None
+    if images is None and settings.budget is not None and not any(a.startswith("train.images=") for a in assignments):
+        images = ENDLESS
+    channels = source.channels
+    if (source.data or config.data.source) == "emoji" and config.data.channels is None and channels is None:
+        channels = 3  # emoji have an alpha channel; the presets learn pictures, which are easier to look at over white
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, **plain["data"]),
-        train=dataclasses.replace(config.train, **plain["train"]),
+        data=_with(
+            config.data,
+            source=source.data,
+            split=source.split,
+            size=parse_size(source.size) if source.size is not None else None,
+            resize=source.resize,
+            channels=channels,
+            flip=source.flip,
+        ),
+        train=_with(config.train, images=images, batch=settings.batch, seed=settings.seed),
     )
+
+
+def _with(table: T, **options: Any) -> T:
+    """A table of settings with those replaced that an option was given for."""
+    return dataclasses.replace(table, **{name: value for name, value in options.items() if value is not None})
 
 
 def open_images(
@@ -107,40 +91,40 @@ def _held_out_split(images: PackedImages) -> str | None:
     return next((split for split in ("val", "test") if split in images.splits and split != images.split), None)
 
 
-def run_training(options: TrainingOptions) -> int:
+def run_training(name: str, out: Path, source: Source, settings: Settings, running: Running) -> int:
     """Train as the command line says; returns the exit code."""
-    config = configure(options)
-    _refuse_writing_into_the_data(config, options)
-    budget_seconds = parse_duration(options.budget) if options.budget is not None else None
-    machine = Machine(options.device, options.precision, options.compile)
+    config = configure(name, source, settings)
+    _refuse_writing_into_the_data(config, out, source.cache)
+    budget_seconds = parse_duration(settings.budget) if settings.budget is not None else None
+    machine = Machine(running.device, running.precision, running.compile)
     device, _ = machine.resolve()
     start_ranks(world_size(), device)
-    quiet = options.quiet or rank() != 0
+    quiet = running.quiet or rank() != 0
     try:
         with shared_fate():
             if rank() == 0:
                 with counting("packing", quiet=quiet) as packing:
-                    images, held_out = open_images(config, options.held_out, options.cache, packing)
+                    images, held_out = open_images(config, source.held_out, source.cache, packing)
                 _say_what_was_skipped(images)
         with shared_fate():
             if rank() != 0:  # packed by now, so this only opens it
-                images, held_out = open_images(config, options.held_out, options.cache)
+                images, held_out = open_images(config, source.held_out, source.cache)
         reporter = TerminalReporter(RECIPES[config.recipe].headline, budget_seconds=budget_seconds)
         if not quiet:
             channels, height, width = images.shape
             shell.note(
                 f"{len(images):,} images of {height}x{width}x{channels} from {config.data.source}; "
-                f"recipe {config.recipe}; run folder {options.out}"
+                f"recipe {config.recipe}; run folder {out}"
             )
         result = train(
             config,
             images,
-            options.out,
+            out,
             held_out=held_out,
             machine=machine,
             budget_seconds=budget_seconds,
-            on_nan=options.on_nan,
-            license=options.license,
+            on_nan=running.on_nan,
+            license=running.license,
             reporter=Silent() if quiet else reporter,
         )
         if not quiet:
@@ -148,7 +132,7 @@ def run_training(options: TrainingOptions) -> int:
     except RankError:
         return 1  # the rank that failed says why
     except Exception as error:
-        if options.compile and type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        if running.compile and type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
             reason = str(error).splitlines()[0]
             raise ConfigError(f"--compile does not work on this machine ({reason}); leave it out") from None
         raise
@@ -157,12 +141,12 @@ def run_training(options: TrainingOptions) -> int:
     return 128 + result.signal if result.reason == "stopped" else 0
 
 
-def _refuse_writing_into_the_data(config: RunConfig, options: TrainingOptions) -> None:
+def _refuse_writing_into_the_data(config: RunConfig, out: Path, cache: Path | None) -> None:
     """What a run writes into its own source would be images of the source the next time it is looked at."""
     source = Path(config.data.source)
     if not source.is_dir():
         return
-    for name, place in (("--out", options.out), ("--cache", options.cache)):
+    for name, place in (("--out", out), ("--cache", cache)):
         if place is not None and place.resolve().is_relative_to(source.resolve()):
             raise ConfigError(f"{name} {place} lies inside the images of --data {source}; give a place outside")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from smalti import api, checkpoint, shell
-from smalti.config import parse_size, paths, to_plain
+from smalti.config import paths, to_plain
 from smalti.data import images as decoding
 from smalti.data.pictures import side_by_side, write_png
 from smalti.data.sources import IMAGE_EXTENSIONS
@@ -20,6 +20,7 @@ from smalti.errors import CheckpointError, ConfigError, DataError, OutputError
 from smalti.evaluate.distortion import psnr_db, squared_error_uint8
 from smalti.files import output_errors
 from smalti.runfolder import RunFolder
+from smalti.units import parse_size
 
 COUNT_LIMIT = 10_000_000
 GRID_LIMIT = 10_000  # images in one picture

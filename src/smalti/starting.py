@@ -1,0 +1,109 @@
+"""Where a training begins: what must fit before its first step, and the place where a stopped run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from smalti import __version__, checkpoint
+from smalti.config import RunConfig
+from smalti.data import PackedImages
+from smalti.errors import CheckpointError, ConfigError, DataError
+from smalti.layers.ranks import rank, world
+from smalti.machine import Machine
+from smalti.recipes import Recipe
+from smalti.runfolder import RunFolder
+from smalti.saver import STATE_FORMAT, Progress
+
+_OTHER_FOLDER = "give --out another folder"
+
+
+def check(config: RunConfig, data: PackedImages, held_out: PackedImages | None, on_nan: str) -> None:
+    """Refuse settings that do not fit the images, the held-out images or the ranks.
+
+    Raises:
+        ConfigError, DataError: which ones.
+    """
+    if on_nan not in ("stop", "rollback"):
+        raise ConfigError(f"--on-nan is {on_nan!r}, but must be stop or rollback")
+    if config.train.batch % world():
+        raise ConfigError(f"train.batch is {config.train.batch}, which {world()} ranks cannot share evenly")
+    if len(data) < 2:
+        raise DataError(f"{data.source} holds {len(data)} image; a training needs at least 2")
+    if config.data.shift >= min(data.shape[1:]):
+        raise ConfigError(
+            f"data.shift is {config.data.shift}, but must be less than the sides of the images, "
+            f"{data.shape[1]}x{data.shape[2]}"
+        )
+    if held_out is None:
+        return
+    if held_out.shape != data.shape:
+        raise DataError(f"the held-out images have the shape {held_out.shape}, those to train on {data.shape}")
+    if getattr(config.model, "conditional", False) and held_out.classes != data.classes:
+        raise DataError(
+            f"the held-out images have the classes {', '.join(held_out.classes) or 'none'}, those to train on "
+            f"{', '.join(data.classes) or 'none'}; a model with labels needs the same ones"
+        )
+
+
+def find_place(
+    folder: RunFolder,
+    resuming: bool,
+    data: PackedImages,
+    machine: Machine,
+    precision: str,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> tuple[Progress, dict[str, Any] | None]:
+    """The beginning, or where the folder's run stopped, with the recipe's state there.
+
+    Raises:
+        CheckpointError, DataError: the folder's run cannot go on, or not with these images.
+    """
+    if not resuming:
+        if folder.last.exists() and checkpoint.read_card(folder.last).images_seen > 0:
+            raise CheckpointError(
+                f"{folder.path} holds weights, but {folder.state.name} is gone, so the run cannot go on; "
+                "give --out another folder, which leaves these weights as they are"
+            )
+        return Progress(precision=precision, fingerprint=data.fingerprint), None
+    state = checkpoint.load_state(folder.state, device)
+    try:
+        if state["format"] != STATE_FORMAT:
+            raise CheckpointError(
+                f"{folder.state} has the format {state['format']!r}, but smalti {__version__} resumes format "
+                f"{STATE_FORMAT}; go on with the version that wrote it, or give --out another folder"
+            )
+        progress = Progress(**state["progress"])
+        modules = state["recipe"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder.state} is no resume state of this version ({error}); {_OTHER_FOLDER}") from None
+    if progress.fingerprint != data.fingerprint:
+        raise DataError(
+            f"the images of {data.source} are not those {folder.path} was trained on "
+            f"(fingerprint {data.fingerprint[:12]}, expected {progress.fingerprint[:12]}); {_OTHER_FOLDER}"
+        )
+    if machine.precision != "auto" and machine.precision != progress.precision:
+        say(f"going on in {precision} after {progress.precision}: no longer the same to the last bit")
+        progress.precision = precision
+    if rank() == 0:
+        folder.rewind_log(progress.images_seen)
+    say(f"resuming {folder.path} at {progress.images_seen:,} images")
+    return progress, modules
+
+
+def load_state(recipe: Recipe, state: dict[str, Any], folder: RunFolder) -> None:
+    """Bring a recipe to where a state was saved.
+
+    Raises:
+        CheckpointError: it is a state of other networks.
+    """
+    try:
+        recipe.load_state_dict(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{folder.state} does not fit this version's networks ({reason}); {_OTHER_FOLDER}"
+        ) from None
