@@ -36,9 +36,9 @@ def test_a_demo_trains_both_and_says_what_it_measured(made) -> None:
         with Image.open(made.out / f"{name}.png") as opened:
             assert min(opened.size) > 100
     page = (made.out / "report.html").read_text("utf-8")
-    assert re.search(r"[0-9.]+ dB PSNR, [0-9]+ of 512 codes", page)
+    assert re.search(r"[0-9.]+ dB PSNR, [0-9]+ of 512 codes of each book", page)
     for words in (
-        "64 codes from a book of 512: 576 bits",
+        "64 codes from 64 books of 512: 576 bits",
         "397 samples against 397",
         "batch 16 and generator width 128",
     ):
@@ -46,7 +46,7 @@ def test_a_demo_trains_both_and_says_what_it_measured(made) -> None:
     gan = checkpoint.read_card(made.out / "dcgan" / "last.safetensors").config
     assert (gan.train.batch, gan.model.generator_width) == (16, 128)
     vqvae = checkpoint.read_card(made.out / "vqvae" / "last.safetensors").config
-    assert vqvae.train.batch == 64
+    assert (vqvae.preset, vqvae.model.autoencoder.width) == ("vqvae-best", 48)
 
 
 @pytest.mark.slow

@@ -180,7 +180,7 @@ def presets(name: str | None = None, /) -> int:
 def demo(
     *,
     out: Path = Path("demo"),
-    budget: str = "250s",
+    budget: str = "230s",
     seed: int = 0,
     cache: Path | None = None,
     overwrite: Annotated[bool, Parameter(negative=())] = False,
