@@ -13,7 +13,7 @@ from variants import VARIANTS, latents
 from smalti.config import ProductConfig, QuantizerConfig, ScalarConfig, VectorConfig
 from smalti.quantize import ProductQuantizer, ScalarQuantizer, VectorQuantizer, build_quantizer
 from smalti.quantize.base import Quantized
-from smalti.quantize.health import FADED, MATURE, UsageMonitor, compares_sizes, diagnose, norm_ratio
+from smalti.quantize.health import FADED, MATURE, UsageMonitor, diagnose, norm_ratio
 
 
 def drawn(alphabet: tuple[int, ...], seed: int, *, batch: int = 4, side: int = 3) -> Tensor:
@@ -148,12 +148,12 @@ def test_sizes_are_compared_where_codes_lie_where_the_latents_are(config: Quanti
     near = 0.5 < float(norm_ratio(z, result)) < 2
     layer = getattr(config, "layer", config)
     if layer.name == "simvq":  # it comes after, by gradient
-        assert compares_sizes(quantizer)
+        assert quantizer.codes_follow_latents
     elif not (isinstance(layer, VectorConfig) and layer.projection):
-        assert compares_sizes(quantizer) == near
+        assert quantizer.codes_follow_latents == near
 
 
 def test_one_layer_that_does_not_compare_is_enough() -> None:
-    assert compares_sizes(ProductQuantizer([VectorQuantizer(4, 2), VectorQuantizer(4, 2)]))
-    assert not compares_sizes(ProductQuantizer([VectorQuantizer(4, 2), ScalarQuantizer((5, 5))]))
-    assert not compares_sizes(build_quantizer(ProductConfig(layer=ScalarConfig())))
+    assert ProductQuantizer([VectorQuantizer(4, 2), VectorQuantizer(4, 2)]).codes_follow_latents
+    assert not ProductQuantizer([VectorQuantizer(4, 2), ScalarQuantizer((5, 5))]).codes_follow_latents
+    assert not build_quantizer(ProductConfig(layer=ScalarConfig())).codes_follow_latents

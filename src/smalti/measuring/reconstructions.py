@@ -40,7 +40,7 @@ from smalti.measuring.common import (
 )
 from smalti.models.autoencoder import Autoencoder
 from smalti.pixels import to_tensor
-from smalti.quantize.health import compares_sizes, diagnose
+from smalti.quantize.health import diagnose
 
 FEWEST_PER_CODE = 5  # with so many chances each, even use leaves out fewer than one code in a hundred
 PERCEPTUAL = 2_000  # images whose feature maps are compared: maps are hundreds of times larger than features
@@ -151,7 +151,7 @@ def _sizes(model: Model, originals: np.ndarray) -> np.ndarray:
 
 
 def _norm_ratio(model: Model, sizes: np.ndarray) -> list[Figure]:
-    if not compares_sizes(cast(Autoencoder, model.module).quantizer) or not sizes[:, 1].any():
+    if not cast(Autoencoder, model.module).quantizer.codes_follow_latents or not sizes[:, 1].any():
         return []
     of_latents, of_codes = np.sqrt(sizes.mean(axis=0))
     low, high = bounds(sizes, lambda means: np.sqrt(means[:, 0] / np.maximum(means[:, 1], 1e-30)))

@@ -47,6 +47,11 @@ class Quantizer(nn.Module, ABC):
     alphabet: tuple[int, ...]
     stage: int = 0
 
+    @property
+    def codes_follow_latents(self) -> bool:
+        """Whether codes lie where the latents are, so that the sizes of the two can be compared."""
+        return False
+
     def forward(self, z: Tensor) -> Quantized:
         """Quantize (B, D, H, W) latents; in training mode this may also move the codebook.
 

@@ -69,6 +69,10 @@ class GroupedVectorQuantizer(CountedQuantizer):
             and not layer.normalize
         )
 
+    @property
+    def codes_follow_latents(self) -> bool:
+        return True
+
     @classmethod
     def from_config(cls, config: ProductConfig) -> GroupedVectorQuantizer:
         layer = config.layer

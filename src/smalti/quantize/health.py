@@ -5,7 +5,7 @@
     used        share of the codes that occur at all
     perplexity  exp of the entropy of the counts, over K: the share that is used as if evenly
     norm ratio  root mean square of the encoder's latents over that of their codes: 1 where the codebook keeps up, and
-                without a meaning where the quantizer moves latents to another place first (`compares_sizes`)
+                without a meaning where the quantizer moves latents to another place first (`codes_follow_latents`)
 """
 
 from __future__ import annotations
@@ -14,10 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.layers.ranks import sum_over_ranks
-from smalti.quantize.base import Quantized, Quantizer, count_codes
-from smalti.quantize.grouped import GroupedVectorQuantizer
-from smalti.quantize.simvq import SimVectorQuantizer
-from smalti.quantize.vector import VectorQuantizer
+from smalti.quantize.base import Quantized, count_codes
 
 MATURE = 20  # latents for each code that must have been seen before one can be called dead
 FADED = 0.05  # a count under which a code was last seen more than four half-lives ago
@@ -77,16 +74,6 @@ def norm_ratio(latents: Tensor, quantized: Quantized) -> Tensor:
     squares = torch.stack([latents.float().square().mean(), quantized.values.square().mean()])
     of_latents, of_codes = sum_over_ranks(squares).sqrt()
     return of_latents / of_codes.clamp_min(1e-12)
-
-
-def compares_sizes(quantizer: Quantizer) -> bool:
-    """Whether codes lie where the latents are, so that `norm_ratio` says something of them."""
-    layers = getattr(quantizer, "layers", None)
-    if layers is not None:
-        return all(compares_sizes(layer) for layer in layers)
-    if isinstance(quantizer, VectorQuantizer):
-        return not quantizer.normalize and isinstance(quantizer.inward, nn.Identity)
-    return isinstance(quantizer, SimVectorQuantizer | GroupedVectorQuantizer)
 
 
 def diagnose(codes: int, *, perplexity: float, used: float, ratio: float | None = None) -> str | None:

@@ -43,6 +43,10 @@ class ProductQuantizer(Quantizer):
         self.dimension = sum(self.widths)
         self.alphabet = tuple(size for layer in layers for size in layer.alphabet)
 
+    @property
+    def codes_follow_latents(self) -> bool:
+        return all(layer.codes_follow_latents for layer in self.layers)
+
     @classmethod
     def from_config(cls, config: ProductConfig) -> Quantizer:
         from smalti.quantize import build_quantizer

@@ -62,6 +62,10 @@ class ResidualQuantizer(CountedQuantizer):
         self.dimension = stages[0].dimension
         self.alphabet = tuple(stage.alphabet[0] for stage in stages)
 
+    @property
+    def codes_follow_latents(self) -> bool:
+        return all(layer.codes_follow_latents for layer in self.layers)
+
     @classmethod
     def from_config(cls, config: ResidualConfig) -> ResidualQuantizer:
         from smalti.quantize import build_quantizer

@@ -51,6 +51,10 @@ class SimVectorQuantizer(Quantizer):
         self.register_buffer("frozen", torch.empty(codes, dimension).normal_(0, dimension**-0.5, generator=generator))
         self.map = nn.Linear(dimension, dimension, bias=False)
 
+    @property
+    def codes_follow_latents(self) -> bool:
+        return True
+
     @classmethod
     def from_config(cls, config: SimConfig) -> SimVectorQuantizer:
         return cls(config.codes, config.dimension, commitment=config.commitment, gradient=config.gradient)

@@ -87,6 +87,10 @@ class VectorQuantizer(CountedQuantizer):
             self.register_buffer("sums", torch.zeros(codes, size))  # m
         self.register_buffer("used", torch.zeros(codes))  # n
 
+    @property
+    def codes_follow_latents(self) -> bool:
+        return not self.normalize and isinstance(self.inward, nn.Identity)
+
     @classmethod
     def from_config(cls, config: VectorConfig) -> VectorQuantizer:
         return cls(

@@ -25,7 +25,7 @@ from smalti.losses.perceptual import PerceptualLoss
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.patch_discriminator import MapDiscriminator, PatchDiscriminator
-from smalti.quantize.health import UsageMonitor, compares_sizes, diagnose, norm_ratio
+from smalti.quantize.health import UsageMonitor, diagnose, norm_ratio
 from smalti.recipes.adversary import Adversary
 from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
 
@@ -120,7 +120,7 @@ class VQVAERecipe(Recipe):
             round(sum(self.alphabet) / len(self.alphabet)),
             perplexity=terms["perplexity"],
             used=terms["used"],
-            ratio=terms["norm_ratio"] if compares_sizes(self.autoencoder.quantizer) else None,
+            ratio=terms["norm_ratio"] if self.autoencoder.quantizer.codes_follow_latents else None,
         )
 
     def compile(self) -> None:
