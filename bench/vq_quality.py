@@ -26,6 +26,7 @@ import json
 import math
 import multiprocessing
 import resource
+import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -281,20 +282,27 @@ def add_row(row: dict[str, Any]) -> None:
     machine.write(NAME, {"rows": sorted(rows, key=lambda old: (old["minutes"], old["name"], old["seed"]))})
 
 
+COLUMNS = ("psnr_db", "psnr_db_effort_16", "perplexity", "frechet_distance", "images_seen", "step_ms", "peak_memory_mb")
+
+
 def show() -> None:
+    """Every training so far, a row each: means over its seeds, and for several seeds the standard deviation."""
     rows = json.loads((machine.RESULTS / f"{NAME}.json").read_text())["rows"]
-    columns = [
-        "name",
-        "minutes",
-        "seed",
-        "psnr_db",
-        "psnr_db_effort_16",
-        "perplexity",
-        "frechet_distance",
-        "images_seen",
-        "step_ms",
-    ]
-    machine.table([tuple(columns)] + [tuple(str(row.get(column, "")) for column in columns) for row in rows])
+    trainings: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        trainings.setdefault((row["name"], " ".join(row["settings"]), f"{row['minutes']:g}"), []).append(row)
+    lines = [("name", "settings", "minutes", "seeds", *COLUMNS)]
+    for labels, seeds in trainings.items():
+        lines.append((*labels, str(len(seeds)), *(_mean(seeds, column) for column in COLUMNS)))
+    machine.table(lines)
+
+
+def _mean(rows: list[dict[str, Any]], column: str) -> str:
+    values = [row[column] for row in rows if column in row]
+    if not values:
+        return ""
+    spread = f" ± {statistics.stdev(values):.3g}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.5g}{spread}"
 
 
 def main() -> None:
