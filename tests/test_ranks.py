@@ -43,11 +43,16 @@ def run(
         # for the reason below: what begins at zero has small gradients.
         ("vqvae-best", ("model.optimizer.name=sgd", "model.optimizer.warm_up=0")),
         ("vqgan", ("model.optimizer.name=sgd", "model.optimizer.warm_up=0", "model.adversary.optimizer.name=sgd")),
+        (
+            "vqgan",
+            ("model.optimizer.name=sgd", "model.optimizer.warm_up=0", "model.adversary.optimizer.name=sgd",
+             "model.adversary.sees=pixels", "model.adversary.adaptive=true"),
+        ),
         # Embeddings are compared with those of every rank. Plain descent in small steps, for gradients are large: batch
         # norm leaves one bias without a gradient, and Adam makes whole steps of the rounding error left of it.
         ("smalti-vit", ("model.optimizer.name=sgd", "model.optimizer.learning_rate=1e-5", "model.warm_up=0")),
     ],
-)
+)  # fmt: skip
 def test_two_ranks_end_where_one_does(preset: str, extra: tuple[str, ...], tmp_path: Path) -> None:
     source = write_source(tmp_path / "discs.npz")
     for ranks in (1, 2):

@@ -20,7 +20,7 @@ import torch
 
 from smalti import __version__, api, data, shell
 from smalti.checkpoint import Card
-from smalti.config import ENDLESS, GANConfig, RunConfig, override
+from smalti.config import ENDLESS, GANConfig, RunConfig, TransformConfig, VQVAEConfig, override
 from smalti.data import PackedImages
 from smalti.data.pictures import enlarge, grid, side_by_side, write_png
 from smalti.errors import OutputError
@@ -135,10 +135,10 @@ def write_report(
         write_png(out / f"{name}.png", enlarge(sheet[None], 2)[0], model.provenance(seed=0))
 
     page = Report("smalti demo", "A VQ-VAE and a GAN, trained on the emoji that come with the package")
-    quality = f"{psnr_db(error, values):.2f} dB PSNR, {used:.0f} of {alphabet} codes of each book in even use"
     page.facts(
         {
-            "VQ-VAE, held-out emoji": quality,
+            "VQ-VAE, held-out emoji": f"{psnr_db(error, values):.2f} dB PSNR",
+            "VQ-VAE, emoji in training": f"{used:.0f} of {alphabet} codes of each book in even use",
             "GAN, held-out emoji": f"{results['dcgan'].score['value']:.3f} sliced Wasserstein distance of patches",
             "images seen": f"VQ-VAE {results['vqvae'].images_seen:,}, GAN {results['dcgan'].images_seen:,}",
             "time": f"{results['vqvae'].seconds:.0f} s and {results['dcgan'].seconds:.0f} s in the loops, "
@@ -156,7 +156,7 @@ def write_report(
     )
     page.picture(enlarge(pairs[None], 2)[0], "Held-out emoji: original above, reconstruction below.")
     _curves(page, records, {"PSNR of training batches": "psnr"}, "PSNR, dB")
-    _curves(page, records, {"perplexity of training batches": "perplexity"}, "codes")
+    _curves(page, records, {"perplexity of training images": "perplexity"}, "codes")
     page.heading("What the GAN learned")
     page.paragraph("Pictures nobody drew, from the averaged weights, not selected: the first 64 of seed 0.")
     page.picture(enlarge(samples[None], 2)[0], "64 samples, seed 0.")
@@ -173,7 +173,9 @@ def _methods(
 ) -> list[list[str]]:
     """How each figure of the report came about."""
     compared = results["dcgan"].score["images"]
-    gan = generator.config
+    vqvae, gan = autoencoder.config, generator.config
+    assert isinstance(vqvae.model, VQVAEConfig)
+    assert isinstance(vqvae.model.autoencoder, TransformConfig)
     assert isinstance(gan.model, GANConfig)
     return [
         ["PSNR", f"all {len(held_out)} held-out emoji over white, error pooled over all pixels, [0, 1] range"],
@@ -187,7 +189,10 @@ def _methods(
             f"{compared} samples against {compared} held-out emoji",
         ],
         ["training data", f"{len(images):,} emoji, fingerprint {images.fingerprint[:16]}"],
-        ["VQ-VAE", f"preset {autoencoder.config.preset}, half as wide"],
+        [
+            "VQ-VAE",
+            f"preset {vqvae.preset} with network width {vqvae.model.autoencoder.width}: more steps in the little time",
+        ],
         [
             "GAN",
             f"preset {gan.preset} with batch {gan.train.batch} and generator width {gan.model.generator_width}: "

@@ -223,7 +223,6 @@ class _Session:
             rate = self.clock.lap(progress.images_seen)
             record = self.saver.log(progress, seconds=round(progress.seconds, 3), images_per_second=rate, **terms)
             self.reporter.progress(progress.images_seen, record)
-            self._set_horizon()
             self._advise(terms)
             if ending or self._due(loop.preview_every):
                 self.saver.preview(progress, some_images(self.watch, preview_count(self.watch), self.device))
@@ -233,6 +232,7 @@ class _Session:
             if to_save:
                 self.saver.save(progress)
                 self.clock.saved()
+        self._set_horizon()
         return True
 
     def _set_horizon(self) -> None:

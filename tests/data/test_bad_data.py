@@ -130,7 +130,7 @@ def test_several_sizes_are_listed(tmp_path: Path, cache: Path) -> None:
     sizes = [(4, 6)] * 3 + [(6, 4)] * 2 + [(5, 5)]
     files = {f"{i}.png": make_file(make_array(i, height=h, width=w)) for i, (h, w) in enumerate(sizes)}
     said = refusal(write_files(tmp_path / "in", files), cache)
-    assert "found 6x4 (3), 4x6 (2) and 5x5 (1); give --size, for example --size 64" in said
+    assert "found 4x6 (3), 6x4 (2) and 5x5 (1); give --size, for example --size 64" in said
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def _open(data: bytes | Path, pixel_limit: int) -> Image.Image:
     width, height = image.size
     if width * height > pixel_limit:
         image.close()
-        raise DataError(f"declares {width}x{height} pixels, the limit is {pixel_limit:,}; shrink it first")
+        raise DataError(f"declares {height}x{width} pixels, the limit is {pixel_limit:,}; shrink it first")
     return image
 
 

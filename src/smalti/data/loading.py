@@ -148,11 +148,11 @@ def _one_size(listing: Listing, location: str) -> tuple[int, int]:
     if len(listing.sizes) == 1:
         return next(iter(listing.sizes))
     common = listing.sizes.most_common(3)
-    shown = ", ".join(f"{width}x{height} ({count})" for (height, width), count in common[:-1])
+    shown = ", ".join(f"{height}x{width} ({count})" for (height, width), count in common[:-1])
     (height, width), count = common[-1]
     more = f" and {len(listing.sizes) - 3} more sizes" if len(listing.sizes) > 3 else ""
     raise DataError(
-        f"{location} has images of several sizes: found {shown} and {width}x{height} ({count}){more}; "
+        f"{location} has images of several sizes: found {shown} and {height}x{width} ({count}){more}; "
         "give --size, for example --size 64"
     )
 
@@ -192,7 +192,7 @@ class _Job:
         except DataError as error:
             return Encoded(item.row, item.name, error)
         if pixels.shape != self.shape:
-            found = f"{pixels.shape[1]}x{pixels.shape[0]} pixels, the others are {width}x{height}"
+            found = f"{pixels.shape[0]}x{pixels.shape[1]} pixels, the others are {height}x{width}"
             return Encoded(item.row, item.name, DataError(found))
         return Block(item.row, pixels[None])
 

@@ -139,7 +139,7 @@ class PackedImages:
     def __repr__(self) -> str:
         channels, height, width = self.shape
         split = f", split {self.split!r}" if self.split else ""
-        size = f"{len(self)} images {width}x{height}x{channels}"
+        size = f"{len(self)} images {height}x{width}x{channels}"
         return f"PackedImages({size}, {len(self.classes)} classes{split}, {self.source!r})"
 
     def batch(self, seed: int, images_seen: int, count: int, *, flip: bool = False, shift: int = 0) -> Batch:

@@ -47,21 +47,20 @@ class VQVAERecipe(Recipe):
         super().__init__(config, setting)
         self.model = cast(VQVAEConfig, config.model)
         self.distance = RECONSTRUCTION_LOSSES[self.model.loss]
+        self.perceptual: PerceptualLoss | None = None
+        if self.model.perceptual.weight:
+            self.perceptual = extractor(self.model.perceptual.network, device=setting.device).perceptual_loss()
         with initial_weights(config.train.seed):
             autoencoder = Autoencoder(self.model, setting.image[0])
+            judges = self._judges() if self.model.adversary.weight else None
         self.autoencoder = cast(Autoencoder, self.add_module("autoencoder", autoencoder))
         self.alphabet = self.autoencoder.quantizer.alphabet
         self.add_optimizer("autoencoder", self.autoencoder, self.model.optimizer)
         self.add_average("autoencoder")
         usage = UsageMonitor(self.alphabet, half_life=USAGE_HALF_LIFE)
         self.usage = cast(UsageMonitor, self.add_module("usage", usage))
-        self.perceptual: PerceptualLoss | None = None
-        if self.model.perceptual.weight:
-            self.perceptual = extractor(self.model.perceptual.network, device=setting.device).perceptual_loss()
         self.adversary: Adversary | None = None
-        if self.model.adversary.weight:
-            with initial_weights(config.train.seed):
-                judges = self._judges()
+        if judges is not None:
             self.add_module("discriminator", judges)
             self.add_optimizer("discriminator", judges, self.model.adversary.optimizer)
             self.adversary = Adversary(self.model.adversary, judges)
