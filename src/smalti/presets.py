@@ -131,6 +131,7 @@ PRESETS: dict[str, Preset] = {
             train=LoopConfig(images=2_000_000, batch=32, average_half_life=10_000),
         ),
         "larger images: 16 pixels a code along each side, 8192 codes of 8 numbers and unit length",
+        "19.61 dB, perplexity 5463: BSDS500, val, 256 px, 5,304 images in batches of 8, so hardly begun",
     ),
     "vqvae-64": Preset(
         RunConfig(
