@@ -318,8 +318,10 @@ def with_tensors(path: Path, card: Card, tensors: dict[str, torch.Tensor]) -> No
 
 
 def test_the_helper_above_writes_what_can_be_read(tmp_path: Path) -> None:
-    with_tensors(tmp_path / "a", VQVAE, made(VQVAE).state_dict())
-    read(tmp_path / "a")
+    tensors = made(VQVAE).state_dict()
+    with_tensors(tmp_path / "a", VQVAE, tensors)
+    model, _ = read(tmp_path / "a")
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize("kind", ["missing", "extra", "shape", "type", "none"])
