@@ -137,7 +137,8 @@ class Settings:
     images:
         End after this many images: 200000, 200k, 3M.
     budget:
-        End after this much time: 90s, 10m, 1.5h. Without --images nothing else ends the training.
+        End after this much time, over all sessions: 90s, 10m, 1.5h. Placing codes before the first step, half a minute
+        with vqvae-best, is not counted. Without --images nothing else ends the training.
     batch:
         Images in a step, over all processes.
     seed:
