@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -10,7 +11,15 @@ import torch
 from torch import Tensor
 from variants import VARIANTS, latents
 
-from smalti.config import ProductConfig, QuantizerConfig, ScalarConfig, VectorConfig
+from smalti.config import (
+    ProductConfig,
+    QuantizerConfig,
+    RunConfig,
+    ScalarConfig,
+    VectorConfig,
+    VQVAEConfig,
+    paths,
+)
 from smalti.quantize import ProductQuantizer, ScalarQuantizer, VectorQuantizer, build_quantizer
 from smalti.quantize.base import Quantized
 from smalti.quantize.health import FADED, MATURE, UsageMonitor, diagnose, norm_ratio
@@ -127,6 +136,15 @@ def test_each_illness_has_its_line(change: dict[str, float], words: str) -> None
     assert "; try" in advice
     # The loop tells one advice from another by what stands before the colon.
     assert not any(character.isdigit() for character in advice.partition(":")[0])
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_no_advice_names_a_setting_that_is_not_there(config: QuantizerConfig) -> None:
+    known = set(paths(RunConfig(model=VQVAEConfig(quantizer=config))))
+    for change in ({"perplexity": 1.0}, {"ratio": 5.0}, {"used": 0.3}, {"perplexity": 100.0}):
+        advice = diagnose(512, **HEALTHY | change, config=config)
+        assert advice is not None
+        assert {f"model.{name}" for name in re.findall(r"quantizer[.\w]+", advice)} <= known
 
 
 @pytest.mark.parametrize("codes", [2, 3, 4, 8, 512, 2**20])

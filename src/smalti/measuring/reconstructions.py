@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from smalti.api import Model
+from smalti.config import VQVAEConfig
 from smalti.data import PackedImages
 from smalti.errors import DataError
 from smalti.evaluate.codes import CodeUsage
@@ -168,6 +169,7 @@ def _warn_of_codebook(model: Model, figures: list[Figure], codes: int) -> list[s
         perplexity=found["perplexity"],
         used=found["codes_used"],
         ratio=found.get("norm_ratio"),
+        config=cast(VQVAEConfig, model.card.config.model).quantizer,
     )
     return [advice] if advice else []
 

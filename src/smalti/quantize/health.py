@@ -10,11 +10,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
 from smalti.layers.ranks import sum_over_ranks
 from smalti.quantize.base import Quantized, count_codes
+from smalti.quantizer_config import QuantizerConfig, VectorConfig
 
 MATURE = 20  # latents for each code that must have been seen before one can be called dead
 FADED = 0.05  # a count under which a code was last seen more than four half-lives ago
@@ -76,7 +79,14 @@ def norm_ratio(latents: Tensor, quantized: Quantized) -> Tensor:
     return of_latents / of_codes.clamp_min(1e-12)
 
 
-def diagnose(codes: int, *, perplexity: float, used: float, ratio: float | None = None) -> str | None:
+def diagnose(
+    codes: int,
+    *,
+    perplexity: float,
+    used: float,
+    ratio: float | None = None,
+    config: QuantizerConfig = VectorConfig(),  # noqa: B008 - it is frozen
+) -> str | None:
     """What is wrong with a codebook, in a line for people; None while all is well.
 
     What stands before the colon has no figures in it, so that the same advice can be known again.
@@ -85,26 +95,25 @@ def diagnose(codes: int, *, perplexity: float, used: float, ratio: float | None 
         codes: K, the mean size of a plane's alphabet.
         perplexity, used: as `UsageMonitor.figures` gives them.
         ratio: as `norm_ratio` gives it; None where it has no meaning.
+        config: of the quantizer; no setting is named that it does not have.
     """
     if perplexity < max(0.02 * codes, min(2.0, 0.6 * codes)):  # of two codes, no more than two can be used
-        return (
-            f"the codebook has collapsed: {perplexity:.1f} of {codes} codes are used as if evenly; try "
-            "quantizer.update=ema with quantizer.revive_below=0.25, quantizer.normalize=true, or a lower learning rate"
-        )
-    if ratio is not None and not 1 / 3 <= ratio <= 3:
+        found = f"the codebook has collapsed: {perplexity:.1f} of {codes} codes are used as if evenly"
+        remedies = {"update": "{}=ema", "revive_below": "{}=0.25", "normalize": "{}=true", "": "a lower learning rate"}
+    elif ratio is not None and not 1 / 3 <= ratio <= 3:
         side = "grow away from" if ratio > 1 else "shrink below"
-        return (
-            f"the encoder's latents {side} the codebook: they have {ratio:.2g} times its size; try a larger "
-            "quantizer.commitment, a lower learning rate, or a smaller quantizer.decay so that the codebook follows"
-        )
-    if used < 0.5:
-        return (
-            f"many codes are dead: {100 * (1 - used):.0f} %; try quantizer.revive_below=0.25, a low-dimensional "
-            "codebook (quantizer.projection=8), or fewer codes"
-        )
-    if perplexity < 0.25 * codes:
-        return (
-            f"few codes do most of the work: {perplexity:.0f} of {codes} as if evenly; try quantizer.normalize=true or "
-            "quantizer.projection=8, or fewer codes"
-        )
-    return None
+        found = f"the encoder's latents {side} the codebook: they have {ratio:.2g} times its size"
+        remedies = {"commitment": "a larger {}", "decay": "a smaller {}", "": "a lower learning rate"}
+    elif used < 0.5:
+        found = f"many codes are dead: {100 * (1 - used):.0f} %"
+        remedies = {"revive_below": "{}=0.25", "projection": "{}=8", "": "fewer codes"}
+    elif perplexity < 0.25 * codes:
+        found = f"few codes do most of the work: {perplexity:.0f} of {codes} as if evenly"
+        remedies = {"normalize": "{}=true", "projection": "{}=8", "": "fewer codes"}
+    else:
+        return None
+    layer = getattr(config, "layer", config)
+    where = "quantizer" if layer is config else "quantizer.layer"
+    settings = {"", *(entry.name for entry in dataclasses.fields(layer))}  # "": a remedy that is no setting of these
+    tries = [words.format(f"{where}.{name}") for name, words in remedies.items() if name in settings]
+    return f"{found}; try {' or '.join(tries)}"

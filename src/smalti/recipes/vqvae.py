@@ -120,6 +120,7 @@ class VQVAERecipe(Recipe):
             perplexity=terms["perplexity"],
             used=terms["used"],
             ratio=terms["norm_ratio"] if self.autoencoder.quantizer.codes_follow_latents else None,
+            config=self.model.quantizer,
         )
 
     def compile(self) -> None:
