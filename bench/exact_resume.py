@@ -39,7 +39,7 @@ SMALL = {
         "model.quantizer.layer.codes=32",
         "model.quantizer.layer.dimension=4",
     ],
-    "dcgan": ["model.generator_width=16", "model.discriminator_width=8", "model.latent=16"],
+    "dcgan": ["model.network.generator_width=16", "model.network.discriminator_width=8", "model.latent=16"],
 }
 
 

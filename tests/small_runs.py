@@ -20,6 +20,7 @@ TILES = (
     "model.quantizer.layer.codes=8",
     "model.quantizer.layer.dimension=2",
 )
+R3GAN = ("model.network.width=16", "model.network.blocks=1", "model.network.patch=1", "model.latent=8")
 SMALL = {
     "vqvae": (
         "model.autoencoder.width=8",
@@ -61,7 +62,14 @@ SMALL = {
         "model.encoder.heads=2",
         "model.projection=8",
     ),
-    "dcgan": ("model.generator_width=8", "model.discriminator_width=4", "model.latent=8"),
+    **dict.fromkeys(("gan-nano", "gan-small", "gan-base", "r3gan-cifar10"), R3GAN),
+    "sngan": (
+        "model.network.generator_width=8",
+        "model.network.discriminator_width=4",
+        "model.latent=8",
+        "model.generator_every=2",
+    ),
+    "dcgan": ("model.network.generator_width=8", "model.network.discriminator_width=4", "model.latent=8"),
 }
 LOOP = ("train.batch=8", "train.log_every=16", "train.save_every=32", "train.preview_every=64", "train.images=64")
 

@@ -23,6 +23,7 @@ from smalti.checkpoint import Card, build, digest, load_state, read, read_card, 
 from smalti.config import (
     ClassicConfig,
     ContrastiveConfig,
+    DCGANConfig,
     GANConfig,
     RunConfig,
     VectorConfig,
@@ -45,7 +46,7 @@ VQVAE = Card(
 )
 GAN = Card(
     kind="gan",
-    config=RunConfig(recipe="gan", model=GANConfig(latent=5, generator_width=8, conditional=True)),
+    config=RunConfig(recipe="gan", model=GANConfig(latent=5, network=DCGANConfig(generator_width=8), conditional=True)),
     image=(3, 8, 8),
     classes=("cat", "chien é", "犬"),
     images_seen=0,
@@ -349,7 +350,7 @@ def test_a_huge_configuration_costs_neither_time_nor_memory(tmp_path: Path) -> N
             ClassicConfig(width=8192, residual_width=8192, residual_blocks=64, stride=32),
             VectorConfig(codes=2**20, dimension=4096))), image=(3, 16384, 16384)),
         dataclasses.replace(GAN, config=RunConfig(recipe="gan", model=GANConfig(
-            latent=65536, generator_width=8192, discriminator_width=8192)), image=(4, 16384, 16384)),
+            latent=65536, network=DCGANConfig(generator_width=8192))), image=(4, 16384, 16384)),
     ]  # fmt: skip
     for number, card in enumerate(huge):
         path = tmp_path / f"{number}.safetensors"

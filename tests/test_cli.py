@@ -316,7 +316,7 @@ def fill(path: Path) -> None:
 def test_a_full_disk(smalti, trained, tiny_disk: Path) -> None:
     command = ("train", "dcgan", "--data", trained.source, "--cache", trained.folder / "cache", *settings("dcgan"))
     assert "disk is full" in one_line(
-        smalti(*command, "--out", tiny_disk / "run", "--set", "model.generator_width=128")
+        smalti(*command, "--out", tiny_disk / "run", "--set", "model.network.generator_width=128")
     )
     assert not list(tiny_disk.rglob("*.tmp"))
     fill(tiny_disk / "filling")

@@ -46,7 +46,7 @@ def test_a_demo_trains_both_and_says_what_it_measured(made) -> None:
     ):
         assert words in page
     gan = checkpoint.read_card(made.out / "dcgan" / "last.safetensors").config
-    assert (gan.train.batch, gan.model.generator_width) == (16, 128)
+    assert (gan.train.batch, gan.model.network.generator_width) == (16, 128)
     vqvae = checkpoint.read_card(made.out / "vqvae" / "last.safetensors").config
     assert (vqvae.preset, vqvae.model.autoencoder.width) == ("vqvae-best", 48)
 

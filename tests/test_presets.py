@@ -26,8 +26,10 @@ TINY = {
     "model.perceptual.start": 0,
     "model.adversary.start": 0,
     "model.adversary.width": 4,
-    "model.generator_width": 8,
-    "model.discriminator_width": 4,
+    "model.network.generator_width": 8,
+    "model.network.discriminator_width": 4,
+    "model.network.width": 16,
+    "model.network.blocks": 1,
     "model.latent": 5,
     "model.encoder.stem_width": 4,
     "model.encoder.width": 8,
@@ -51,12 +53,15 @@ def test_a_preset_knows_its_name_and_comes_back_from_json(name: str) -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_takes_a_step(name: str) -> None:
-    recipe = build_recipe(tiny(preset(name)), Setting((3, 16, 16)))
-    images = Images(torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1)
+    recipe = build_recipe(tiny(preset(name)), Setting((3, 16, 16), classes=2))
+    pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    images = Images(pixels, torch.tensor([0, 1, 0, 1]))
     recipe.start(lambda: [images] * 8)
     terms = recipe.step(images, 0)
     assert all(torch.isfinite(value) for value in terms.values())
-    assert set(recipe.headline) <= set(terms)
+    figures, trouble = recipe.examine()
+    assert set(recipe.headline) <= set(terms) | set(figures)
+    assert trouble is None
 
 
 def test_a_mistyped_preset_names_the_nearest() -> None:

@@ -7,20 +7,18 @@ smalti.save_grid(model.generate(16, seed=0), "grid.png")
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smalti import checkpoint
+from smalti import checkpoint, inversion, latents
 from smalti.checkpoint import Card
 from smalti.data.pictures import grid, write_png
 from smalti.errors import CheckpointError, ConfigError, did_you_mean
 from smalti.files import input_errors
-from smalti.layers.randomness import seeded_generator
 from smalti.machine import Machine
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.gan import Generator
@@ -29,6 +27,8 @@ from smalti.pixels import to_pixels, to_tensor
 from smalti.runfolder import RunFolder
 
 LARGEST_EFFORT = 10_000
+MOST_STEPS = 100_000  # of an inversion
+BLOCK = 16  # images that are always drawn together
 PIXEL_LIMIT = 4096 * 4096  # of one batch through an autoencoder: some 4 GB of activations
 
 
@@ -57,7 +57,13 @@ class Model:
 
     @torch.no_grad()
     def generate(
-        self, count: int, *, seed: int = 0, label: str | None = None, first: int = 0, batch: int = 64
+        self,
+        count: int,
+        *,
+        seed: int = 0,
+        label: str | None = None,
+        truncation: float = 1.0,
+        first: int = 0,
     ) -> np.ndarray:
         """Draw new images; image i depends on (seed, i) alone, so more images begin with the same ones.
 
@@ -66,40 +72,109 @@ class Model:
             first: number of the first image, to go on where an earlier call ended.
             seed: any integer from 0.
             label: a class name, for a model trained with `model.conditional=true`; None takes the classes in turn.
-            batch: images in one pass, a matter of memory.
+            truncation: latents are multiplied by it, from 0 to 1: less varied images, more like the mean
+                (Karras et al. 2019, arXiv:1812.04948, section B, with the mean latent 0).
 
         Returns:
             (count, H, W, C) uint8.
 
         Raises:
             CheckpointError: the model is no generator.
-            ConfigError: the count, seed or label does not fit.
+            ConfigError: the count, seed, label or truncation does not fit.
         """
+        self._generator()
+        if count < 1 or min(seed, first) < 0:
+            raise ConfigError(f"count is {count} and seed {seed}; the count must be 1 or more, the seed 0 or more")
+        # Images are drawn in blocks that begin at the same numbers always: even the last bit of an image depends on
+        # the shape of the batch that it is in.
+        begin, end = first // BLOCK * BLOCK, -(-(first + count) // BLOCK) * BLOCK
+        pictures = []
+        for start in range(begin, end, BLOCK):
+            numbers = range(start, start + BLOCK)
+            z = self.latents(numbers, seed=seed)
+            pictures.append(self.draw(z, labels=self.labels(numbers, label), truncation=truncation))
+        return np.concatenate(pictures)[first - begin : first - begin + count]
+
+    def latents(self, numbers: Sequence[int], *, seed: int = 0) -> np.ndarray:
+        """What `generate` makes images of these numbers from: (N, D) float32; CheckpointError if no generator."""
+        return latents.drawn(numbers, self._generator().latent, seed)
+
+    def labels(self, numbers: Sequence[int], label: str | None = None) -> list[int] | None:
+        """The class numbers of `generate` for images of these numbers; None without labels. Raises as `generate`."""
+        classes, chosen = self._generator().classes, self._label(label)
+        return [n % classes if chosen is None else chosen for n in numbers] if classes else None
+
+    @torch.no_grad()
+    def draw(self, z: np.ndarray, *, labels: Sequence[int] | None = None, truncation: float = 1.0) -> np.ndarray:
+        """Images of latents.
+
+        Args:
+            z: (N, D) float32.
+            labels: class numbers, for a model with labels.
+            truncation: as in `generate`.
+
+        Returns:
+            (N, H, W, C) uint8.
+
+        Raises:
+            CheckpointError, ConfigError: no generator, or latents or labels that are not this model's.
+        """
+        generator = self._generator()
+        if z.ndim != 2 or z.shape[1] != generator.latent:
+            raise ConfigError(f"found latents of shape {z.shape}; {self.path} takes (N, {generator.latent})")
+        if not 0 <= truncation <= 1:
+            raise ConfigError(f"truncation is {truncation:g}, but must be from 0, the mean image, to 1, no truncation")
+        if (labels is not None) != bool(generator.classes) or len(labels or z) != len(z):
+            raise ConfigError(f"{self.path} takes {'a label' if generator.classes else 'no labels'} for each image")
+        pictures = []
+        for start in range(0, len(z), BLOCK):
+            part = torch.from_numpy(truncation * z[start : start + BLOCK]).float().to(self.device)
+            chosen = None if labels is None else torch.tensor(labels[start : start + BLOCK], device=self.device)
+            pictures.append(to_pixels(generator(part, chosen)))
+        return np.concatenate(pictures)
+
+    def invert(self, image: np.ndarray, *, label: str | None = None, steps: int = 200, seed: int = 0) -> np.ndarray:
+        """The latent from which `draw` makes an image most like a given one: inversion.py.
+
+        Args:
+            image: (H, W, C) uint8, of the shape that the model makes.
+            label: its class name, for a model with labels.
+            steps: of the search; more come nearer.
+
+        Returns:
+            (D,) float32.
+
+        Raises:
+            CheckpointError: the model is no generator.
+            ConfigError: an image of another shape, no label or one too many, or steps out of range.
+        """
+        generator = self._generator()
+        channels, height, width = self.card.image
+        if image.shape != (height, width, channels) or image.dtype != np.uint8:
+            found = "x".join(map(str, image.shape))
+            raise ConfigError(
+                f"found an image of {found} ({image.dtype}); {self.path} makes {height}x{width}x{channels}"
+            )
+        if not 0 <= steps <= MOST_STEPS:
+            raise ConfigError(f"steps is {steps}, but must be from 0 to {MOST_STEPS}")
+        chosen = self._label(label)
+        if generator.classes and chosen is None:
+            raise ConfigError(f"{self.path} draws by label; say which with --label: {', '.join(self.card.classes)}")
+        target = to_tensor(image[None].copy(), self.device)[0]
+        return inversion.invert(generator, target, chosen, steps=steps, seed=seed).cpu().numpy()
+
+    def _generator(self) -> Generator:
         if not isinstance(self.module, Generator):
             raise CheckpointError(
                 f"{self.path} is a {self.card.kind}, which draws no new images; "
-                "give a model trained with a gan preset, for example dcgan"
+                "give a model trained with a gan preset, for example gan-nano"
             )
-        if min(count, batch) < 1 or min(seed, first) < 0:
-            raise ConfigError(f"count is {count} and seed {seed}; the count must be 1 or more, the seed 0 or more")
-        chosen = self._label(label)
-        pictures = []
-        for start in range(first, first + count, batch):
-            numbers = range(start, min(start + batch, first + count))
-            z = torch.stack(
-                [torch.randn(self.module.latent, generator=seeded_generator(seed, number)) for number in numbers]
-            )
-            labels = None
-            if self.module.classes:
-                labels = torch.tensor([n % self.module.classes if chosen is None else chosen for n in numbers])
-                labels = labels.to(self.device)
-            pictures.append(to_pixels(self.module(z.to(self.device), labels)))
-        return np.concatenate(pictures)
+        return self.module
 
     def _label(self, label: str | None) -> int | None:
         if label is None:
             return None
-        if not cast(Generator, self.module).classes:
+        if not self._generator().classes:
             raise ConfigError(
                 f"{self.path} was trained without labels, so --label {label} means nothing to it; "
                 "leave it out, or train with --set model.conditional=true"

@@ -18,6 +18,11 @@ def number(default: Any, low: float, high: float) -> Any:
     return field(default=default, metadata={"low": low, "high": high})
 
 
+def number_or(word: str, low: float, high: float) -> Any:
+    """A field that is a number in [low, high], or the word, which is its default."""
+    return field(default=word, metadata={"low": low, "high": high, "word": word})
+
+
 def numbers(default: tuple[int, ...], low: float, high: float, *, longest: int) -> Any:
     """A list of 1 to `longest` numbers, each in [low, high]."""
     return field(default=default, metadata={"low": low, "high": high, "longest": longest})
@@ -48,6 +53,9 @@ def _problem(value: Any, hint: Any, metadata: Mapping[str, Any]) -> str | None:
     if not any(_is_instance(value, kind) for kind in allowed):
         names = " or ".join(_kind_name(kind) for kind in allowed if kind is not type(None))
         return f"is {shown(value)}, but must be {names}"
+    word = metadata.get("word")
+    if word is not None and isinstance(value, str):
+        return None if value == word else f"is {shown(value)}, but must be a number or {word}"
     choices = metadata.get("choices")
     if choices and value not in choices:
         return f"is {shown(value)}: {did_you_mean(value, choices)} (one of {', '.join(choices)})"

@@ -26,8 +26,14 @@ from smalti.autoencoder_config import (  # noqa: F401 - whoever needs settings f
     ModernConfig,
     TransformConfig,
 )
-from smalti.checked import Checked, alternatives, choice, number, shown
+from smalti.checked import Checked, alternatives, choice, number, number_or, shown
 from smalti.errors import ConfigError, did_you_mean
+from smalti.gan_config import (  # noqa: F401
+    DCGANConfig,
+    GANNetworkConfig,
+    R3GANConfig,
+    SNGANConfig,
+)
 from smalti.quantizer_config import (  # noqa: F401
     QUANTIZER_CONFIGS,
     BinaryConfig,
@@ -112,19 +118,57 @@ class VQVAEConfig(Checked):
 
 
 @dataclass(frozen=True)
+class PenaltyConfig(Checked):
+    """What keeps the discriminator smooth, at every step: losses/adversarial.py. 0 leaves one out."""
+
+    r1: bool = True  # gradients at real images, and
+    r2: bool = True  # at fake ones,
+    gamma: float | str = number_or("auto", 0.0, 1e9)  # both times gamma / 2; auto: recipes/gamma.py
+    gradient: float | None = number(None, 0.0, 1e6)  # between them, to 1; None: 10 with `wasserstein`, else 0
+    lecam: float = number(0.0, 0.0, 1e6)
+
+
+@dataclass(frozen=True)
+class AugmentationConfig(Checked):
+    """What the discriminator sees changed, real and fake alike: layers/augmentation.py.
+
+    Each change is made to an image with a probability; its number says how strong it is, and 0 leaves it out.
+    """
+
+    mode: str = choice("fixed", "adaptive")  # adaptive: the probability follows how much D has learned by heart
+    probability: float = number(0.0, 0.0, 1.0)  # of each change; where adaptive, at first
+    ramp: int = number(0, 0, 10**13)  # images over which it rises from 0
+    target: float = number(0.6, 0.0, 1.0)  # where adaptive: the mean sign of real logits that it aims for
+    flip: bool = False  # mirror
+    translate: float = number(0.125, 0.0, 1.0)  # by up to this share of the sides; black comes in
+    colour: float = number(0.5, 0.0, 1.0)  # brightness, saturation, contrast
+    cutout: float = number(0.5, 0.0, 1.0)  # share of the sides that a grey box covers
+
+
+@dataclass(frozen=True)
+class AnnealConfig(Checked):
+    """What changes from its value to another over the first images of a training, on half a cosine."""
+
+    images: int = number(0, 0, 10**13)  # 0: the whole training
+    learning_rate: float = number(1.0, 0.0, 1.0)  # times, at the end; in place of the optimizers' own schedules
+    gamma: float = number(1.0, 0.0, 1e6)  # times, at the end
+    beta2: float | None = number(None, 0.0, 0.999999)  # of both optimizers, at the end
+
+
+@dataclass(frozen=True)
 class GANConfig(Checked):
     """Recipe `gan`: generator, discriminator, their loss, one optimizer for each."""
 
-    latent: int = number(100, 1, 65536)
-    generator_width: int = number(256, 4, 8192)  # channels at the coarsest grid
-    discriminator_width: int = number(64, 4, 8192)  # channels after the first convolution
-    dropout: float = number(0.3, 0.0, 0.99)
+    latent: int = number(64, 1, 65536)
+    network: GANNetworkConfig = R3GANConfig()  # noqa: RUF009 - it is frozen
     conditional: bool = False  # generator and discriminator see the label
-    loss: str = choice("bce", "hinge", "least-squares", "wasserstein")
-    # Weight of the WGAN-GP penalty. None: 10 with `wasserstein`, which diverges without one, and 0 otherwise.
-    gradient_penalty: float | None = number(None, 0.0, 1e6)
-    generator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.5)
-    discriminator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.5)
+    loss: str = choice("relativistic", "bce", "hinge", "least-squares", "wasserstein")
+    penalty: PenaltyConfig = PenaltyConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    generator_every: int = number(1, 1, 1000)  # steps of the discriminator for one of the generator
+    generator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
+    discriminator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
+    anneal: AnnealConfig = AnnealConfig()
 
 
 @dataclass(frozen=True)
@@ -376,7 +420,7 @@ def _kinds(config: Any, path: str) -> tuple[Any, ...]:
 
 def _value(text: str, kinds: tuple[Any, ...]) -> Any:
     # By the type of the setting, not by the look of the text: a split may be called 2024.
-    if str in kinds:
+    if str in kinds and float not in kinds:
         return None if type(None) in kinds and text in ("null", "None") else text
     try:
         return json.loads(text.lower() if text in ("True", "False", "None") else text)

@@ -20,7 +20,7 @@ import torch
 
 from smalti import __version__, api, data, shell
 from smalti.checkpoint import Card
-from smalti.config import ENDLESS, GANConfig, RunConfig, TransformConfig, VQVAEConfig, override
+from smalti.config import ENDLESS, DCGANConfig, GANConfig, RunConfig, TransformConfig, VQVAEConfig, override
 from smalti.data import PackedImages
 from smalti.data.pictures import enlarge, grid, side_by_side, write_png
 from smalti.errors import OutputError
@@ -40,7 +40,7 @@ VQVAE_SHARE = 0.3
 # The preset of each folder, and how it is changed: in minutes both learn more from many steps than from wide ones.
 MEMBERS = {
     "vqvae": ("vqvae-best", ["model.autoencoder.width=48"]),
-    "dcgan": ("dcgan", ["train.batch=16", "model.generator_width=128"]),
+    "dcgan": ("dcgan", ["train.batch=16", "model.network.generator_width=128"]),
 }
 # A folder is a demo's when it holds this file; without it, what is in there belongs to somebody else.
 MARKER = "demo.json"
@@ -177,6 +177,7 @@ def _methods(
     assert isinstance(vqvae.model, VQVAEConfig)
     assert isinstance(vqvae.model.autoencoder, TransformConfig)
     assert isinstance(gan.model, GANConfig)
+    assert isinstance(gan.model.network, DCGANConfig)
     return [
         ["PSNR", f"all {len(held_out)} held-out emoji over white, error pooled over all pixels, [0, 1] range"],
         [
@@ -195,8 +196,8 @@ def _methods(
         ],
         [
             "GAN",
-            f"preset {gan.preset} with batch {gan.train.batch} and generator width {gan.model.generator_width}: "
-            "more steps in the little time than with the preset's own",
+            f"preset {gan.preset} with batch {gan.train.batch} and generator width "
+            f"{gan.model.network.generator_width}: more steps in the little time than with the preset's own",
         ],
         ["models", f"VQ-VAE {autoencoder.digest[:16]}, GAN {generator.digest[:16]}"],
     ]

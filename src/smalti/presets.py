@@ -6,18 +6,24 @@ from dataclasses import dataclass
 
 from smalti.config import (
     AdversaryConfig,
+    AnnealConfig,
+    AugmentationConfig,
     ClassicConfig,
     ContrastiveConfig,
     DataConfig,
+    DCGANConfig,
     GANConfig,
     LoopConfig,
     ModernConfig,
     OptimizerConfig,
+    PenaltyConfig,
     PerceptualConfig,
     ProductConfig,
+    R3GANConfig,
     ResidualConfig,
     RunConfig,
     ScalarConfig,
+    SNGANConfig,
     TransformConfig,
     VectorConfig,
     VisionTransformerConfig,
@@ -44,7 +50,24 @@ _CODES_OF_TILES = ProductConfig(
 )
 _PLAIN_LOOP = LoopConfig(images=2_000_000, batch=64, average_half_life=20_000)
 _COSINE = OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, schedule="cosine", warm_up=5_000)
-_ADAM_GAN = OptimizerConfig(learning_rate=2e-4, beta1=0.5)
+_NO_PENALTY = PenaltyConfig(r1=False, r2=False)
+
+
+def _gan(network: R3GANConfig, rate: float, *, anneal: AnnealConfig, latent: int = 64) -> GANConfig:
+    """Relativistic pairs with R1 and R2, both networks at one learning rate."""
+    optimizer = OptimizerConfig(learning_rate=rate, beta1=0.0, beta2=0.99)
+    return GANConfig(latent, network, generator_optimizer=optimizer, discriminator_optimizer=optimizer, anneal=anneal)
+
+
+def _classic_gan(
+    latent: int, network: DCGANConfig | SNGANConfig, loss: str, optimizer: OptimizerConfig, generator_every: int = 1
+) -> GANConfig:
+    """A loss of its own time, and no penalty."""
+    return GANConfig(
+        latent, network, loss=loss, penalty=_NO_PENALTY, generator_every=generator_every,
+        generator_optimizer=optimizer, discriminator_optimizer=optimizer,
+    )  # fmt: skip
+
 
 PRESETS: dict[str, Preset] = {
     "vqvae": Preset(
@@ -145,10 +168,71 @@ PRESETS: dict[str, Preset] = {
         ),
         "VQ-VAE of plain 3x3 convolutions with BN and LeakyReLU, 64 codes learned by gradient",
     ),
+    "gan-nano": Preset(
+        RunConfig(
+            recipe="gan",
+            model=_gan(R3GANConfig(width=192, taper=0.7, blocks=1), 1e-3, anneal=AnnealConfig()),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
+        ),
+        "relativistic pairs, R1 and R2, a small network without normalisation: the GAN for a processor",
+    ),
+    "gan-small": Preset(
+        RunConfig(
+            recipe="gan",
+            model=_gan(
+                R3GANConfig(width=256, taper=0.8, blocks=2),
+                5e-4,
+                anneal=AnnealConfig(10_000_000, learning_rate=0.25, gamma=0.1),
+            ),
+            train=LoopConfig(images=20_000_000, batch=128, average_half_life=200_000),
+        ),
+        "the same with twice the blocks and wider, for hours on a GPU",
+    ),
+    "gan-base": Preset(
+        RunConfig(
+            recipe="gan",
+            model=_gan(
+                R3GANConfig(width=384, taper=1.0, blocks=2, block="grouped", patch=1, resample="smooth"),
+                2e-4,
+                anneal=AnnealConfig(20_000_000, learning_rate=0.25, gamma=0.1, beta2=0.99),
+            ),
+            train=LoopConfig(images=100_000_000, batch=256, average_half_life=2_000_000),
+        ),
+        "the network of the paper at half its width, for days on a GPU",
+    ),
+    "r3gan-cifar10": Preset(
+        RunConfig(
+            recipe="gan",
+            model=GANConfig(
+                latent=64,
+                network=R3GANConfig(width=768, taper=1.0, blocks=2, block="grouped", patch=1, resample="smooth"),
+                conditional=True,
+                penalty=PenaltyConfig(gamma=0.05),
+                augmentation=AugmentationConfig(
+                    probability=0.55, ramp=20_000_000, flip=True, translate=0.125, colour=0.5, cutout=0.5
+                ),
+                generator_optimizer=OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.9),
+                discriminator_optimizer=OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.9),
+                anneal=AnnealConfig(20_000_000, learning_rate=0.25, gamma=0.1, beta2=0.99),
+            ),
+            train=LoopConfig(images=250_000_000, batch=512, average_half_life=5_000_000),
+        ),
+        "the published numbers of R3GAN for CIFAR-10, with labels: days on several GPUs",
+    ),
+    "sngan": Preset(
+        RunConfig(
+            recipe="gan",
+            model=_classic_gan(
+                128, SNGANConfig(), "hinge", OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.9), 5
+            ),
+            train=_PLAIN_LOOP,
+        ),
+        "the classic residual GAN, hinge loss, spectral normalisation",
+    ),
     "dcgan": Preset(
         RunConfig(
             recipe="gan",
-            model=GANConfig(latent=100, generator_optimizer=_ADAM_GAN, discriminator_optimizer=_ADAM_GAN),
+            model=_classic_gan(100, DCGANConfig(), "bce", OptimizerConfig(learning_rate=2e-4, beta1=0.5)),
             train=_PLAIN_LOOP,
         ),
         "the classic convolutional GAN, BCE on logits, Adam for each network",

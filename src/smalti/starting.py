@@ -20,7 +20,7 @@ from smalti.saver import STATE_FORMAT, Progress
 _OTHER_FOLDER = "give --out another folder"
 
 
-def check(config: RunConfig, data: PackedImages, held_out: PackedImages | None, on_nan: str) -> None:
+def check(config: RunConfig, data: PackedImages, held_out: PackedImages | None, on_nan: str, on_collapse: str) -> None:
     """Refuse settings that do not fit the images, the held-out images or the ranks.
 
     Raises:
@@ -28,6 +28,8 @@ def check(config: RunConfig, data: PackedImages, held_out: PackedImages | None, 
     """
     if on_nan not in ("stop", "rollback"):
         raise ConfigError(f"--on-nan is {on_nan!r}, but must be stop or rollback")
+    if on_collapse not in ("stop", "rollback", "continue"):
+        raise ConfigError(f"--on-collapse is {on_collapse!r}, but must be stop, rollback or continue")
     if config.train.batch % world():
         raise ConfigError(f"train.batch is {config.train.batch}, which {world()} ranks cannot share evenly")
     if len(data) < 2:

@@ -36,12 +36,11 @@ from smalti.layers.ranks import (
     world,
 )
 from smalti.machine import Machine
-from smalti.recipes import Recipe, Setting, build_recipe
+from smalti.recipes import Recipe, Score, Setting, build_recipe
 from smalti.runfolder import RunFolder
 from smalti.saver import Progress, Saver
 from smalti.starting import check, find_place, load_state
 
-SCORE_IMAGES = 512
 MAX_ROLLBACKS = 5
 SAVE_SECONDS = 600.0  # without a save before one is made out of turn
 AGREE_EVERY = 8  # steps, between two questions to the other ranks whether to stop
@@ -74,6 +73,7 @@ class Result:
     seconds: float
     folder: Path
     score: dict[str, Any]
+    rollbacks: int = 0  # over all sessions
     signal: int = 0  # the number of the signal that stopped it
 
 
@@ -86,6 +86,7 @@ def train(
     machine: Machine | None = None,
     budget_seconds: float | None = None,
     on_nan: str = "stop",
+    on_collapse: str = "rollback",
     license: str = checkpoint.DEFAULT_LICENSE,
     reporter: Reporter | None = None,
 ) -> Result:
@@ -98,22 +99,23 @@ def train(
         held_out: images for scores and previews; without them the training images are used, and the log says so.
         machine: device, precision, compilation.
         budget_seconds: end after this much wall clock in the loop, counted over all sessions of the run.
-        on_nan: "stop", or "rollback" to the last save with halved learning rates, at most five times.
+        on_nan: "stop", or "rollback" to the last save with halved learning rates, at most five times in all.
+        on_collapse: the same for what the recipe finds that has gone wrong, or "continue", which only tells.
         license: of the weights, written on their card.
         reporter: is told about the progress.
 
     Raises:
         ConfigError, DataError: settings that do not fit the data or the machine.
         OutputError: the folder holds another run or cannot be written.
-        TrainingError: a loss became NaN or infinite.
+        TrainingError: a loss became NaN or infinite, or the training collapsed.
     """
     machine, reporter = machine or Machine(), reporter or Silent()
-    check(config, data, held_out, on_nan)
+    check(config, data, held_out, on_nan, on_collapse)
     folder = RunFolder(out)
     try:
         session = _Session(
-            config, data, folder, held_out=held_out, machine=machine, budget_seconds=budget_seconds, on_nan=on_nan,
-            license=license, reporter=reporter,
+            config, data, folder, held_out=held_out, machine=machine, budget_seconds=budget_seconds,
+            policies={"nan": on_nan, "collapse": on_collapse}, license=license, reporter=reporter,
         )  # fmt: skip
         return session.run()
     finally:
@@ -133,12 +135,12 @@ class _Session:
         held_out: PackedImages | None,
         machine: Machine,
         budget_seconds: float | None,
-        on_nan: str,
+        policies: dict[str, str],
         license: str,
         reporter: Reporter,
     ) -> None:
         self.config, self.data, self.folder = config, data, folder
-        self.budget_seconds, self.on_nan, self.reporter = budget_seconds, on_nan, reporter
+        self.budget_seconds, self.policies, self.reporter = budget_seconds, policies, reporter
         self.watch, self.where = (data, "training") if held_out is None else (held_out, "held-out")
         self.told: set[str] = set()  # what the advice so far was about
         self.pending: list[dict[str, Tensor]] = []  # losses of the steps since the last look, still on the device
@@ -191,7 +193,15 @@ class _Session:
                 self._step()
         self.saver.close()
         reason = "finished" if done else "stopped" if stopped_by else "budget"
-        return Result(reason, progress.images_seen, progress.seconds, self.folder.path, progress.score, stopped_by)
+        return Result(
+            reason,
+            progress.images_seen,
+            progress.seconds,
+            self.folder.path,
+            progress.score,
+            progress.rollbacks,
+            stopped_by,
+        )
 
     def _step(self) -> None:
         progress, loop = self.progress, self.config.train
@@ -216,24 +226,45 @@ class _Session:
         to_save = to_score or bool(largest_over_ranks(int(self.clock.save_is_old())))
         if not problem and to_save and not _finite(self.recipe):
             problem = f"the weights became infinite by {progress.images_seen:,} images"
+        if problem:
+            with shared_fate():
+                self._go_back(problem, "nan")
+            return False
+        trouble, figures, score = self._judge(to_score)
         with shared_fate():
-            if problem:
-                self._go_back(problem)
-                return False
             rate = self.clock.lap(progress.images_seen)
-            record = self.saver.log(progress, seconds=round(progress.seconds, 3), images_per_second=rate, **terms)
+            record = self.saver.log(progress, seconds=round(progress.seconds, 3), images_per_second=rate,
+                                    **terms, **figures)  # fmt: skip
             self.reporter.progress(progress.images_seen, record)
-            self._advise(terms)
+            if trouble and self.policies["collapse"] != "continue":
+                self._go_back(trouble, "collapse")
+                return False
+            self._tell("collapse", trouble)
+            self._tell("advice", self.recipe.advice(terms, progress.images_seen))
             if ending or self._due(loop.preview_every):
                 self.saver.preview(progress, some_images(self.watch, preview_count(self.watch), self.device))
-            if to_score:
-                score = self.recipe.score(slices(self.watch, SCORE_IMAGES, loop.batch, self.device))
-                self.saver.keep(progress, score, self.where, min(SCORE_IMAGES, len(self.watch)))
+            if score:
+                self.saver.keep(progress, score, self.where, min(self.recipe.score_images, len(self.watch)))
             if to_save:
                 self.saver.save(progress)
                 self.clock.saved()
         self._set_horizon()
         return True
+
+    def _judge(self, to_score: bool) -> tuple[str | None, dict[str, float], Score | None]:
+        """What has gone wrong that is still a number, the same on all ranks; what was looked at; the score if due."""
+        loop = self.config.train
+        regular = self._due(loop.save_every)
+        with shared_fate():
+            figures, trouble, score = dict[str, float](), None, None
+            if regular or self._due(loop.log_every):
+                figures, trouble = self.recipe.examine()
+            if to_score and not trouble:
+                score = self.recipe.score(slices(self.watch, self.recipe.score_images, loop.batch, self.device))
+                trouble = self.recipe.judge(score) if regular else None
+        if largest_over_ranks(int(trouble is not None)):  # two GPUs may see one figure on two sides of a limit
+            trouble = trouble or "another rank found that the training collapsed"
+        return trouble, figures, score
 
     def _set_horizon(self) -> None:
         """Tell the recipe, the same on all ranks, how many images there will have been by the end at this speed."""
@@ -243,29 +274,29 @@ class _Session:
             in_time = progress.images_seen * self.budget_seconds / max(progress.seconds, 1e-3)
             self.recipe.horizon = largest_over_ranks(min(images, max(progress.images_seen, round(in_time))))
 
-    def _advise(self, terms: dict[str, float]) -> None:
-        """Pass the recipe's advice on, once in a session; the words before its colon say what it is about."""
-        advice = self.recipe.advice(terms, self.progress.images_seen)
-        if advice is None or advice.partition(":")[0] in self.told:
+    def _tell(self, event: str, text: str | None) -> None:
+        """Pass on what the recipe says, once in a session; the words before its colon say what it is about."""
+        if text is None or text.partition(":")[0] in self.told:
             return
-        self.told.add(advice.partition(":")[0])
-        self.saver.log(self.progress, event="advice", advice=advice)
-        self.reporter.message(f"at {self.progress.images_seen:,} images: {advice}")
+        self.told.add(text.partition(":")[0])
+        self.saver.log(self.progress, event=event, **{event: text})
+        self.reporter.message(f"at {self.progress.images_seen:,} images: {text}")
 
-    def _go_back(self, problem: str) -> None:
-        """Return to the last save, with other random numbers and half the learning rates, or it would happen again.
+    def _go_back(self, problem: str, kind: str) -> None:
+        """Return to the last save, to go on from there more carefully and with other random numbers.
 
         Raises:
             TrainingError: that is not wanted, or was done often enough.
         """
         progress, folder = self.progress, self.folder
-        self.saver.log(progress, event="diverged", problem=problem)
-        if self.on_nan != "rollback" or progress.rollbacks >= MAX_ROLLBACKS:
+        at = f"at {progress.images_seen:,} images"
+        self.saver.log(progress, event={"nan": "diverged"}.get(kind, kind), problem=problem)
+        if self.policies[kind] != "rollback" or progress.rollbacks >= MAX_ROLLBACKS:
             saved_at = checkpoint.read_card(folder.last).images_seen
             remedy = (
                 f"{progress.rollbacks} rollbacks did not help, so lower the learning rates with --set in a new --out"
-                if self.on_nan == "rollback"
-                else "go on from there with --on-nan rollback, or lower the learning rates with --set in a new --out"
+                if self.policies[kind] == "rollback"
+                else f"go on from there with --on-{kind} rollback, or lower the learning rates in a new --out"
             )
             raise TrainingError(
                 f"{problem}; the last good checkpoint is {folder.last}, at {saved_at:,} images; {remedy}"
@@ -274,7 +305,7 @@ class _Session:
         self.recipe.load_state_dict(state["recipe"])
         saved = Progress(**state["progress"])
         rollbacks = progress.rollbacks + 1
-        self.recipe.scale_learning_rates(0.5 ** (rollbacks - saved.rollbacks))
+        self.recipe.calm(rollbacks - saved.rollbacks)
         for entry in dataclasses.fields(Progress):
             if entry.name != "seconds":
                 setattr(progress, entry.name, getattr(saved, entry.name))
@@ -282,7 +313,9 @@ class _Session:
         if rank() == 0:
             folder.rewind_log(progress.images_seen)
         self.saver.log(progress, event="rollback", problem=problem, rollbacks=rollbacks)
-        self.reporter.message(f"{problem}; back to {progress.images_seen:,} images, half the learning rate")
+        self.reporter.message(
+            f"{at}: {problem}; back to {progress.images_seen:,} images, more carefully: {self.recipe.care}"
+        )
         self.clock.lap(progress.images_seen)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from smalti import checkpoint
 from smalti.checkpoint import Card
-from smalti.config import ContrastiveConfig, GANConfig, RunConfig, VisionTransformerConfig
+from smalti.config import ContrastiveConfig, DCGANConfig, GANConfig, RunConfig, VisionTransformerConfig
 from smalti.errors import CheckpointError, ConfigError, DataError
 from smalti.evaluate import backbones, features, resizing
 from smalti.evaluate.backbones import Backbone
@@ -365,7 +365,7 @@ def test_a_vision_transformer_of_ours(channels: int, tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_kind_is_refused(vit: Path, tmp_path: Path) -> None:
     other = tmp_path / "gan.safetensors"
-    config = RunConfig(recipe="gan", model=GANConfig(latent=5, generator_width=8))
+    config = RunConfig(recipe="gan", model=GANConfig(latent=5, network=DCGANConfig(generator_width=8)))
     written_vit(other, Card("gan", config, (3, 8, 8), (), 0, {}))
     with pytest.raises(CheckpointError, match="a model of the recipe gan; smalti-vit takes those of contrastive"):
         extractor("smalti-vit", weights=other)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.layers.randomness import Draws
-from smalti.losses.adversarial import ADVERSARIAL_LOSSES, gradient_penalty
+from smalti.losses.adversarial import ADVERSARIAL_LOSSES, LeCam, gradient_penalty, squared_gradients
 
 R = torch.linspace(-4, 5, 30)
 FAKE = torch.linspace(-6, 3, 30)
@@ -23,6 +23,7 @@ def entropy(logits: Tensor, target: float) -> float:
 
 r, f = R.double().numpy(), FAKE.double().numpy()
 EXPECTED = {
+    "relativistic": (entropy(R - FAKE, 1.0), entropy(FAKE - R, 1.0)),
     "bce": (entropy(R, 1.0) + entropy(FAKE, 0.0), entropy(FAKE, 1.0)),
     "hinge": (np.maximum(0, 1 - r).mean() + np.maximum(0, 1 + f).mean(), -f.mean()),
     "least-squares": (0.5 * ((r - 1) ** 2).mean() + 0.5 * (f**2).mean(), 0.5 * ((f - 1) ** 2).mean()),
@@ -34,7 +35,7 @@ EXPECTED = {
 def test_a_row_is_its_formula(name: str) -> None:
     loss = ADVERSARIAL_LOSSES[name]
     assert float(loss.discriminator(R, FAKE)) == pytest.approx(EXPECTED[name][0], rel=1e-5)
-    assert float(loss.generator(FAKE)) == pytest.approx(EXPECTED[name][1], rel=1e-5)
+    assert float(loss.generator(R, FAKE)) == pytest.approx(EXPECTED[name][1], rel=1e-5)
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
@@ -45,16 +46,16 @@ def test_descending_parts_real_from_fake_and_lifts_the_fakes(name: str) -> None:
     assert (real.grad < 0).all(), "a step lifts D(real)"
     assert (fake.grad > 0).all(), "a step lowers D(fake)"
     fake.grad = None
-    loss.generator(fake).backward()
+    loss.generator(real, fake).backward()
     assert (fake.grad < 0).all(), "a step of the generator lifts D(fake)"
 
 
-@pytest.mark.parametrize("name", ["bce", "hinge", "least-squares"])
+@pytest.mark.parametrize("name", ["relativistic", "bce", "hinge", "least-squares"])
 def test_the_two_players_want_opposite_things(name: str) -> None:
     loss = ADVERSARIAL_LOSSES[name]
     won, lost = torch.full((4,), 3.0), torch.full((4,), -3.0)
     assert loss.discriminator(won, lost) < loss.discriminator(lost, won)
-    assert loss.generator(won) < loss.generator(lost)
+    assert loss.generator(lost, won) < loss.generator(won, lost)
 
 
 def test_a_discriminator_that_knows_nothing_pays_two_bits() -> None:
@@ -68,7 +69,7 @@ def test_a_discriminator_that_knows_nothing_pays_two_bits() -> None:
 def test_huge_logits_stay_finite_with_their_gradients(name: str, size: float) -> None:
     loss = ADVERSARIAL_LOSSES[name]
     real, fake = (torch.full((3,), size, requires_grad=True) for _ in range(2))
-    (loss.discriminator(real, -fake) + loss.discriminator(-real, fake) + loss.generator(fake)).backward()
+    (loss.discriminator(real, -fake) + loss.discriminator(-real, fake) + loss.generator(real, -fake)).backward()
     assert torch.isfinite(real.grad).all()
     assert torch.isfinite(fake.grad).all()
 
@@ -136,4 +137,49 @@ def test_a_flat_critic_has_a_finite_penalty() -> None:
 def test_the_table_is_of_functions() -> None:
     for loss in ADVERSARIAL_LOSSES.values():
         assert isinstance(loss.discriminator, Callable)
-        assert loss.generator(FAKE).shape == ()
+        assert loss.generator(R, FAKE).shape == ()
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_only_a_paired_generator_looks_at_real_logits(name: str) -> None:
+    loss = ADVERSARIAL_LOSSES[name]
+    assert (loss.generator(R, FAKE) != loss.generator(R + 1, FAKE)) == loss.paired
+
+
+def test_pairs_are_compared_so_that_a_shift_of_all_logits_means_nothing() -> None:
+    loss = ADVERSARIAL_LOSSES["relativistic"]
+    torch.testing.assert_close(loss.discriminator(R, FAKE), loss.discriminator(R + 7, FAKE + 7))
+    assert float(loss.discriminator(FAKE, FAKE)) == pytest.approx(np.log(2))
+
+
+def test_the_squared_gradients_of_a_linear_critic_are_its_weights() -> None:
+    weight = torch.randn(18, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    x = images()[0].requires_grad_()
+    squares = squared_gradients(x.flatten(1) @ weight, x)
+    torch.testing.assert_close(squares, weight.square().sum().expand(6))
+    (slope,) = torch.autograd.grad(squares.mean(), weight)
+    torch.testing.assert_close(slope, 2 * weight)
+
+
+def test_the_squared_gradient_is_that_of_each_image_alone() -> None:
+    x = images()[0].double().requires_grad_()
+    squares = squared_gradients((x.flatten(1) ** 3).sum(dim=1), x)
+    torch.testing.assert_close(squares, (9 * x.detach().flatten(1) ** 4).sum(dim=1).float())
+
+
+def test_lecam_measures_to_running_means_of_the_other_kind() -> None:
+    lecam = LeCam()
+    first = lecam(torch.tensor([2.0, 4.0]), torch.tensor([-1.0, 1.0]))
+    # At first the means are the batch's own: real 3, fake 0.
+    assert float(first) == pytest.approx((4 + 16) / 2 + (16 + 4) / 2)
+    second = lecam(torch.tensor([1.0]), torch.tensor([1.0]))
+    assert float(second) == pytest.approx(1 + 4)
+    real, fake = lecam.anchors.tolist()
+    assert (real, fake) == pytest.approx((0.99 * 3 + 0.01, 0.01), abs=1e-6)
+
+
+def test_lecam_goes_on_from_its_state() -> None:
+    first, second = LeCam(), LeCam()
+    first(R, FAKE)
+    second.load_state_dict(first.state_dict())
+    assert float(first(FAKE, R)) == float(second(FAKE, R))

@@ -8,9 +8,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from smalti.cli.apps import app, examples
-from smalti.commands.request import Resize, Running, Settings, Source
+from smalti.commands.request import Drawing, Resize, Running, Settings, Source
 
-SOURCE, SETTINGS, RUNNING = Source(), Settings(), Running()
+SOURCE, SETTINGS, RUNNING, DRAWING = Source(), Settings(), Running(), Drawing()
 
 
 @app.command(
@@ -47,6 +47,7 @@ def train(
     help_epilogue=examples(
         "smalti generate runs/cifar --count 64 --out grid.png",
         "smalti generate runs/cifar/best.safetensors --count 1000 --seed 7 --out samples/",
+        "smalti generate runs/cifar --interpolate 3,17 --count 48 --out walk.webp",
     )
 )
 def generate(
@@ -55,8 +56,8 @@ def generate(
     *,
     out: Path,
     count: int = 64,
-    label: str | None = None,
     seed: int = 0,
+    drawing: Drawing = DRAWING,
     columns: int | None = None,
     device: str = "cpu",
     overwrite: Annotated[bool, Parameter(negative=())] = False,
@@ -68,11 +69,9 @@ def generate(
     model:
         A run folder (its last save) or a checkpoint file.
     out:
-        A .png for one grid, or a folder for one file an image.
+        A .png for one grid, or a folder for one file an image; .webp or .gif for a walk.
     count:
         How many images.
-    label:
-        Class to draw, for a model that was trained with labels.
     seed:
         Image i of a seed is the same however many are drawn.
     columns:
@@ -82,9 +81,52 @@ def generate(
     overwrite:
         Replace files that are there.
     """
-    from smalti.commands.using import run_generate
+    from smalti.commands.drawing import run_generate
 
-    return run_generate(model, out, count, label, seed, columns, device, overwrite)
+    return run_generate(model, out, count, seed, drawing, columns, device, overwrite)
+
+
+@app.command(
+    help_epilogue=examples(
+        "smalti invert runs/cifar cat.png --resize cover --out inverted/",
+        "smalti generate runs/cifar --interpolate inverted/cat.latent.json,5 --out walk.webp",
+    )
+)
+def invert(
+    model: Path,
+    /,
+    *images: Path,
+    out: Path,
+    label: str | None = None,
+    steps: int = 200,
+    resize: Resize | None = None,
+    device: str = "cpu",
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Find the latents whose pictures are most like given images: NAME.latent.json, to draw and walk from.
+
+    Parameters
+    ----------
+    model:
+        A run folder (its last save) or a checkpoint file of a GAN.
+    images:
+        Image files, or folders of them.
+    out:
+        Folder for the latents, the pictures they make, and both side by side.
+    label:
+        Class to draw them as, for a model that was trained with labels.
+    steps:
+        Of the search, for each image; more come nearer.
+    resize:
+        Bring images of another size or mode to the model's: cover, contain or stretch. Default: refuse them.
+    device:
+        auto, cpu, cuda, cuda:1, mps.
+    overwrite:
+        Replace files that are there.
+    """
+    from smalti.commands.drawing import run_invert
+
+    return run_invert(model, images, out, label, steps, resize, device, overwrite)
 
 
 @app.command(

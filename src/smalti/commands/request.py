@@ -172,6 +172,9 @@ class Running:
         Use torch.compile; needs a C compiler and a minute at the start.
     on_nan:
         When a loss becomes NaN or infinite: stop, or go back to the last save with halved learning rates.
+    on_collapse:
+        When a GAN collapses or runs away: stop, go back to the last save, there to go on with halved learning rates
+        and doubled gamma, or continue and say so. After five times it stops.
     license:
         Licence of the weights, written into the checkpoint.
     quiet:
@@ -182,5 +185,30 @@ class Running:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Annotated[bool, Parameter(negative=())] = False
     on_nan: Literal["stop", "rollback"] = "stop"
+    on_collapse: Literal["stop", "rollback", "continue"] = "rollback"
     license: str = "unspecified"
     quiet: Annotated[bool, Parameter(negative=())] = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """Which pictures a generator draws.
+
+    Parameters
+    ----------
+    label:
+        Class to draw, for a model that was trained with labels.
+    truncation:
+        From 1 to 0: less varied pictures, each more like the mean.
+    interpolate:
+        Walk between pictures, given as numbers of this seed or latent files of smalti invert: 3,17 or
+        cat.latent.json,5. --count says in how many frames; a .webp or .gif walks there and back.
+    mix:
+        A table of pictures, given likewise, each pair mixed.
+    """
+
+    label: str | None = None
+    truncation: float = 1.0
+    interpolate: str | None = None
+    mix: str | None = None

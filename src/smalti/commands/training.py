@@ -124,6 +124,7 @@ def run_training(name: str, out: Path, source: Source, settings: Settings, runni
             machine=machine,
             budget_seconds=budget_seconds,
             on_nan=running.on_nan,
+            on_collapse=running.on_collapse,
             license=running.license,
             reporter=Silent() if quiet else reporter,
         )
@@ -168,7 +169,8 @@ def _say_how_it_ended(result: Result, config: RunConfig) -> None:
             f"stopped and saved at {result.images_seen:,} images{tail}. Give the same command again to go on from here."
         )
         return
-    shell.note(f"{result.images_seen:,} images in {result.seconds:.0f} s{tail}")
+    times = f", after {result.rollbacks} rollback{'s' * (result.rollbacks > 1)}" if result.rollbacks else ""
+    shell.note(f"{result.images_seen:,} images in {result.seconds:.0f} s{times}{tail}")
     if result.reason == "budget":
         shell.note("the --budget is used up, over all sessions together; the same command with a larger one goes on")
     verb, arguments = NEXT[config.recipe]

@@ -29,8 +29,10 @@ class BatchNorm2d(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]
             self.running_var.lerp_(variance * (count / max(count - 1, 1)), momentum)  # type: ignore[union-attr]
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        values = centred * torch.rsqrt(variance + self.eps)[:, None, None]
+        if self.affine:
+            values = values * self.weight[:, None, None] + self.bias[:, None, None]
+        return values.to(x.dtype)
 
 
 class Dropout(nn.Module):

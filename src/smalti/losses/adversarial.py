@@ -1,12 +1,21 @@
 """What the discriminator and the generator minimise, from logits; r = D(real), f = D(fake).
 
                   discriminator                                   generator
+    relativistic  softplus(f - r)                                 softplus(r - f)     (arXiv:1807.00734; 2501.05441)
     bce           softplus(-r) + softplus(f)                      softplus(-f)        (non-saturating; arXiv:1406.2661)
     hinge         relu(1 - r) + relu(1 + f)                       -f                  (arXiv:1705.02894)
     least-squares ((r - 1)^2 + f^2) / 2                           (f - 1)^2 / 2       (arXiv:1611.04076, eq. 9)
     wasserstein   f - r                                           -f                  (arXiv:1701.07875)
 
-All are means over the batch. No sigmoid stands before any of them: `bce` takes logits.
+All are means over the batch. No sigmoid stands before any of them: `bce` takes logits. `relativistic` compares each
+fake image with one real image, so its generator needs real logits too. What keeps a discriminator smooth beside them:
+
+    R1, R2            E |grad_x D(x)|^2 at real, at fake x    (arXiv:1801.04406, equations 9 and 10)
+    gradient penalty  E (|grad_x D(x)| - 1)^2 between them    (arXiv:1704.00028, equation 3)
+    LeCam             E (r - a_f)^2 + E (f - a_r)^2           (arXiv:2104.03310, equation 7), a running means of logits
+
+None of them is weighted. Norms are over all values of an image. Spectral normalisation is a matter of the network:
+models/sngan.py.  Layout: images (B, C, H, W), logits (B,).
 """
 
 from __future__ import annotations
@@ -19,47 +28,96 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.layers.randomness import Draws
+from smalti.layers.ranks import sum_over_ranks, world
 
 
 @dataclass(frozen=True)
 class AdversarialLoss:
-    """One row of the table above: `discriminator(real_logits, fake_logits)` and `generator(fake_logits)`."""
+    """One row of the table above.
+
+    Attributes:
+        discriminator: (B,) real and (B,) fake logits -> ().
+        generator: the same; where not `paired`, the real ones do not matter.
+    """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
-    generator: Callable[[Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
+    paired: bool = False
 
 
 ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {
+    "relativistic": AdversarialLoss(
+        lambda r, f: F.softplus(f - r).mean(),
+        lambda r, f: F.softplus(r - f).mean(),
+        paired=True,
+    ),
     "bce": AdversarialLoss(
         lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(),
-        lambda f: F.softplus(-f).mean(),
+        lambda r, f: F.softplus(-f).mean(),
     ),
     "hinge": AdversarialLoss(
         lambda r, f: F.relu(1 - r).mean() + F.relu(1 + f).mean(),
-        lambda f: -f.mean(),
+        lambda r, f: -f.mean(),
     ),
     "least-squares": AdversarialLoss(
         lambda r, f: ((r - 1).square().mean() + f.square().mean()) / 2,
-        lambda f: (f - 1).square().mean() / 2,
+        lambda r, f: (f - 1).square().mean() / 2,
     ),
     "wasserstein": AdversarialLoss(
         lambda r, f: f.mean() - r.mean(),
-        lambda f: -f.mean(),
+        lambda r, f: -f.mean(),
     ),
 }
 
 
+def squared_gradients(logits: Tensor, images: Tensor) -> Tensor:
+    """|grad_x D(x)|^2 of each image: what R1 and R2 are the means of.
+
+    Args:
+        logits: (B,) of the images, each from its own image alone.
+        images: (B, C, H, W), which require a gradient.
+
+    Returns:
+        (B,) float32, differentiable.
+    """
+    (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradients.float().square().flatten(1).sum(dim=1)
+
+
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
-    """E (|grad_x D(x)|_2 - 1)^2 at x = u real + (1 - u) fake, u uniform per image (arXiv:1704.00028, equation 3).
+    """E (|grad_x D(x)| - 1)^2 at x = u real + (1 - u) fake, u uniform per image.
 
     Args:
         critic: maps (B, C, H, W) to (B,) logits, differentiable twice.
         real, fake: (B, C, H, W); neither receives a gradient.
 
     Returns:
-        () float32, not weighted.
+        () float32.
     """
     share = draws.uniform(len(real), 1, 1, 1)
     points = torch.lerp(fake.detach().float(), real.detach().float(), share).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+
+
+class LeCam(torch.nn.Module):
+    """Running means of the logits of both kinds, and the distance to them. They begin at the first batch's."""
+
+    DECAY = 0.99
+
+    anchors: Tensor
+    begun: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("anchors", torch.zeros(2))  # of real, of fake images
+        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
+
+    def forward(self, real: Tensor, fake: Tensor) -> Tensor:
+        """(B,) logits of both -> (), from the means so far; then the means move on."""
+        with torch.no_grad():
+            now = sum_over_ranks(torch.stack([real.float().mean(), fake.float().mean()])) / world()
+            before = torch.where(self.begun, self.anchors, now)
+            self.anchors.copy_(torch.lerp(now, before, self.DECAY))
+            self.begun.fill_(True)
+        return (real - before[1]).square().mean() + (fake - before[0]).square().mean()

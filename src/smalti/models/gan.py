@@ -1,30 +1,27 @@
-"""Generators and discriminators.
+"""Generators and discriminators, of any architecture.
 
-`dcgan` (after Radford et al. 2016, arXiv:1511.06434), for images whose sides are multiples of 4:
-
-    G  Linear(z -> h*w*width, no bias), BN, LeakyReLU .3 | transposed 5x5 to width/2, stride 1, BN, LeakyReLU .3
-       | transposed 5x5 to width/4, stride 2, BN, LeakyReLU .3 | transposed 5x5 to the image, stride 2, tanh
-    D  5x5 stride 2 to width, LeakyReLU .3, dropout | 5x5 stride 2 to 2*width, LeakyReLU .3, dropout | one logit
-
-With labels, G gets an embedding of the label beside z, and D adds the projection <embedding(label), features>
-(Miyato and Koyama 2018, arXiv:1802.05637).
+The architectures are in r3gan.py, sngan.py and dcgan.py.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.config import GANConfig
-from smalti.errors import ConfigError
-from smalti.layers.blocks import BatchNorm2d, Dropout
 from smalti.layers.randomness import Draws
+from smalti.models.dcgan import DCGANDiscriminator, DCGANGenerator
+from smalti.models.r3gan import R3GANDiscriminator, R3GANGenerator
+from smalti.models.sngan import SNGANDiscriminator, SNGANGenerator
 
-SLOPE = 0.3
-LABEL_WIDTH = 64
+# Generator, called with (config, latent, image, classes), and discriminator, called with (config, image, classes), by
+# architecture. The keys are words of the file format: never renamed.
+ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
+    "r3gan": (R3GANGenerator, R3GANDiscriminator),
+    "sngan": (SNGANGenerator, SNGANDiscriminator),
+    "dcgan": (DCGANGenerator, DCGANDiscriminator),
+}
 
 
 class Generator(nn.Module):
@@ -33,41 +30,22 @@ class Generator(nn.Module):
     Args:
         image: (channels, height, width) of what it makes.
         classes: number of labels it knows, 0 without labels.
+
+    Raises:
+        ConfigError: the architecture makes no images of this size.
     """
 
     def __init__(self, config: GANConfig, image: tuple[int, int, int], classes: int = 0) -> None:
         super().__init__()
-        channels, height, width = image
-        if height % 4 or width % 4:
-            raise ConfigError(
-                f"this generator makes images whose sides are multiples of 4, found {height}x{width}; "
-                f"give for example --size {max(4, height - height % 4)}x{max(4, width - width % 4)}"
-            )
         self.latent, self.classes = config.latent, classes
-        self.grid = (config.generator_width, height // 4, width // 4)
-        first, second, third = config.generator_width, config.generator_width // 2, config.generator_width // 4
-        self.embedding = nn.Embedding(classes, LABEL_WIDTH) if classes else None
-        self.project = nn.Linear(config.latent + (LABEL_WIDTH if classes else 0), math.prod(self.grid), bias=False)
-        self.norm0 = BatchNorm2d(first)
-        # Stride 1: a transposed convolution is a convolution with its kernel turned round, which runs faster.
-        self.conv1 = nn.Conv2d(first, second, 5, padding=2, bias=False)
-        self.norm1 = BatchNorm2d(second)
-        self.conv2 = nn.ConvTranspose2d(second, third, 5, stride=2, padding=2, output_padding=1, bias=False)
-        self.norm2 = BatchNorm2d(third)
-        self.conv3 = nn.ConvTranspose2d(third, channels, 5, stride=2, padding=2, output_padding=1)
-        _initialise(self)
+        build, _ = ARCHITECTURES[config.network.architecture]
+        self.network = build(config.network, config.latent, image, classes)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """(B, latent) and (B,) int64 labels -> (B, C, H, W) in [-1, 1]."""
-        if self.embedding is not None:
-            assert labels is not None
-            z = torch.cat([z, self.embedding(labels)], dim=1)
-        x = self.project(z).view(-1, *self.grid)
-        x = x.contiguous(memory_format=torch.channels_last)
-        x = F.leaky_relu(self.norm0(x), SLOPE)
-        x = F.leaky_relu(self.norm1(self.conv1(x)), SLOPE)
-        x = F.leaky_relu(self.norm2(self.conv2(x)), SLOPE)
-        return torch.tanh(self.conv3(x).float())
+        """(B, latent) and (B,) int64 labels -> (B, C, H, W) float32 images, meant to lie in [-1, 1]."""
+        assert (labels is not None) == bool(self.classes)
+        images: Tensor = self.network(z, labels)
+        return images.float()
 
 
 class Discriminator(nn.Module):
@@ -75,32 +53,12 @@ class Discriminator(nn.Module):
 
     def __init__(self, config: GANConfig, image: tuple[int, int, int], classes: int = 0) -> None:
         super().__init__()
-        channels, height, width = image
-        first, second = config.discriminator_width, config.discriminator_width * 2
-        features = second * math.ceil(height / 4) * math.ceil(width / 4)
-        self.conv1 = nn.Conv2d(channels, first, 5, stride=2, padding=2)
-        self.conv2 = nn.Conv2d(first, second, 5, stride=2, padding=2)
-        self.dropout = Dropout(config.dropout)
-        self.head = nn.Linear(features, 1)
-        self.embedding = nn.Embedding(classes, features) if classes else None
-        _initialise(self)
+        self.classes = classes
+        _, build = ARCHITECTURES[config.network.architecture]
+        self.network = build(config.network, image, classes)
 
     def forward(self, images: Tensor, labels: Tensor | None = None, draws: Draws | None = None) -> Tensor:
-        """(B, C, H, W) -> (B,) float32 logits; without `draws` nothing is dropped."""
-        x = self.dropout(F.leaky_relu(self.conv1(images), SLOPE), draws)
-        x = self.dropout(F.leaky_relu(self.conv2(x), SLOPE), draws)
-        x = x.flatten(1)
-        logits = self.head(x)[:, 0].float()
-        if self.embedding is not None:
-            assert labels is not None
-            logits = logits + (self.embedding(labels) * x.float()).sum(dim=1) / math.sqrt(x.shape[1])
-        return logits
-
-
-def _initialise(module: nn.Module) -> None:
-    """N(0, 0.02) for every convolution and linear map, as the paper says; embeddings keep N(0, 1)."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(part.weight, 0.0, 0.02)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+        """(B, C, H, W) -> (B,) float32 logits; without `draws` nothing is left to chance."""
+        assert (labels is not None) == bool(self.classes)
+        logits: Tensor = self.network(images, labels, draws)
+        return logits.float()

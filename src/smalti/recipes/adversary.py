@@ -46,7 +46,7 @@ class Adversary:
             last_weight: the weight of the decoder's last layer.
         """
         self.judges.requires_grad_(False)
-        loss = torch.stack([self.loss.generator(logits) for logits in self._logits(views)]).mean()
+        loss = torch.stack([self.loss.generator(logits, logits) for logits in self._logits(views)]).mean()
         since = images_seen - self.config.start
         weight = self.config.weight * (min(1.0, since / self.config.ramp) if self.config.ramp else 1.0)
         return weight * self._ratio(rest, loss, last_weight) * loss

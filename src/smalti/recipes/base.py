@@ -67,6 +67,8 @@ class Recipe(ABC):
 
     kind: str  # the word in configurations and checkpoints
     headline: tuple[str, ...]  # the logged terms that somebody who watches wants to see
+    care = "half the learning rate"  # what `calm` does
+    score_images = 512  # held-out images that `score` is given
 
     def __init__(self, config: RunConfig, setting: Setting) -> None:
         self.config, self.setting = config, setting
@@ -134,6 +136,22 @@ class Recipe(ABC):
             terms: the means of what `step` returned since the last look.
         """
         return None
+
+    def examine(self) -> tuple[dict[str, float], str | None]:
+        """At every regular look: more figures for the log, and what has gone so wrong that going on would be a waste.
+
+        What it remembers belongs into `state_dict`. It is not asked where a training is stopped between two looks,
+        so that a resumed one remembers the same.
+        """
+        return {}, None
+
+    def judge(self, score: Score) -> str | None:
+        """The same about a score, at every regular save; None if nothing is wrong."""
+        return None
+
+    def calm(self, times: int) -> None:
+        """After going back to an earlier place: go on from there more carefully than it was done `times` before."""
+        self.scale_learning_rates(0.5**times)
 
     def compile(self) -> None:
         """Let torch.compile fuse each module's forward and backward."""

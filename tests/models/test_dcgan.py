@@ -1,4 +1,4 @@
-"""Generator and discriminator: shapes, range, logits, and the layers that were asked for."""
+"""The classic pair: shapes, range, logits, and the layers that were asked for."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from smalti.config import GANConfig
+from smalti.config import DCGANConfig, GANConfig
 from smalti.errors import ConfigError
 from smalti.layers.randomness import Draws
 from smalti.models.gan import Discriminator, Generator
 
-TINY = GANConfig(latent=7, generator_width=8, discriminator_width=4)
+TINY = GANConfig(latent=7, network=DCGANConfig(generator_width=8, discriminator_width=4))
 
 
 @settings(max_examples=12)
@@ -52,7 +52,7 @@ def test_the_discriminator_takes_any_size(height: int, width: int) -> None:
 
 
 def test_the_generator_is_the_one_that_was_asked_for() -> None:
-    model = Generator(GANConfig(latent=100, generator_width=256), (3, 32, 32))
+    model = Generator(GANConfig(latent=100, network=DCGANConfig(generator_width=256)), (3, 32, 32)).network
     assert (model.project.in_features, model.project.out_features) == (100, 8 * 8 * 256)
     assert model.project.bias is None
     layers = [m for m in model.children() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
@@ -68,7 +68,8 @@ def test_the_generator_is_the_one_that_was_asked_for() -> None:
 
 def test_the_generator_is_its_layers_in_order() -> None:
     torch.manual_seed(0)
-    model, z = strong(Generator(TINY, (3, 8, 12))), torch.randn(2, 7)
+    whole, z = strong(Generator(TINY, (3, 8, 12))), torch.randn(2, 7)
+    model = whole.network
     x = F.linear(z, model.project.weight).view(2, 8, 2, 3)
     x = F.leaky_relu(model.norm0(x), 0.3)
     x = F.leaky_relu(model.norm1(F.conv2d(x, model.conv1.weight, padding=2)), 0.3)
@@ -76,7 +77,7 @@ def test_the_generator_is_its_layers_in_order() -> None:
     x = F.leaky_relu(model.norm2(x), 0.3)
     x = F.conv_transpose2d(x, model.conv3.weight, model.conv3.bias, stride=2, padding=2, output_padding=1)
     assert float(x.detach().std()) > 0.1
-    torch.testing.assert_close(model(z), torch.tanh(x))
+    torch.testing.assert_close(whole(z), torch.tanh(x))
 
 
 def strong(network: nn.Module) -> nn.Module:
@@ -89,10 +90,11 @@ def strong(network: nn.Module) -> nn.Module:
 
 def test_the_discriminator_is_its_layers_in_order() -> None:
     torch.manual_seed(0)
-    model, images = strong(Discriminator(TINY, (3, 8, 12))), torch.randn(2, 3, 8, 12)
+    whole, images = strong(Discriminator(TINY, (3, 8, 12))), torch.randn(2, 3, 8, 12)
+    model = whole.network
     x = F.leaky_relu(F.conv2d(images, model.conv1.weight, model.conv1.bias, stride=2, padding=2), 0.3)
     x = F.leaky_relu(F.conv2d(x, model.conv2.weight, model.conv2.bias, stride=2, padding=2), 0.3)
-    torch.testing.assert_close(model(images), x.flatten(1) @ model.head.weight[0] + model.head.bias)
+    torch.testing.assert_close(whole(images), x.flatten(1) @ model.head.weight[0] + model.head.bias)
 
 
 def test_a_transposed_convolution_of_stride_one_is_a_convolution_turned_round() -> None:
@@ -106,7 +108,7 @@ def test_a_transposed_convolution_of_stride_one_is_a_convolution_turned_round() 
 
 
 def test_the_discriminator_is_the_one_that_was_asked_for() -> None:
-    model = Discriminator(GANConfig(discriminator_width=64, dropout=0.3), (3, 32, 32))
+    model = Discriminator(GANConfig(network=DCGANConfig()), (3, 32, 32)).network
     layers = [m for m in model.children() if isinstance(m, nn.Conv2d)]
     assert [(m.in_channels, m.out_channels, m.kernel_size, m.stride) for m in layers] == [
         (3, 64, (5, 5), (2, 2)),
@@ -121,7 +123,7 @@ def test_the_discriminator_is_the_one_that_was_asked_for() -> None:
 def test_logits_are_raw() -> None:
     model = Discriminator(TINY, (3, 8, 8))
     with torch.no_grad():
-        model.head.weight.mul_(1e4)
+        model.network.head.weight.mul_(1e4)
     logits = torch.cat([model(torch.randn(16, 3, 8, 8)), model(-torch.randn(16, 3, 8, 8))]).detach()
     assert float(logits.min()) < 0
     assert float(logits.max()) > 1
@@ -156,7 +158,9 @@ def test_labels_change_what_is_made_and_what_is_seen() -> None:
 @pytest.mark.parametrize("network", [Generator, Discriminator])
 def test_weights_begin_as_the_paper_says(network: type[Generator] | type[Discriminator]) -> None:
     torch.manual_seed(0)
-    for part in network(GANConfig(latent=50, generator_width=32, discriminator_width=32), (3, 16, 16)).modules():
+    for part in network(
+        GANConfig(latent=50, network=DCGANConfig(generator_width=32, discriminator_width=32)), (3, 16, 16)
+    ).modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             assert float(part.weight.detach().std()) == pytest.approx(0.02, rel=0.2)
             assert part.bias is None or not part.bias.any()

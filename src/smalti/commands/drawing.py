@@ -1,0 +1,186 @@
+"""`smalti generate` and `invert`: pictures from latents, and latents from pictures."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from smalti import api, latents, shell
+from smalti.api import Model
+from smalti.commands.jobs import image_files, plan
+from smalti.commands.request import Drawing
+from smalti.data import images as decoding
+from smalti.data.animations import ANIMATED, write_animation
+from smalti.data.pictures import side_by_side, write_png
+from smalti.data.sources import IMAGE_EXTENSIONS
+from smalti.errors import ConfigError, DataError, OutputError
+from smalti.evaluate.distortion import psnr_db, squared_error_uint8
+from smalti.files import output_errors
+
+COUNT_LIMIT = 10_000_000
+GRID_LIMIT = 10_000  # images in one picture
+MIX_LIMIT = 100  # images that are mixed with each other
+CHUNK = 256  # images drawn before they are written
+NUMBERED = re.compile(r"[0-9]{6,}\.png")
+
+
+def run_generate(
+    path: Path, out: Path, count: int, seed: int, drawing: Drawing, columns: int | None, device: str, overwrite: bool
+) -> int:
+    """Draw images into one grid, one animation, or one file each."""
+    extension = out.suffix[1:].lower()
+    walking = drawing.interpolate is not None
+    if extension in IMAGE_EXTENSIONS and extension != "png" and not (walking and extension in ANIMATED):
+        raise ConfigError(
+            f"--out is {out}, but pictures are written as PNG; give a name that ends in .png, or a folder"
+            + ("" if walking else "; .webp and .gif are for --interpolate")
+        )
+    limit = GRID_LIMIT if out.suffix else COUNT_LIMIT
+    if not 1 <= count <= limit:
+        raise ConfigError(f"--count is {count}, but must be from 1 to {limit}" + (" in one grid" if out.suffix else ""))
+    if columns is not None and columns < 1:
+        raise ConfigError(f"--columns is {columns}, but must be 1 or more")
+    if walking and drawing.mix is not None:
+        raise ConfigError("--interpolate and --mix are two different pictures; give one of them")
+    model = api.load(path, device=device)
+    if drawing.mix is not None:
+        return _mix(model, out, seed, drawing, overwrite)
+    if walking:
+        return _interpolate(model, out, count, seed, drawing, columns, overwrite)
+    draw = functools.partial(model.generate, seed=seed, label=drawing.label, truncation=drawing.truncation)
+    about = functools.partial(model.provenance, seed=seed, label=drawing.label, truncation=drawing.truncation)
+    if extension == "png":
+        shell.free_to_write(out, overwrite)
+        api.save_grid(draw(count), out, columns=columns, text=about(count=count))
+        shell.note(f"{count} images, seed {seed}: {out}")
+        return 0
+    if not overwrite:
+        _refuse_numbered(out)
+    for start in range(0, count, CHUNK):
+        for number, picture in enumerate(draw(min(CHUNK, count - start), first=start), start):
+            write_png(out / f"{number:06d}.png", picture, about(image=number))
+    shell.note(f"{count} images, seed {seed}: {out}/")
+    return 0
+
+
+def _interpolate(
+    model: Model, out: Path, frames: int, seed: int, drawing: Drawing, columns: int | None, overwrite: bool
+) -> int:
+    """A walk from one point to the next: a grid, or an animation that goes there and back."""
+    assert drawing.interpolate is not None
+    if frames < 2:
+        raise ConfigError(f"--count is {frames}, but a walk has at least 2 frames")
+    if not out.suffix:
+        raise ConfigError(f"--out is {out}, but a walk is one file; give a name that ends in .png, .webp or .gif")
+    points, labels = _points(model, drawing.interpolate, "--interpolate", seed, drawing.label)
+    shell.free_to_write(out, overwrite)
+    walked = latents.walk(points, frames)
+    pictures = model.draw(walked, labels=_all(labels, frames), truncation=drawing.truncation)
+    text = model.provenance(
+        seed=seed, interpolate=drawing.interpolate, label=drawing.label, truncation=drawing.truncation
+    )
+    if out.suffix[1:].lower() in ANIMATED:
+        write_animation(out, np.concatenate([pictures, pictures[-2:0:-1]]), text)
+    else:
+        api.save_grid(pictures, out, columns=columns, text=text)
+    shell.note(f"{frames} frames from {drawing.interpolate.replace(',', ' to ')}: {out}")
+    return 0
+
+
+def _mix(model: Model, out: Path, seed: int, drawing: Drawing, overwrite: bool) -> int:
+    """A table: each pair of points has the picture in the middle between them; the diagonal has their own."""
+    assert drawing.mix is not None
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out is {out}, but a table of mixtures is one picture; give a name that ends in .png")
+    points, labels = _points(model, drawing.mix, "--mix", seed, drawing.label)
+    shell.free_to_write(out, overwrite)
+    table = latents.mixed(points).reshape(-1, points.shape[1])
+    pictures = model.draw(table, labels=_all(labels, len(table)), truncation=drawing.truncation)
+    text = model.provenance(seed=seed, mix=drawing.mix, label=drawing.label, truncation=drawing.truncation)
+    api.save_grid(pictures, out, columns=len(points), text=text)
+    shell.note(f"{len(points)} images mixed with each other: {out}")
+    return 0
+
+
+def _points(model: Model, text: str, option: str, seed: int, label: str | None) -> tuple[np.ndarray, int | None]:
+    """The latents that a list of image numbers and latent files names, and the one class that all are drawn as."""
+    words = [word.strip() for word in text.split(",")]
+    if not 2 <= len(words) <= MIX_LIMIT or not all(words):
+        raise ConfigError(f"{option} is {text!r}, but must be two or more image numbers or latent files, as in 3,17")
+    found, named = [], label
+    for word in words:
+        if word.isascii() and word.isdigit() and len(word) < 19:
+            found.append(model.latents([int(word)], seed=seed)[0])
+            continue
+        point = latents.read(Path(word), dimension=model.latents([0]).shape[1], model=model.card.digest)
+        named = named or point.label
+        found.append(point.values)
+    first = int(words[0]) if words[0].isdigit() and len(words[0]) < 19 else 0
+    labels = model.labels([first], named)
+    return np.stack(found), None if labels is None else labels[0]
+
+
+def _all(label: int | None, count: int) -> list[int] | None:
+    return None if label is None else [label] * count
+
+
+def _refuse_numbered(folder: Path) -> None:
+    with output_errors(folder):
+        there = os.listdir(folder) if folder.exists() else []
+    name = next(filter(NUMBERED.fullmatch, there), None)
+    if name is not None:
+        raise OutputError(
+            f"{folder} holds numbered pictures already ({name}); give another --out, or --overwrite to replace them"
+        )
+
+
+def run_invert(
+    path: Path,
+    images: Sequence[Path],
+    out: Path,
+    label: str | None,
+    steps: int,
+    resize: str | None,
+    device: str,
+    overwrite: bool,
+) -> int:
+    """Find each image's latent; a bad image is reported and the rest goes on. Exit code 1 when any was bad."""
+    model = api.load(path, device=device)
+    channels, height, width = model.card.image
+    if out.is_file():
+        raise ConfigError(f"{out} is a file; give --out a folder")
+    rows, failed = [], 0
+    for job in plan(list(image_files(images)), out, overwrite, (".png", ".pair.png", ".latent.json")):
+        file, (found_at, pair_at, latent_at) = job.image, job.outputs
+        try:
+            size = None if resize is None else (height, width)
+            picture = decoding.decode(file, channels=channels if resize else None, size=size, resize=resize or "cover")
+            if picture.shape != (height, width, channels):
+                raise ConfigError(
+                    f"it is {picture.shape[0]}x{picture.shape[1]}x{picture.shape[2]}, and the model makes "
+                    f"{height}x{width}x{channels}; give --resize cover, contain or stretch"
+                )
+            z = model.invert(picture, label=label, steps=steps)
+            found = model.draw(z[None], labels=model.labels([0], label))[0]
+            error, values = squared_error_uint8(picture, found)
+            decibels = psnr_db(error, values)
+            text = model.provenance(source=file.name, steps=steps, label=label)
+            write_png(found_at, found, text)
+            write_png(pair_at, side_by_side(picture[None], found[None]), text)
+            point = latents.Latent(z, label, model.card.digest)
+            latents.write(latent_at, point, source=file.name, steps=steps, psnr_db=round(min(decibels, 999.0), 2))
+        except (DataError, ConfigError) as problem:
+            failed += 1
+            shell.complain(f"{file} was left out: {problem}")
+            continue
+        rows.append((str(file), f"{decibels:.2f}", str(latent_at)))
+    if not rows:
+        raise DataError("no image could be inverted; the lines above say why")
+    shell.table(("image", "PSNR dB", "latent"), rows)
+    shell.note(f"next: smalti generate {path} --interpolate {rows[0][2]},0 --out walk.webp")
+    return 1 if failed else 0

@@ -1,0 +1,50 @@
+"""Moving pictures: WebP and GIF files that play without end and say what they show."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from smalti.errors import DataError
+from smalti.files import output_errors, write_atomically
+
+ANIMATED = ("webp", "gif")
+IMAGE_DESCRIPTION = 0x010E  # of Exif
+
+
+def write_animation(
+    path: Path, frames: np.ndarray, text: Mapping[str, str] | None = None, *, frame_ms: int = 60
+) -> None:
+    """Write frames as one file, whole or not at all.
+
+    Args:
+        path: ends in .webp, which keeps every colour, or in .gif, which keeps 256 a frame.
+        frames: (N, H, W, C) uint8 with C in 1, 3, 4.
+        text: metadata, written as JSON into the comment (GIF) or the Exif description (WebP).
+        frame_ms: how long each one is shown.
+
+    Raises:
+        DataError: not such frames.
+        OutputError: it cannot be written.
+    """
+    kind = path.suffix[1:].lower()
+    if kind not in ANIMATED or frames.ndim != 4 or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise DataError(f"expected uint8 frames (N, H, W, 1, 3 or 4) for a .webp or .gif, not {frames.shape} in {path}")
+    pictures = [Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in frames]
+    about = json.dumps(dict(text or {}))
+    encoded = io.BytesIO()
+    more: dict[str, object] = {"comment": about.encode(), "disposal": 2}
+    if kind == "webp":
+        exif = Image.Exif()
+        exif[IMAGE_DESCRIPTION] = about
+        more = {"lossless": True, "exif": exif.tobytes()}
+        pictures = [picture.convert("RGB") if picture.mode == "L" else picture for picture in pictures]
+    pictures[0].save(encoded, kind, save_all=True, append_images=pictures[1:], duration=frame_ms, loop=0, **more)
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda file: file.write(encoded.getvalue()))

@@ -1,0 +1,38 @@
+"""Which image sizes a network reaches from a coarse grid by doubling: 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, ..."""
+
+from __future__ import annotations
+
+from smalti.errors import ConfigError
+
+SHORTEST, COARSEST, FINEST = 16, range(4, 8), 256  # sides of images; the shorter side of the grid
+
+
+def doublings(height: int, width: int) -> tuple[int, tuple[int, int]]:
+    """How often a grid is doubled on the way to images of a size, and the grid, whose shorter side is 4 to 7.
+
+    Raises:
+        ConfigError: no doubling leads there; the message names the nearest size that can be reached.
+    """
+    count = _count(min(height, width))
+    if min(height, width) < SHORTEST:
+        problem = f"are smaller than {SHORTEST} pixels along a side"
+    elif height % 2**count or width % 2**count or min(height, width) >> count not in COARSEST:
+        problem = "cannot be reached by doubling a grid whose shorter side is 4 to 7"
+    else:
+        return count, (height >> count, width >> count)
+    reached = sorted({side << k for side in COARSEST for k in range(2, 7) if side << k <= FINEST})
+    raise ConfigError(
+        f"images of {height}x{width} {problem}; shorter sides that can be reached are "
+        f"{', '.join(map(str, reached))}; give for example --size {_nearest(height, width)}"
+    )
+
+
+def _count(side: int) -> int:
+    """Halvings after which a side is less than 8."""
+    return max(2, (side // 8).bit_length())
+
+
+def _nearest(height: int, width: int) -> str:
+    sides = max(height, SHORTEST), max(width, SHORTEST)
+    unit = 2 ** _count(min(sides))
+    return "x".join(str(max(4, (side + unit // 2) // unit) * unit) for side in sides)
