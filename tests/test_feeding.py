@@ -12,7 +12,7 @@ from small_runs import small_data
 from smalti import feeding
 from smalti.config import DataConfig
 from smalti.data import PackedImages
-from smalti.feeding import batch_at, first_batches
+from smalti.feeding import Feed, batch_at, first_batches
 
 CPU = torch.device("cpu")
 PLAIN = DataConfig(flip=False)
@@ -85,3 +85,23 @@ def test_two_ranks_share_a_batch(data: PackedImages, monkeypatch: pytest.MonkeyP
         shares.append(batch_at(data, 0, 16, 8, DataConfig(shift=3), CPU))
     assert torch.equal(torch.cat([share.pixels for share in shares]), whole.pixels)
     assert torch.equal(torch.cat([share.labels for share in shares]), whole.labels)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("shift", [0, 5])
+def test_a_set_that_lies_on_the_device_gives_the_same_batches(data: PackedImages, flip: bool, shift: int) -> None:
+    stream = DataConfig(flip=flip, shift=shift)
+    feed = Feed(data, CPU, room_bytes=40 * 3 * 16 * 16)
+    assert feed.resident is not None
+    for seen in (0, 24, 56):  # the last one reaches into the next epoch
+        expected, found = batch_at(data, 3, seen, 32, stream, CPU), feed.batch(3, seen, 32, stream)
+        assert torch.equal(found.pixels, expected.pixels)
+        assert found.pixels.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(found.labels, expected.labels)
+
+
+def test_a_set_that_does_not_fit_stays_where_it_is(data: PackedImages) -> None:
+    assert Feed(data, CPU, room_bytes=40 * 3 * 16 * 16 - 1).resident is None
+    feed = Feed(data, CPU)
+    assert feed.resident is None
+    assert torch.equal(feed.batch(0, 0, 8, PLAIN).pixels, batch_at(data, 0, 0, 8, PLAIN, CPU).pixels)

@@ -1,4 +1,7 @@
-"""Packed images as batches on the device: for steps, for scores, for previews."""
+"""Packed images as batches on the device: for steps, for scores, for previews.
+
+A GPU keeps the whole set in its memory where it fits, as uint8; the images of a batch are then gathered there.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,8 @@ from smalti.pixels import to_tensor
 from smalti.recipes import Images
 
 PREVIEW_IMAGES = 64
+RESIDENT_PART = 4096  # images that are copied to the device at a time
+RESIDENT_SHARE = 0.25  # of the device's free memory that a set may take
 START_VALUES = 40_000 * 3 * 32**2  # of pixels, to fit to
 START_BATCH_VALUES = 500 * 3 * 32**2
 
@@ -26,6 +31,41 @@ def batch_at(
     batch = data.batch(seed, images_seen + rank() * share, share, flip=stream.flip, shift=stream.shift)
     labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(device)
     return Images(to_tensor(batch.images, device), labels)
+
+
+class Feed:
+    """The batches of a training, bit for bit those of `batch_at`.
+
+    Args:
+        room_bytes: what the set may take of the device's memory; None: a quarter of what is free, nothing on a CPU.
+    """
+
+    def __init__(self, data: PackedImages, device: torch.device, *, room_bytes: int | None = None) -> None:
+        self.data, self.device = data, device
+        if room_bytes is None:
+            room_bytes = _free_bytes(device)
+        self.resident: torch.Tensor | None = None
+        if len(data) * int(np.prod(data.shape)) <= room_bytes:
+            parts = np.array_split(np.arange(len(data)), -(-len(data) // RESIDENT_PART))
+            self.resident = torch.cat([torch.from_numpy(data.pixels(part)).to(device) for part in parts])
+
+    def batch(self, seed: int, images_seen: int, count: int, stream: DataConfig) -> Images:
+        """This rank's share of the batch that begins at `images_seen`."""
+        if self.resident is None:
+            return batch_at(self.data, seed, images_seen, count, stream, self.device)
+        share = count // world()
+        order = self.data.order(seed, images_seen + rank() * share, share, flip=stream.flip, shift=stream.shift)
+        index, rows, columns = (
+            torch.from_numpy(part).to(self.device, non_blocking=True)
+            for part in (order.indices, order.rows, order.columns)
+        )
+        pixels = self.resident[index[:, None, None], rows[:, :, None], columns[:, None, :]]
+        labels = None if order.labels is None else torch.from_numpy(order.labels).to(self.device)
+        return Images(pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0), labels)
+
+
+def _free_bytes(device: torch.device) -> int:
+    return int(RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
 
 
 def _spread(count: int, wanted: int) -> np.ndarray:

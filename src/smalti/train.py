@@ -25,7 +25,7 @@ from smalti import __version__, checkpoint
 from smalti.config import RunConfig
 from smalti.data import PackedImages
 from smalti.errors import TrainingError
-from smalti.feeding import batch_at, first_batches, preview_count, slices, some_images
+from smalti.feeding import Feed, first_batches, preview_count, slices, some_images
 from smalti.layers.randomness import mix
 from smalti.layers.ranks import (
     largest_over_ranks,
@@ -171,6 +171,7 @@ class _Session:
                 self.saver.save(self.progress)  # so that a full disk is noticed now, and there is one to go back to
         if not resuming:
             take_from_first_rank(self.recipe.tensors())  # what was saved
+        self.feed = Feed(data, self.device)
         self.clock = _Clock(self.progress)
 
     def run(self) -> Result:
@@ -206,9 +207,7 @@ class _Session:
     def _step(self) -> None:
         progress, loop = self.progress, self.config.train
         self.recipe.draw_seed = mix(loop.seed, progress.rollbacks)
-        batch = batch_at(
-            self.data, self.recipe.draw_seed, progress.images_seen, loop.batch, self.config.data, self.device
-        )
+        batch = self.feed.batch(self.recipe.draw_seed, progress.images_seen, loop.batch, self.config.data)
         self.pending.append(self.recipe.step(batch, progress.images_seen))
         progress.images_seen += loop.batch
 

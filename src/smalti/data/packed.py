@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from smalti.data.augmentation import moved
+from smalti.data.augmentation import mirrored, moved
 from smalti.errors import DataError
 
 _MASK = 2**64 - 1
@@ -45,6 +45,22 @@ class Batch:
     images: np.ndarray
     labels: np.ndarray | None
     indices: np.ndarray
+
+
+@dataclass(frozen=True)
+class Order:
+    """Which pixels a batch is made of.
+
+    Attributes:
+        indices: (count,) int64, rows of the pack.
+        rows, columns: (count, H) and (count, W) int64, where in its image each row and column of a batch's image lies.
+        labels: (count,) int64, or None.
+    """
+
+    indices: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    labels: np.ndarray | None
 
 
 @dataclass(frozen=True)
@@ -157,12 +173,23 @@ class PackedImages:
         indices = self._indices(seed, images_seen, count)
         images = self.pixels(indices)
         if flip and count:
-            mirrored = flips(seed, images_seen, count)
-            images[mirrored] = images[mirrored][:, :, ::-1]
+            turned = flips(seed, images_seen, count)
+            images[turned] = images[turned][:, :, ::-1]
         if shift:
             images = moved(images, shifts(seed, images_seen, count, shift))
         labels = None if self.labels is None else self.labels[indices]
         return Batch(images, labels, indices)
+
+    def order(self, seed: int, images_seen: int, count: int, *, flip: bool = False, shift: int = 0) -> Order:
+        """What `batch` would read, without reading it; the arguments are the same."""
+        height, width = self.shape[1:]
+        indices = self._indices(seed, images_seen, count)
+        offsets = shifts(seed, images_seen, count, shift) if shift else np.zeros((count, 2), np.int64)
+        rows, columns = mirrored(height, offsets[:, 0]), mirrored(width, offsets[:, 1])
+        if flip:
+            turned = flips(seed, images_seen, count)
+            columns[turned] = width - 1 - columns[turned]
+        return Order(indices, rows, columns, None if self.labels is None else np.asarray(self.labels[indices]))
 
     def pixels(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
         """Copies of some images, (len(indices), H, W, C) uint8; needs no memory but the result.
