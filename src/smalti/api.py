@@ -83,8 +83,8 @@ class Model:
             ConfigError: the count, seed, label or truncation does not fit.
         """
         self._generator()
-        if count < 1 or min(seed, first) < 0:
-            raise ConfigError(f"count is {count} and seed {seed}; the count must be 1 or more, the seed 0 or more")
+        if count < 1 or first < 0:
+            raise ConfigError(f"count is {count} and first {first}; the count must be 1 or more, the first 0 or more")
         # Images are drawn in blocks that begin at the same numbers always: even the last bit of an image depends on
         # the shape of the batch that it is in.
         begin, end = first // BLOCK * BLOCK, -(-(first + count) // BLOCK) * BLOCK
@@ -96,8 +96,11 @@ class Model:
         return np.concatenate(pictures)[first - begin : first - begin + count]
 
     def latents(self, numbers: Sequence[int], *, seed: int = 0) -> np.ndarray:
-        """What `generate` makes images of these numbers from: (N, D) float32; CheckpointError if no generator."""
-        return latents.drawn(numbers, self._generator().latent, seed)
+        """What `generate` makes images of these numbers from: (N, D) float32. Raises as `generate`."""
+        dimension = self._generator().latent
+        if seed < 0 or min(numbers, default=0) < 0:
+            raise ConfigError(f"seed is {seed}, image {min(numbers, default=0)} is asked for; both must be 0 or more")
+        return latents.drawn(numbers, dimension, seed)
 
     def labels(self, numbers: Sequence[int], label: str | None = None) -> list[int] | None:
         """The class numbers of `generate` for images of these numbers; None without labels. Raises as `generate`."""
@@ -124,9 +127,11 @@ class Model:
             raise ConfigError(f"found latents of shape {z.shape}; {self.path} takes (N, {generator.latent})")
         if not 0 <= truncation <= 1:
             raise ConfigError(f"truncation is {truncation:g}, but must be from 0, the mean image, to 1, no truncation")
-        if (labels is not None) != bool(generator.classes) or len(labels or z) != len(z):
+        if (labels is not None) != bool(generator.classes) or (labels is not None and len(labels) != len(z)):
             raise ConfigError(f"{self.path} takes {'a label' if generator.classes else 'no labels'} for each image")
-        pictures = []
+        if labels is not None and not all(0 <= label < generator.classes for label in labels):
+            raise ConfigError(f"labels are {list(labels)[:8]}, but must be from 0 to {generator.classes - 1}")
+        pictures = [np.empty((0, self.card.image[1], self.card.image[2], self.card.image[0]), np.uint8)]
         for start in range(0, len(z), BLOCK):
             part = torch.from_numpy(truncation * z[start : start + BLOCK]).float().to(self.device)
             chosen = None if labels is None else torch.tensor(labels[start : start + BLOCK], device=self.device)
@@ -148,20 +153,25 @@ class Model:
             CheckpointError: the model is no generator.
             ConfigError: an image of another shape, no label or one too many, or steps out of range.
         """
-        generator = self._generator()
+        self.check_inversion(label=label, steps=steps)
         channels, height, width = self.card.image
         if image.shape != (height, width, channels) or image.dtype != np.uint8:
             found = "x".join(map(str, image.shape))
             raise ConfigError(
                 f"found an image of {found} ({image.dtype}); {self.path} makes {height}x{width}x{channels}"
             )
+        target = to_tensor(image[None].copy(), self.device)[0]
+        found = inversion.invert(self._generator(), target, self._label(label), steps=steps, seed=seed)
+        return found.cpu().numpy()
+
+    def check_inversion(self, *, label: str | None, steps: int) -> None:
+        """See, before any image is read, that this model can invert with these settings. Raises as `invert`."""
+        classes = self._generator().classes
         if not 0 <= steps <= MOST_STEPS:
             raise ConfigError(f"steps is {steps}, but must be from 0 to {MOST_STEPS}")
-        chosen = self._label(label)
-        if generator.classes and chosen is None:
-            raise ConfigError(f"{self.path} draws by label; say which with --label: {', '.join(self.card.classes)}")
-        target = to_tensor(image[None].copy(), self.device)[0]
-        return inversion.invert(generator, target, chosen, steps=steps, seed=seed).cpu().numpy()
+        if self._label(label) is None and classes:
+            known = did_you_mean("", self.card.classes)
+            raise ConfigError(f"{self.path} draws by label; say which with --label; {known}")
 
     def _generator(self) -> Generator:
         if not isinstance(self.module, Generator):

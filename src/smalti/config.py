@@ -146,6 +146,19 @@ class AugmentationConfig(Checked):
 
 
 @dataclass(frozen=True)
+class DiscriminatorConfig(Checked):
+    """What the discriminator looks at: recipes/sight.py.
+
+    Of `pixels`, it is the other half of `network`; of `features`, a judge for each map of a network that is not
+    trained: models/feature_discriminator.py.
+    """
+
+    sees: str = choice("pixels", "features")
+    features: str = choice("smalti-vit", "efficientnet-lite0")
+    width: int = number(64, 4, 8192)  # of the judges
+
+
+@dataclass(frozen=True)
 class AnnealConfig(Checked):
     """What changes from its value to another over the first images of a training, on half a cosine."""
 
@@ -161,14 +174,24 @@ class GANConfig(Checked):
 
     latent: int = number(64, 1, 65536)
     network: GANNetworkConfig = R3GANConfig()  # noqa: RUF009 - it is frozen
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
     conditional: bool = False  # generator and discriminator see the label
     loss: str = choice("relativistic", "bce", "hinge", "least-squares", "wasserstein")
     penalty: PenaltyConfig = PenaltyConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     generator_every: int = number(1, 1, 1000)  # steps of the discriminator for one of the generator
+    fresh: bool = True  # the generator learns from images of its own; false: from those that the discriminator has seen
     generator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
     discriminator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
     anneal: AnnealConfig = AnnealConfig()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.penalty.gradient and self.discriminator.sees == "features":
+            raise ConfigError(
+                f"penalty.gradient is {self.penalty.gradient:g}, but lies between images, and discriminator.sees is "
+                "'features'; let it see 'pixels', or keep R1 and R2"
+            )
 
 
 @dataclass(frozen=True)

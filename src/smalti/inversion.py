@@ -4,7 +4,8 @@
 
 d is the distance of feature maps (losses/perceptual.py) under smalti-vit, n the values of an image, D those of z. The
 last term keeps z where latents of training lie. Many latents are drawn and the few whose pictures are nearest, seen at
-a quarter of the resolution, are improved by Adam at a rate that falls on a cosine; the best one is kept.
+a quarter of the resolution, are improved by Adam at a rate that falls on a cosine; of all that these passed through,
+the latent with the smallest w |G(z) - x|^2 / n + d(G(z), x) is kept.
 Source: Karras et al. 2020, arXiv:1912.04958, section 5, for latents of one vector.  Layout: (B, C, H, W) in [-1, 1].
 """
 
@@ -43,16 +44,19 @@ def invert(generator: Generator, image: Tensor, label: int | None, *, steps: int
     z = _nearest(generator, image, label, seed).requires_grad_(True)
     optimizer = torch.optim.Adam([z], RATE, betas=(0.9, 0.99))
     targets = image.expand(len(z), -1, -1, -1)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = RATE * (1 + math.cos(math.pi * step / steps)) / 2
-        optimizer.zero_grad()
+    best, lowest = z.detach().clone(), torch.full((len(z),), math.inf, device=z.device)
+    for step in range(steps + 1):
         with torch.enable_grad():
             losses = _losses(generator(z, _labels(label, z)), targets, features)
-            (losses + RADIUS_WEIGHT * (z.square().mean(dim=1) - 1).square()).sum().backward()
-        optimizer.step()
-    with torch.no_grad():
-        losses = _losses(generator(z, _labels(label, z)), targets, features)
-    return z.detach()[int(losses.argmin())]
+            whole = losses + RADIUS_WEIGHT * (z.square().mean(dim=1) - 1).square()
+        now = losses.detach()
+        better = now < lowest
+        best, lowest = torch.where(better[:, None], z.detach(), best), torch.where(better, now, lowest)
+        if step < steps:
+            optimizer.param_groups[0]["lr"] = RATE * (1 + math.cos(math.pi * step / steps)) / 2
+            (z.grad,) = torch.autograd.grad(whole.sum(), z)
+            optimizer.step()
+    return best[int(lowest.argmin())]
 
 
 def _losses(found: Tensor, wanted: Tensor, features: PerceptualLoss) -> Tensor:

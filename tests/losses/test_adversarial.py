@@ -155,16 +155,19 @@ def test_pairs_are_compared_so_that_a_shift_of_all_logits_means_nothing() -> Non
 def test_the_squared_gradients_of_a_linear_critic_are_its_weights() -> None:
     weight = torch.randn(18, generator=torch.Generator().manual_seed(1), requires_grad=True)
     x = images()[0].requires_grad_()
-    squares = squared_gradients(x.flatten(1) @ weight, x)
-    torch.testing.assert_close(squares, weight.square().sum().expand(6))
+    squares = squared_gradients(x.flatten(1) @ weight, [x])
+    torch.testing.assert_close(squares, weight.square().sum().expand(6, 1))
     (slope,) = torch.autograd.grad(squares.mean(), weight)
     torch.testing.assert_close(slope, 2 * weight)
 
 
 def test_the_squared_gradient_is_that_of_each_image_alone() -> None:
     x = images()[0].double().requires_grad_()
-    squares = squared_gradients((x.flatten(1) ** 3).sum(dim=1), x)
-    torch.testing.assert_close(squares, (9 * x.detach().flatten(1) ** 4).sum(dim=1).float())
+    y = images()[1].double().requires_grad_()
+    logits = torch.stack([(x.flatten(1) ** 3).sum(dim=1), y.flatten(1).sum(dim=1)], dim=1)
+    squares = squared_gradients(logits, [x, y])
+    torch.testing.assert_close(squares[:, 0], (9 * x.detach().flatten(1) ** 4).sum(dim=1).float())
+    torch.testing.assert_close(squares[:, 1], torch.full((6,), 18.0))
 
 
 def test_lecam_measures_to_running_means_of_the_other_kind() -> None:

@@ -24,6 +24,7 @@ from smalti.files import output_errors
 
 COUNT_LIMIT = 10_000_000
 GRID_LIMIT = 10_000  # images in one picture
+FRAME_LIMIT = 5_000  # of a walk; a GIF cannot show one picture for longer than it and its way back take
 MIX_LIMIT = 100  # images that are mixed with each other
 CHUNK = 256  # images drawn before they are written
 NUMBERED = re.compile(r"[0-9]{6,}\.png")
@@ -34,21 +35,27 @@ def run_generate(
 ) -> int:
     """Draw images into one grid, one animation, or one file each."""
     extension = out.suffix[1:].lower()
-    walking = drawing.interpolate is not None
-    if extension in IMAGE_EXTENSIONS and extension != "png" and not (walking and extension in ANIMATED):
-        raise ConfigError(
-            f"--out is {out}, but pictures are written as PNG; give a name that ends in .png, or a folder"
-            + ("" if walking else "; .webp and .gif are for --interpolate")
-        )
-    limit = GRID_LIMIT if out.suffix else COUNT_LIMIT
-    if not 1 <= count <= limit:
-        raise ConfigError(f"--count is {count}, but must be from 1 to {limit}" + (" in one grid" if out.suffix else ""))
-    if columns is not None and columns < 1:
-        raise ConfigError(f"--columns is {columns}, but must be 1 or more")
-    if walking and drawing.mix is not None:
+    walking, mixing = drawing.interpolate is not None, drawing.mix is not None
+    if walking and mixing:
         raise ConfigError("--interpolate and --mix are two different pictures; give one of them")
+    if walking and extension not in ("png", *ANIMATED):
+        raise ConfigError(f"--out is {out}, but a walk is one file; give a name that ends in .png, .webp or .gif")
+    if mixing and extension != "png":
+        raise ConfigError(f"--out is {out}, but a table of mixtures is one picture; give a name that ends in .png")
+    if extension in IMAGE_EXTENSIONS and extension != "png" and not walking:
+        raise ConfigError(
+            f"--out is {out}, but pictures are written as PNG; give a name that ends in .png, or a folder; "
+            ".webp and .gif are for --interpolate"
+        )
+    limit, where = (GRID_LIMIT, " in one grid") if extension == "png" else (COUNT_LIMIT, "")
+    if walking:
+        limit, where = FRAME_LIMIT, " frames of a walk"
+    if not 1 <= count <= limit:
+        raise ConfigError(f"--count is {count}, but must be from 1 to {limit}{where}")
+    if columns is not None and not 1 <= columns <= GRID_LIMIT:
+        raise ConfigError(f"--columns is {columns}, but must be from 1 to {GRID_LIMIT}")
     model = api.load(path, device=device)
-    if drawing.mix is not None:
+    if mixing:
         return _mix(model, out, seed, drawing, overwrite)
     if walking:
         return _interpolate(model, out, count, seed, drawing, columns, overwrite)
@@ -73,16 +80,18 @@ def _interpolate(
 ) -> int:
     """A walk from one point to the next: a grid, or an animation that goes there and back."""
     assert drawing.interpolate is not None
-    if frames < 2:
-        raise ConfigError(f"--count is {frames}, but a walk has at least 2 frames")
-    if not out.suffix:
-        raise ConfigError(f"--out is {out}, but a walk is one file; give a name that ends in .png, .webp or .gif")
-    points, labels = _points(model, drawing.interpolate, "--interpolate", seed, drawing.label)
+    points, label = _points(model, drawing.interpolate, "--interpolate", seed, drawing.label)
+    if frames < len(points):
+        raise ConfigError(f"--count is {frames}, but a walk over {len(points)} pictures has at least as many frames")
     shell.free_to_write(out, overwrite)
     walked = latents.walk(points, frames)
-    pictures = model.draw(walked, labels=_all(labels, frames), truncation=drawing.truncation)
+    pictures = model.draw(walked, labels=_all(label, frames), truncation=drawing.truncation)
     text = model.provenance(
-        seed=seed, interpolate=drawing.interpolate, label=drawing.label, truncation=drawing.truncation
+        seed=seed,
+        interpolate=drawing.interpolate,
+        count=frames,
+        label=_class_name(model, label),
+        truncation=drawing.truncation,
     )
     if out.suffix[1:].lower() in ANIMATED:
         write_animation(out, np.concatenate([pictures, pictures[-2:0:-1]]), text)
@@ -95,13 +104,11 @@ def _interpolate(
 def _mix(model: Model, out: Path, seed: int, drawing: Drawing, overwrite: bool) -> int:
     """A table: each pair of points has the picture in the middle between them; the diagonal has their own."""
     assert drawing.mix is not None
-    if out.suffix.lower() != ".png":
-        raise ConfigError(f"--out is {out}, but a table of mixtures is one picture; give a name that ends in .png")
-    points, labels = _points(model, drawing.mix, "--mix", seed, drawing.label)
+    points, label = _points(model, drawing.mix, "--mix", seed, drawing.label)
     shell.free_to_write(out, overwrite)
     table = latents.mixed(points).reshape(-1, points.shape[1])
-    pictures = model.draw(table, labels=_all(labels, len(table)), truncation=drawing.truncation)
-    text = model.provenance(seed=seed, mix=drawing.mix, label=drawing.label, truncation=drawing.truncation)
+    pictures = model.draw(table, labels=_all(label, len(table)), truncation=drawing.truncation)
+    text = model.provenance(seed=seed, mix=drawing.mix, label=_class_name(model, label), truncation=drawing.truncation)
     api.save_grid(pictures, out, columns=len(points), text=text)
     shell.note(f"{len(points)} images mixed with each other: {out}")
     return 0
@@ -111,22 +118,28 @@ def _points(model: Model, text: str, option: str, seed: int, label: str | None) 
     """The latents that a list of image numbers and latent files names, and the one class that all are drawn as."""
     words = [word.strip() for word in text.split(",")]
     if not 2 <= len(words) <= MIX_LIMIT or not all(words):
-        raise ConfigError(f"{option} is {text!r}, but must be two or more image numbers or latent files, as in 3,17")
+        raise ConfigError(
+            f"{option} is {text!r}, but must be from 2 to {MIX_LIMIT} image numbers or latent files, as in 3,17"
+        )
+    numbers = [int(word) if word.isascii() and word.isdigit() and len(word) < 19 else None for word in words]
     found, named = [], label
-    for word in words:
-        if word.isascii() and word.isdigit() and len(word) < 19:
-            found.append(model.latents([int(word)], seed=seed)[0])
+    for word, number in zip(words, numbers, strict=True):
+        if number is not None:
+            found.append(model.latents([number], seed=seed)[0])
             continue
-        point = latents.read(Path(word), dimension=model.latents([0]).shape[1], model=model.card.digest)
-        named = named or point.label
+        point = latents.read(Path(word), dimension=model.latents([]).shape[1], model=model.card.digest)
+        named = point.label if named is None else named
         found.append(point.values)
-    first = int(words[0]) if words[0].isdigit() and len(words[0]) < 19 else 0
-    labels = model.labels([first], named)
+    labels = model.labels([numbers[0] or 0], named)
     return np.stack(found), None if labels is None else labels[0]
 
 
 def _all(label: int | None, count: int) -> list[int] | None:
     return None if label is None else [label] * count
+
+
+def _class_name(model: Model, label: int | None) -> str | None:
+    return None if label is None else model.card.classes[label]
 
 
 def _refuse_numbered(folder: Path) -> None:
@@ -151,15 +164,18 @@ def run_invert(
 ) -> int:
     """Find each image's latent; a bad image is reported and the rest goes on. Exit code 1 when any was bad."""
     model = api.load(path, device=device)
+    model.check_inversion(label=label, steps=steps)
     channels, height, width = model.card.image
-    if out.is_file():
+    if os.path.isfile(out):
         raise ConfigError(f"{out} is a file; give --out a folder")
     rows, failed = [], 0
     for job in plan(list(image_files(images)), out, overwrite, (".png", ".pair.png", ".latent.json")):
         file, (found_at, pair_at, latent_at) = job.image, job.outputs
         try:
             size = None if resize is None else (height, width)
-            picture = decoding.decode(file, channels=channels if resize else None, size=size, resize=resize or "cover")
+            # A picture without a clear pixel decodes as RGB, even one that a model of RGBA made: alpha is then 255.
+            mode = channels if resize or channels == 4 else None
+            picture = decoding.decode(file, channels=mode, size=size, resize=resize or "cover")
             if picture.shape != (height, width, channels):
                 raise ConfigError(
                     f"it is {picture.shape[0]}x{picture.shape[1]}x{picture.shape[2]}, and the model makes "

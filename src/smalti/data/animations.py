@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from smalti.data.images import as_image, convert
 from smalti.errors import DataError
 from smalti.files import output_errors, write_atomically
 
@@ -23,7 +24,8 @@ def write_animation(
     """Write frames as one file, whole or not at all.
 
     Args:
-        path: ends in .webp, which keeps every colour, or in .gif, which keeps 256 a frame.
+        path: ends in .webp, which keeps every colour and transparency, or in .gif, which keeps 256 colours a frame
+            and has transparency laid over white: a pixel of a GIF is there or not, and never half.
         frames: (N, H, W, C) uint8 with C in 1, 3, 4.
         text: metadata, written as JSON into the comment (GIF) or the Exif description (WebP).
         frame_ms: how long each one is shown.
@@ -33,17 +35,21 @@ def write_animation(
         OutputError: it cannot be written.
     """
     kind = path.suffix[1:].lower()
-    if kind not in ANIMATED or frames.ndim != 4 or frames.dtype != np.uint8 or 0 in frames.shape:
-        raise DataError(f"expected uint8 frames (N, H, W, 1, 3 or 4) for a .webp or .gif, not {frames.shape} in {path}")
-    pictures = [Image.fromarray(frame[..., 0] if frame.shape[2] == 1 else frame) for frame in frames]
+    if kind not in ANIMATED:
+        raise DataError(f"an animation is a .webp or a .gif, not {path}")
+    if frames.ndim != 4 or frames.shape[3] not in (1, 3, 4) or frames.dtype != np.uint8 or 0 in frames.shape:
+        raise DataError(f"expected uint8 frames (N, H, W, 1, 3 or 4), not {frames.dtype} of shape {frames.shape}")
+    pictures = [as_image(frame) for frame in frames]
     about = json.dumps(dict(text or {}))
     encoded = io.BytesIO()
-    more: dict[str, object] = {"comment": about.encode(), "disposal": 2}
+    more: dict[str, object] = {"comment": about.encode()}
     if kind == "webp":
         exif = Image.Exif()
         exif[IMAGE_DESCRIPTION] = about
         more = {"lossless": True, "exif": exif.tobytes()}
         pictures = [picture.convert("RGB") if picture.mode == "L" else picture for picture in pictures]
+    elif frames.shape[3] == 4:
+        pictures = [convert(picture, 3) for picture in pictures]
     pictures[0].save(encoded, kind, save_all=True, append_images=pictures[1:], duration=frame_ms, loop=0, **more)
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ models/sngan.py.  Layout: images (B, C, H, W), logits (B,).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,18 +70,18 @@ ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {
 }
 
 
-def squared_gradients(logits: Tensor, images: Tensor) -> Tensor:
-    """|grad_x D(x)|^2 of each image: what R1 and R2 are the means of.
+def squared_gradients(logits: Tensor, points: Sequence[Tensor]) -> Tensor:
+    """|grad_x D(x)|^2 of each image and of each thing x that D looks at: what R1 and R2 are the means of.
 
     Args:
-        logits: (B,) of the images, each from its own image alone.
-        images: (B, C, H, W), which require a gradient.
+        logits: (B,) of the images, each from its own image alone; or (B, J), the j-th from the j-th point alone.
+        points: J tensors (B, C, H, W), which require gradients.
 
     Returns:
-        (B,) float32, differentiable.
+        (B, J) float32, differentiable.
     """
-    (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return gradients.float().square().flatten(1).sum(dim=1)
+    gradients = torch.autograd.grad(logits.sum(), list(points), create_graph=True)
+    return torch.stack([gradient.float().square().flatten(1).sum(dim=1) for gradient in gradients], dim=1)
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, draws: Draws) -> Tensor:

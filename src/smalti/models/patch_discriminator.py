@@ -57,10 +57,13 @@ class MapDiscriminator(nn.Module):
         self.head = _silent(nn.Conv2d(width, 1, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
-        x = F.leaky_relu(self.conv1(unit_vectors(maps) * maps.shape[1] ** 0.5), SLOPE)
-        x = F.leaky_relu(self.norm2(self.conv2(x)), SLOPE)
-        logits: Tensor = self.head(x)
+        logits: Tensor = self.head(self.features(maps))
         return logits
+
+    def features(self, maps: Tensor) -> Tensor:
+        """(B, channels, H, W) feature maps -> (B, width, H, W), before the last layer."""
+        x = F.leaky_relu(self.conv1(unit_vectors(maps) * maps.shape[1] ** 0.5), SLOPE)
+        return F.leaky_relu(self.norm2(self.conv2(x)), SLOPE)
 
 
 def _silent(head: nn.Conv2d) -> nn.Conv2d:

@@ -1,38 +1,43 @@
 """Train a GAN: discriminator and generator in turn, each from its own loss with its own optimizer.
 
-    1  D descends  L_D(D(A real), D(A G(z))) + gamma/2 (R1 + R2) [+ other penalties]
-    2  G descends  L_G(D(A real), D(A G(z'))), D's weights frozen, z' other latents than z
+    1  D descends  L_D(D(S A real), D(S A G(z))) + gamma/2 (R1 + R2) [+ other penalties]
+    2  G descends  L_G(D(S A real), D(S A G(z'))), D's weights frozen, z' other latents than z if `fresh`
 
-A are random changes of images (layers/augmentation.py), other ones each time; the gradients in R1 and R2 are with
-respect to the images before A. In step 2 each fake image is compared with another real one than in step 1. The losses
-and penalties are in losses/adversarial.py, gamma's own value in recipes/gamma.py, and what watches over a training in
-recipes/gan_watch.py.
+A are random changes of images (layers/augmentation.py), other ones each time, and S is what D sees of an image: its
+pixels, or feature maps of it (recipes/sight.py). The gradients in R1 and R2 are with respect to the images before A, or
+to the maps. In step 2 each fake image is compared with another real one than in step 1. The losses and penalties are in
+losses/adversarial.py, gamma's own value in recipes/gamma.py, and what watches over a training in recipes/gan_watch.py.
 Sources: Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1; Huang et al. 2025, arXiv:2501.05441.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from smalti.config import GANConfig, RunConfig
+from smalti.config import DiscriminatorConfig, GANConfig, RunConfig
 from smalti.errors import ConfigError
+from smalti.evaluate.features import extractor
 from smalti.evaluate.frechet import Moments, frechet_distance
 from smalti.layers.augmentation import Augmentation
 from smalti.layers.randomness import Draws, seeded_generator
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES, LeCam, gradient_penalty, squared_gradients
+from smalti.models.feature_discriminator import FeatureDiscriminator
 from smalti.models.gan import Discriminator, Generator
 from smalti.pixels import to_pixels
 from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
 from smalti.recipes.gamma import automatic_gamma
 from smalti.recipes.gan_watch import Watch
+from smalti.recipes.sight import FeatureSight, Sight, pixels
 
 DEFAULT_WASSERSTEIN_PENALTY = 10.0  # arXiv:1704.00028
 WATCHED = 64  # latents that are always the same
+GAMMA_BATCHES = 4  # of up to 500 images, for gamma
 
 
 class GANRecipe(Recipe):
@@ -51,9 +56,11 @@ class GANRecipe(Recipe):
         self.model = cast(GANConfig, config.model)
         self.loss = ADVERSARIAL_LOSSES[self.model.loss]
         penalty = self.model.penalty
+        self.sees_pixels = self.model.discriminator.sees == "pixels"
         self.gradient_weight = penalty.gradient
         if self.gradient_weight is None:
-            self.gradient_weight = DEFAULT_WASSERSTEIN_PENALTY if self.model.loss == "wasserstein" else 0.0
+            wanted = self.model.loss == "wasserstein" and self.sees_pixels
+            self.gradient_weight = DEFAULT_WASSERSTEIN_PENALTY if wanted else 0.0
         self.smooth = (penalty.r1 or penalty.r2) and penalty.gamma != 0
         classes = setting.classes if self.model.conditional else 0
         if self.model.conditional and classes < 2:
@@ -61,108 +68,154 @@ class GANRecipe(Recipe):
                 f"model.conditional is true, but the data has {'one class' if classes else 'no labels'}; "
                 "put each class's images in a folder of its own, or set model.conditional=false"
             )
+        self.sight, channels = _sight(self.model.discriminator, setting)
         with initial_weights(config.train.seed):
             generator = Generator(self.model, setting.image, classes)
-            discriminator = Discriminator(self.model, setting.image, classes)
+            discriminator: nn.Module
+            if channels is None:
+                discriminator = Discriminator(self.model, setting.image, classes)
+            else:
+                discriminator = FeatureDiscriminator(channels, self.model.discriminator.width, classes)
         self.generator = cast(Generator, self.add_module("generator", generator))
-        self.discriminator = cast(Discriminator, self.add_module("discriminator", discriminator))
+        self.discriminator = self.add_module("discriminator", discriminator)
         self.augmentation = cast(Augmentation, self.add_module("augmentation", Augmentation(self.model.augmentation)))
         self.lecam = cast(LeCam, self.add_module("lecam", LeCam()))
         self.watch = cast(Watch, self.add_module("watch", Watch(setting.device)))
-        self.strength = cast(_Strength, self.add_module("strength", _Strength(penalty.gamma)))
+        self.strength = cast(_Strength, self.add_module("strength", _Strength(penalty.gamma, len(channels or [1]))))
         self.add_optimizer("generator", self.generator, self.model.generator_optimizer)
         self.add_optimizer("discriminator", self.discriminator, self.model.discriminator_optimizer)
         self.add_average("generator")
         self._real: Moments | None = None
 
+    @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Images]]) -> None:
         if self.model.penalty.gamma == "auto":
-            self.strength.gamma.fill_(automatic_gamma(batch.pixels for batch in batches()))
-        first = next(iter(batches())).pixels[: max(WATCHED, 2)]
+            looks = (self._look(batch.pixels, Draws(0, 0, device=self.setting.device), 0) for batch in batches())
+            self.strength.gamma.copy_(automatic_gamma(itertools.islice(looks, GAMMA_BATCHES)))
+        first = next(iter(batches())).pixels[:WATCHED]
         self.watch.see_data(to_pixels(first))
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
         draws = Draws(self.draw_seed, images_seen, device=self.setting.device)
         labels = batch.labels if self.model.conditional else None
+        generating = (images_seen // self.config.train.batch + 1) % self.model.generator_every == 0
+        shared = generating and not self.model.fresh
         self._anneal(images_seen)
-        terms = self._discriminator_step(batch.pixels, labels, draws, images_seen)
-        if (images_seen // self.config.train.batch + 1) % self.model.generator_every == 0:
-            terms |= self._generator_step(batch.pixels, labels, draws, images_seen)
-        self.update_averages(images_seen)
-        return terms
 
-    def _discriminator_step(
-        self, real: Tensor, labels: Tensor | None, draws: Draws, images_seen: int
-    ) -> dict[str, Tensor]:
-        penalty, device = self.model.penalty, self.setting.device
         self.discriminator.requires_grad_(True)
-        with torch.no_grad(), self.setting.autocast():
-            fake = self.generator(draws.normal(len(real), self.model.latent), labels)
-        # D sees each image alone, so real and fake may share one pass. They alternate, so that a rank's rows are
-        # the same part of the whole batch's rows with any number of ranks, and get the same noise.
-        both, both_labels = _alternate(real, fake), _twice(labels)
-        both.requires_grad_(self.smooth)
-        with self.setting.autocast():
-            logits = self._logits(both, both_labels, draws, images_seen, differentiated_twice=self.smooth)
-        real_logits, fake_logits = logits[0::2], logits[1::2]
+        with torch.set_grad_enabled(shared):
+            fake = self._generate(len(batch.pixels), labels, draws)
+            seen = self._look(fake, draws, images_seen) if shared else None
+        real_points, real_seen = self._points(batch.pixels, draws, images_seen)
+        fake_points, fake_seen = self._points(fake, draws, images_seen, seen)
+        real_logits = self._logits(real_seen, labels, draws, twice=self.smooth)
+        fake_logits = self._logits(fake_seen, labels, draws, twice=self.smooth)
+        penalty = self._penalty(real_logits, fake_logits, real_points, fake_points, labels, draws, images_seen)
         loss = self.loss.discriminator(real_logits, fake_logits)
+        self.descend("discriminator", loss + penalty, images_seen)
 
-        extra = torch.zeros((), device=device)
-        if self.smooth:
-            squares = squared_gradients(logits, both)
-            gamma = self.strength.gamma * self._annealed(images_seen, self.model.anneal.gamma)
-            extra = gamma / 2 * (penalty.r1 * squares[0::2].mean() + penalty.r2 * squares[1::2].mean())
-        if self.gradient_weight:
-            # Float32, because the norm of a gradient loses too much in bf16.
-            extra = extra + self.gradient_weight * gradient_penalty(
-                lambda points: self.discriminator.forward(points, labels, draws), real, fake, draws
-            )
-        if penalty.lecam:
-            extra = extra + penalty.lecam * self.lecam(real_logits, fake_logits)
-        self.descend("discriminator", loss + extra, images_seen)
-
-        self.augmentation.adapt(
-            real_logits.detach(), fake_logits.detach() if self.loss.paired else None, self.config.train.batch
-        )
+        game, norm = self.loss.generator(real_logits, fake_logits).detach(), torch.zeros_like(loss)
+        if generating:
+            if seen is None:
+                seen = self._look(self._generate(len(batch.pixels), labels, draws), draws, images_seen)
+            game, norm = self._generator_step(batch.pixels, real_seen, seen, labels, draws, images_seen)
+        self.update_averages(images_seen)
+        real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
+        self.augmentation.adapt(real_logits, fake_logits if self.loss.paired else None, self.config.train.batch)
         return {
-            "generator": self.loss.generator(real_logits, fake_logits).detach(),
+            "generator": game,
             "discriminator": loss.detach(),
-            "penalty": extra.detach(),
-            "real_logit": real_logits.detach().mean(),
-            "fake_logit": fake_logits.detach().mean(),
-            "gap": self.watch.see_logits(real_logits.detach(), fake_logits.detach(), self.config.train.batch),
+            "penalty": penalty.detach(),
+            "real_logit": real_logits.mean(),
+            "fake_logit": fake_logits.mean(),
+            "gap": self.watch.see_logits(real_logits, fake_logits, self.config.train.batch),
             "discriminator_gradient": _norm(self.discriminator),
-            "generator_gradient": torch.zeros((), device=device),
+            "generator_gradient": norm,
         }
 
-    def _generator_step(self, real: Tensor, labels: Tensor | None, draws: Draws, images_seen: int) -> dict[str, Tensor]:
-        self.discriminator.requires_grad_(False)
-        with self.setting.autocast():
-            fake = self.generator(draws.normal(len(real), self.model.latent), labels)
-            fake_logits = self._logits(fake, labels, draws, images_seen)
-            real_logits = fake_logits
-            if self.loss.paired:
-                with torch.no_grad():
-                    real_logits = self._logits(real, labels, draws, images_seen)
-                if labels is None:  # pairs are of one class
-                    real_logits = real_logits.roll(1)
-        loss = self.loss.generator(real_logits, fake_logits)
-        self.descend("generator", loss, images_seen)
-        return {"generator": loss.detach(), "generator_gradient": _norm(self.generator)}
-
-    def _logits(
+    def _generator_step(
         self,
-        images: Tensor,
+        real: Tensor,
+        real_seen: Sequence[Tensor],
+        seen: Sequence[Tensor],
         labels: Tensor | None,
         draws: Draws,
         images_seen: int,
-        *,
-        differentiated_twice: bool = False,
+    ) -> tuple[Tensor, Tensor]:
+        """The generator's loss and the norm of its gradient."""
+        self.discriminator.requires_grad_(False)
+        fake_logits = self._logits(seen, labels, draws)
+        real_logits = fake_logits  # does not matter to a loss that is not of pairs
+        if self.loss.paired:
+            with torch.no_grad():
+                if self.model.fresh:
+                    real_seen = self._look(real, draws, images_seen)
+                real_logits = self._logits(real_seen, labels, draws)
+            if labels is None:  # pairs are of one class; without classes they are other ones than before
+                real_logits = real_logits.roll(1, 0)
+        loss = self.loss.generator(real_logits, fake_logits)
+        self.descend("generator", loss, images_seen)
+        return loss.detach(), _norm(self.generator)
+
+    def _penalty(
+        self,
+        real_logits: Tensor,
+        fake_logits: Tensor,
+        real_points: Sequence[Tensor],
+        fake_points: Sequence[Tensor],
+        labels: Tensor | None,
+        draws: Draws,
+        images_seen: int,
     ) -> Tensor:
-        changed = self.augmentation(images, draws, images_seen)
-        # `forward` itself, because what torch.compile makes of a module cannot be differentiated twice.
-        network = self.discriminator.forward if differentiated_twice else self.discriminator
-        logits: Tensor = network(changed, labels, draws)
+        """What is added to the discriminator's loss, weighted."""
+        config, total = self.model.penalty, torch.zeros((), device=self.setting.device)
+        gamma = self.strength.gamma * self._annealed(images_seen, self.model.anneal.gamma)
+        if self.smooth and config.r1:
+            total = total + (gamma / 2 * squared_gradients(real_logits, real_points)).mean()
+        if self.smooth and config.r2:
+            total = total + (gamma / 2 * squared_gradients(fake_logits, fake_points)).mean()
+        if self.gradient_weight:
+            # Float32, because the norm of a gradient loses too much in bf16.
+            network = self.discriminator.forward
+            total = total + self.gradient_weight * gradient_penalty(
+                lambda points: network(points, labels, draws), real_points[0], fake_points[0], draws
+            )
+        if config.lecam:
+            total = total + config.lecam * self.lecam(real_logits, fake_logits)
+        return total
+
+    def _generate(self, count: int, labels: Tensor | None, draws: Draws) -> Tensor:
+        with self.setting.autocast():
+            images: Tensor = self.generator(draws.normal(count, self.model.latent), labels)
+        return images
+
+    def _look(self, images: Tensor, draws: Draws, images_seen: int) -> list[Tensor]:
+        """What the discriminator sees of images, changed at random."""
+        with self.setting.autocast():
+            return self.sight(self.augmentation(images, draws, images_seen), draws)
+
+    def _points(
+        self, images: Tensor, draws: Draws, images_seen: int, seen: Sequence[Tensor] | None = None
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """What penalties are about, images before they are changed or feature maps; and what D sees of it.
+
+        Args:
+            seen: feature maps that the images have been looked at for already.
+        """
+        if self.sees_pixels:
+            points = [images.detach().requires_grad_(self.smooth)]
+            return points, self._look(points[0], draws, images_seen)
+        if seen is None:
+            with torch.no_grad():
+                seen = self._look(images, draws, images_seen)
+        points = [view.detach().float().requires_grad_(self.smooth) for view in seen]
+        return points, points
+
+    def _logits(self, seen: Sequence[Tensor], labels: Tensor | None, draws: Draws, *, twice: bool = False) -> Tensor:
+        """(B,) or (B, J); `twice`: they will be differentiated twice, which what torch.compile makes cannot be."""
+        network = self.discriminator.forward if twice else self.discriminator
+        with self.setting.autocast():
+            logits: Tensor = network(seen[0] if self.sees_pixels else seen, labels, draws)
         return logits
 
     def _annealed(self, images_seen: int, end: float, start: float = 1.0) -> float:
@@ -247,9 +300,9 @@ class _Strength(nn.Module):
 
     gamma: Tensor
 
-    def __init__(self, gamma: float | str) -> None:
+    def __init__(self, gamma: float | str, points: int) -> None:
         super().__init__()
-        self.register_buffer("gamma", torch.tensor(math.nan if isinstance(gamma, str) else float(gamma)))
+        self.register_buffer("gamma", torch.full((points,), math.nan if isinstance(gamma, str) else float(gamma)))
 
 
 def _norm(module: nn.Module) -> Tensor:
@@ -258,10 +311,9 @@ def _norm(module: nn.Module) -> Tensor:
     return torch.nn.utils.get_total_norm(gradients)
 
 
-def _alternate(a: Tensor, b: Tensor) -> Tensor:
-    """a0, b0, a1, b1, ..., channels last in memory."""
-    return torch.stack([a, b], dim=1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
-
-
-def _twice(labels: Tensor | None) -> Tensor | None:
-    return None if labels is None else labels.repeat_interleave(2)
+def _sight(config: DiscriminatorConfig, setting: Setting) -> tuple[Sight, list[int] | None]:
+    """What shows images to the discriminator, and the channels of feature maps, or None for pixels."""
+    if config.sees == "pixels":
+        return pixels, None
+    sight = FeatureSight(extractor(config.features, device=setting.device), setting.image)
+    return sight, sight.channels

@@ -1,0 +1,48 @@
+"""A discriminator of what a network that is not trained sees in images: one judge for each of its feature maps.
+
+    judge  sqrt(C) times the unit vector of each place | 1x1 to width, LeakyReLU .2 | 3x3 to width, norm, LeakyReLU
+           | 1x1 to one logit a place [+ <embedding(label), x> / sqrt(width)] | mean over the places
+
+The network tells objects from each other already, so that the judges know from their first steps on what a picture
+lacks; a discriminator of pixels has to learn that first, which takes most of a short training. The judges are those of
+patch_discriminator.py, with one logit for an image.  Source: after Sauer et al. 2021, arXiv:2111.01007, section 3.2.
+Layout: maps (B, C, H, W).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from smalti.layers.randomness import Draws
+from smalti.models.patch_discriminator import MapDiscriminator
+
+
+class FeatureDiscriminator(nn.Module):
+    """Feature maps of images to one logit for each map.
+
+    Args:
+        channels: of each map.
+        width: of the judges.
+        classes: number of labels they know, 0 without labels.
+    """
+
+    def __init__(self, channels: Sequence[int], width: int, classes: int) -> None:
+        super().__init__()
+        self.judges = nn.ModuleList(MapDiscriminator(count, width) for count in channels)
+        self.embeddings = nn.ModuleList(nn.Embedding(classes, width) for _ in channels) if classes else None
+
+    def forward(self, maps: Sequence[Tensor], labels: Tensor | None = None, draws: Draws | None = None) -> Tensor:
+        """As many maps as judges, (B, C_j, H_j, W_j) each, and (B,) int64 labels -> (B, J) float32 logits."""
+        logits = []
+        for number, (judge, found) in enumerate(zip(self.judges, maps, strict=True)):
+            assert isinstance(judge, MapDiscriminator)
+            x = judge.features(found)
+            places: Tensor = judge.head(x).float().mean(dim=(1, 2, 3))
+            if self.embeddings is not None:
+                wanted = self.embeddings[number](labels)
+                places = places + (wanted * x.float().mean(dim=(2, 3))).sum(dim=1) / x.shape[1] ** 0.5
+            logits.append(places)
+        return torch.stack(logits, dim=1)

@@ -1,0 +1,62 @@
+"""What the discriminator of a GAN looks at: the pixels, or the feature maps of a network that is not trained.
+
+A network sees images of one size, s x s. An image that is larger is shown to it whole, and as squares of s, 2s, 4s, ...
+pixels from places drawn at random, all made s x s: structure at every scale, at a cost that grows with the logarithm of
+the size. A transparent image is shown over white, and its alpha as a grey image.
+Layout: images (B, C, H, W) in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from smalti.evaluate.features import Extractor
+from smalti.layers.randomness import Draws
+
+Sight = Callable[[Tensor, Draws], list[Tensor]]
+
+
+def pixels(images: Tensor, draws: Draws) -> list[Tensor]:
+    """The images themselves."""
+    return [images]
+
+
+class FeatureSight:
+    """Feature maps of an image, of all its views: views x layers maps.
+
+    Attributes:
+        channels: of each of the maps.
+    """
+
+    def __init__(self, network: Extractor, image: tuple[int, int, int]) -> None:
+        loss = network.perceptual_loss()
+        self._maps, self._prepare, (side, _) = loss.maps, loss.prepare, loss.size
+        shortest = min(image[1:])
+        self._crops = [side * 2**k for k in range(16) if side * 2**k < shortest]
+        blank = torch.zeros(1, *image, device=network.device)
+        with torch.no_grad():
+            self.channels = [found.shape[1] for found in self(blank, Draws(0, 0, device=network.device))]
+
+    def __call__(self, images: Tensor, draws: Draws) -> list[Tensor]:
+        views = [self._prepare(images)]
+        views += [self._prepare(_squares(images, side, draws)) for side in self._crops]
+        if images.shape[1] == 4:
+            views += [self._prepare(images[:, 3:])]
+        found: Sequence[Tensor] = self._maps(torch.cat(views))
+        # The finest map is left out: as many numbers as all others together, and little in them that pixels lack.
+        return [part for layer in found[1:] for part in layer.chunk(len(views))]
+
+
+def _squares(images: Tensor, side: int, draws: Draws) -> Tensor:
+    """A square of that many pixels from each image, its place drawn at random."""
+    chance = draws.uniform(len(images), 2)
+    index = []
+    for axis, whole in enumerate(images.shape[2:]):
+        first = (chance[:, axis] * (whole - side + 1)).long()
+        index.append(first[:, None] + torch.arange(side, device=images.device))
+    rows, columns = index
+    numbers = torch.arange(len(images), device=images.device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[numbers, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
