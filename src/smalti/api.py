@@ -161,8 +161,8 @@ class Model:
                 f"found an image of {found} ({image.dtype}); {self.path} makes {height}x{width}x{channels}"
             )
         target = to_tensor(image[None].copy(), self.device)[0]
-        found = inversion.invert(self._generator(), target, self._label(label), steps=steps, seed=seed)
-        return found.cpu().numpy()
+        z = inversion.invert(self._generator(), target, self._label(label), steps=steps, seed=seed)
+        return z.cpu().numpy()
 
     def check_inversion(self, *, label: str | None, steps: int) -> None:
         """See, before any image is read, that this model can invert with these settings. Raises as `invert`."""

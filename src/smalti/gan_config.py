@@ -20,7 +20,7 @@ class R3GANConfig(Checked):
 
     architecture: str = choice("r3gan")
     width: int = number(192, 8, 8192)  # channels at the coarsest grid
-    taper: float = number(0.7, 0.1, 1.0)  # times as many at each finer one, rounded to multiples of 16
+    taper: float = number(0.7, 0.1, 1.0)  # times as many at each finer one, rounded to multiples of 16, at least 16
     blocks: int = number(1, 1, 64)  # at each grid
     # Inside a block: grouped 3x3 convolutions at twice the width, or dense ones at half of it, fast on a processor.
     block: str = choice("bottleneck", "grouped")
@@ -31,6 +31,8 @@ class R3GANConfig(Checked):
         super().__post_init__()
         if self.patch & (self.patch - 1):
             raise ConfigError(f"patch is {self.patch}, but must be a power of two: 1, 2, 4, 8 or 16")
+        if self.block == "grouped" and self.width % 8:
+            raise ConfigError(f"width is {self.width}, but grouped blocks need a multiple of 8")
 
 
 @dataclass(frozen=True)

@@ -48,13 +48,13 @@ def invert(generator: Generator, image: Tensor, label: int | None, *, steps: int
     for step in range(steps + 1):
         with torch.enable_grad():
             losses = _losses(generator(z, _labels(label, z)), targets, features)
-            whole = losses + RADIUS_WEIGHT * (z.square().mean(dim=1) - 1).square()
+            whole = (losses + RADIUS_WEIGHT * (z.square().mean(dim=1) - 1).square()).sum()
         now = losses.detach()
         better = now < lowest
         best, lowest = torch.where(better[:, None], z.detach(), best), torch.where(better, now, lowest)
         if step < steps:
             optimizer.param_groups[0]["lr"] = RATE * (1 + math.cos(math.pi * step / steps)) / 2
-            (z.grad,) = torch.autograd.grad(whole.sum(), z)
+            (z.grad,) = torch.autograd.grad(whole, z)
             optimizer.step()
     return best[int(lowest.argmin())]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -11,12 +12,25 @@ import torch
 from descents import descents
 from torch import Tensor, nn
 
-from smalti.config import DCGANConfig, GANConfig, LoopConfig, OptimizerConfig, PenaltyConfig, R3GANConfig, RunConfig
+from smalti.config import (
+    AnnealConfig,
+    AugmentationConfig,
+    DCGANConfig,
+    DiscriminatorConfig,
+    GANConfig,
+    LoopConfig,
+    OptimizerConfig,
+    PenaltyConfig,
+    R3GANConfig,
+    RunConfig,
+    SNGANConfig,
+)
 from smalti.errors import ConfigError
 from smalti.layers.optimizers import OPTIMIZERS
 from smalti.layers.randomness import Draws
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
 from smalti.recipes import Images, Setting, build_recipe
+from smalti.recipes.gamma import SHARE
 from smalti.recipes.gan import GANRecipe
 
 STILL = OptimizerConfig(learning_rate=0.0)
@@ -235,3 +249,128 @@ def test_a_setting_that_does_not_fit_the_generator_is_a_config_error() -> None:
     config = make().config
     with pytest.raises(ConfigError, match="shorter sides that can be reached are 16, 20, 24"):
         build_recipe(config, dataclasses.replace(make().setting, image=(3, 18, 16)))
+
+
+FEATURES = DiscriminatorConfig("features", width=8)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "pixels": {},
+    "pixels, shared": {"fresh": False},
+    "features": {"discriminator": FEATURES},
+    "features, shared": {"discriminator": FEATURES, "fresh": False},
+    "sngan": {
+        "network": SNGANConfig(generator_width=8, discriminator_width=8),
+        "loss": "hinge",
+        "penalty": PenaltyConfig(r1=False, r2=False),
+    },
+    "dcgan": {"network": DCGAN, "loss": "bce", "penalty": PenaltyConfig(r1=False, r2=False)},
+    "lecam": {"penalty": PenaltyConfig(gamma=1.0, lecam=0.3)},
+    "augmented": {"augmentation": AugmentationConfig(probability=0.7, flip=True)},
+    "adaptive": {"augmentation": AugmentationConfig("adaptive")},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_every_kind_of_training_takes_steps(name: str, precision: str, classes: int) -> None:
+    recipe = make(precision=precision, classes=classes, conditional=bool(classes), **VARIANTS[name])
+    before = {kind: weights(recipe.modules[kind]) for kind in ("generator", "discriminator")}
+    for step in range(2):
+        terms = recipe.step(batch(step, classes), 8 * step)
+        assert all(torch.isfinite(value) and not value.requires_grad for value in terms.values())
+    for kind, old in before.items():
+        # What is added to all logits alike means nothing to pairs, and little to a hinge at first.
+        assert moved(recipe.modules[kind], old) >= {name for name in old if not name.endswith("head.bias")}, kind
+    figures, trouble = recipe.examine()
+    assert figures["diversity"] > 0
+    assert trouble is None
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_kind_of_training_goes_on_from_its_state(name: str) -> None:
+    first, second = make(half_life=50, **VARIANTS[name]), make(half_life=50, **VARIANTS[name])
+    for step in range(2):
+        first.step(batch(step), 8 * step)
+    first.examine()
+    first.judge(first.score([batch(0)]))
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert first.step(batch(2), 16) == second.step(batch(2), 16)
+    assert first.examine() == second.examine()
+    assert_same(first.state_dict(), second.state_dict())
+
+
+def test_fresh_latents_are_others_and_shared_ones_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for fresh, expected in ((True, 2), (False, 1)):
+        recipe, made = make(fresh=fresh), []
+        forward = recipe.generator.forward
+        monkeypatch.setattr(
+            recipe.generator, "forward", lambda z, labels, f=forward, m=made: m.append(z) or f(z, labels)
+        )
+        recipe.step(batch(), 0)
+        assert len({z.sum().item() for z in made}) == len(made) == expected
+
+
+def test_the_generator_moves_at_every_nth_step() -> None:
+    recipe = make(generator_every=3)
+    moves = []
+    for step in range(6):
+        before = weights(recipe.generator)
+        terms = recipe.step(batch(step), 8 * step)
+        moves.append(bool(moved(recipe.generator, before)))
+        assert (float(terms["generator_gradient"]) > 0) is moves[-1]
+    assert moves == [False, False, True] * 2
+
+
+def test_penalties_on_feature_maps_are_those_of_the_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make(discriminator=FEATURES, penalty=PenaltyConfig(gamma=2.0, r2=False), generator_optimizer=STILL)
+    for judge in recipe.discriminator.judges:  # zero at first
+        nn.init.normal_(judge.head.weight)
+    twin = copy.deepcopy(recipe.discriminator)
+    maps = [part.requires_grad_() for part in recipe.sight(batch().pixels, Draws(0, 0))]
+    expected = []
+    for number, part in enumerate(maps):
+        (slope,) = torch.autograd.grad(twin.judges[number](part).mean(dim=(1, 2, 3)).sum(), part)
+        expected.append(slope.square().sum(dim=(1, 2, 3)).mean())
+    penalty = recipe.step(batch(), 0)["penalty"]
+    torch.testing.assert_close(penalty, torch.stack(expected).mean(), rtol=1e-3, atol=1e-6)
+
+
+def test_gamma_comes_from_the_data_and_a_rollback_doubles_it() -> None:
+    recipe = make(penalty=PenaltyConfig())
+    assert recipe.strength.gamma.tolist() == pytest.approx(
+        (SHARE * batch().pixels.double().var(dim=0, unbiased=False).sum()).reshape(1).tolist()
+    )
+    before, rates = recipe.strength.gamma.clone(), [o.param_groups[0]["lr"] for o in recipe.optimizers.values()]
+    recipe.calm(2)
+    assert torch.equal(recipe.strength.gamma, 4 * before)
+    assert [o.param_groups[0]["lr"] for o in recipe.optimizers.values()] == [rate / 4 for rate in rates]
+
+
+def test_settings_anneal_on_half_a_cosine() -> None:
+    penalty = PenaltyConfig(gamma=1.0, r2=False)
+    recipe = make(penalty=penalty, anneal=AnnealConfig(100, learning_rate=0.2, gamma=0.5, beta2=0.5))
+    assert [recipe._annealed(seen, 0.2) for seen in (0, 50, 100, 1000)] == pytest.approx([1, 0.6, 0.2, 0.2])
+    recipe.step(batch(), 48)
+    for optimizer in recipe.optimizers.values():
+        (group,) = optimizer.param_groups
+        assert group["betas"] == (0.0, pytest.approx(0.5 + 0.49 * (1 + math.cos(math.pi * 0.48)) / 2))
+        assert group["lr"] == 2e-4  # what it was, after the step
+    plain = make(penalty=penalty)
+    twin = make(penalty=penalty, anneal=AnnealConfig(100, gamma=0.5))
+    assert float(twin.step(batch(), 104)["penalty"]) == pytest.approx(float(plain.step(batch(), 104)["penalty"]) / 2)
+
+
+def test_labels_of_one_class_are_no_labels() -> None:
+    with pytest.raises(ConfigError, match="the data has one class"):
+        make(conditional=True, classes=1)
+
+
+def test_a_penalty_between_images_needs_images() -> None:
+    with pytest.raises(ConfigError, match=r"penalty\.gradient is 10, but lies between images"):
+        make(discriminator=FEATURES, penalty=PenaltyConfig(gradient=10.0))
+
+
+@pytest.mark.parametrize("gamma", [-1.0, "much", float("nan")])
+def test_a_gamma_that_makes_no_sense(gamma: Any) -> None:
+    with pytest.raises(ConfigError, match="gamma is"):
+        PenaltyConfig(gamma=gamma)

@@ -1,20 +1,22 @@
 """What the discriminator sees of an image, changed at random and differentiably.
 
     flip       mirrored, half of the time
+    brightness x + b, b within +-a at strength a of `colour`
+    saturation m + s (x - m), s within 1 +- 2a, m the mean of the channels at each place
+    contrast   m + c (x - m), c within 1 +- a, m the mean of the image
     translate  moved by up to a share of each side, whole pixels; grey comes in
-    colour     brightness x + b, saturation m_c + s (x - m_c), contrast m + c (x - m); m_c the mean of the channels at a
-               place, m of the image; b within +-a, s within 1 +- 2a, c within 1 +- a, at strength a
     cutout     a box over a share of each side becomes grey; its centre is anywhere, so it may leave the image
 
-Each is done to an image with probability p, real and fake images alike, so that a discriminator that has seen few
-images cannot know them by heart. As long as p < 1, what it tells the generator is about images that are not changed.
-All are linear in the image: penalties on gradients go through them.
+They come in this order. Each is done to an image with probability p, independently of the others, to real and fake
+images alike, so that a discriminator that has seen few images cannot know them by heart. As long as p < 1, what it
+tells the generator is about images that are not changed. All are linear in the image, brightness but for its constant:
+penalties on gradients go through them.
 
     adaptive   p rises while the mean sign of D's logits of real images is above a target, and falls below it
 
 For a loss that compares pairs the sign is that of D(real) - D(fake). Sources: Zhao et al. 2020, arXiv:2006.10738 (the
 changes and strengths); Karras et al. 2020, arXiv:2006.06676, sections 2.2 and 3.1 (p, r_t).  Layout: (B, C, H, W) in
-[-1, 1], grey is 0; a fourth channel (alpha) keeps its values but for moves and boxes.
+[-1, 1], channels last in memory, grey is 0; a fourth channel (alpha) is mirrored, moved and boxed, but has no colour.
 """
 
 from __future__ import annotations
@@ -86,19 +88,21 @@ def _recoloured(images: Tensor, change: Tensor) -> Tensor:
     pixels = images[:, :3] + brightness
     pixels = pixels + 2 * saturation * (pixels - pixels.mean(dim=1, keepdim=True))
     pixels = pixels + contrast * (pixels - pixels.mean(dim=(1, 2, 3), keepdim=True))
-    return torch.cat([pixels, images[:, 3:]], dim=1)
+    return pixels if images.shape[1] <= 3 else torch.cat([pixels, images[:, 3:]], dim=1)
 
 
 def _moved(images: Tensor, shares: Tensor) -> Tensor:
     """`shares` is (B, 2): of the height and of the width, from -1 to 1."""
-    for axis, side in enumerate(images.shape[2:]):
-        places = torch.arange(side, device=images.device) + (shares[:, axis] * side).round().long()[:, None]
-        inside = (places >= 0) & (places < side)
-        shape = [len(images), 1, 1, 1]
-        shape[2 + axis] = side
-        index = places.clamp(0, side - 1).view(shape).expand(images.shape)
-        images = images.gather(2 + axis, index) * inside.view(shape).to(images.dtype)
-    return images
+    batch, channels, height, width = images.shape
+    rows, columns = (
+        torch.arange(side, device=images.device) + (shares[:, axis, None] * side).round().long()
+        for axis, side in enumerate((height, width))
+    )
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    first = height * torch.arange(batch, device=images.device)[:, None]  # row of each image, where all lie end to end
+    places = width * (first + rows.clamp(0, height - 1))[:, :, None] + columns.clamp(0, width - 1)[:, None, :]
+    pixels = images.permute(0, 2, 3, 1).reshape(-1, channels).index_select(0, places.flatten())
+    return (pixels.view(batch, height, width, channels) * inside[..., None].to(images.dtype)).permute(0, 3, 1, 2)
 
 
 def _box(images: Tensor, centre: Tensor, share: float) -> Tensor:

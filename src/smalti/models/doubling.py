@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from smalti.errors import ConfigError
 
-SHORTEST, COARSEST, FINEST = 16, range(4, 8), 256  # sides of images; the shorter side of the grid
+SHORTEST = 16  # side of an image
+COARSEST = range(4, 8)  # shorter side of the grid
+LISTED = 256  # the longest side that a message lists; longer ones follow the same rule
 
 
 def doublings(height: int, width: int) -> tuple[int, tuple[int, int]]:
@@ -16,14 +18,14 @@ def doublings(height: int, width: int) -> tuple[int, tuple[int, int]]:
     count = _count(min(height, width))
     if min(height, width) < SHORTEST:
         problem = f"are smaller than {SHORTEST} pixels along a side"
-    elif height % 2**count or width % 2**count or min(height, width) >> count not in COARSEST:
+    elif height % 2**count or width % 2**count:
         problem = "cannot be reached by doubling a grid whose shorter side is 4 to 7"
     else:
         return count, (height >> count, width >> count)
-    reached = sorted({side << k for side in COARSEST for k in range(2, 7) if side << k <= FINEST})
+    reached = sorted(side << k for side in COARSEST for k in range(2, 7) if side << k <= LISTED)
     raise ConfigError(
         f"images of {height}x{width} {problem}; shorter sides that can be reached are "
-        f"{', '.join(map(str, reached))}; give for example --size {_nearest(height, width)}"
+        f"{', '.join(map(str, reached))}, ...; give for example --size {_nearest(height, width)}"
     )
 
 
@@ -33,6 +35,12 @@ def _count(side: int) -> int:
 
 
 def _nearest(height: int, width: int) -> str:
-    sides = max(height, SHORTEST), max(width, SHORTEST)
-    unit = 2 ** _count(min(sides))
-    return "x".join(str(max(4, (side + unit // 2) // unit) * unit) for side in sides)
+    """As on the command line. The shorter side comes first, because it decides which longer ones are reached."""
+    shorter = _rounded(max(min(height, width), SHORTEST), min(height, width))
+    return f"{_rounded(max(height, SHORTEST), shorter)}x{_rounded(max(width, SHORTEST), shorter)}"
+
+
+def _rounded(side: int, shorter: int) -> int:
+    """To the nearest side that is reached where the shorter one is about `shorter`."""
+    unit = 2 ** _count(shorter)
+    return (side + unit // 2) // unit * unit

@@ -1,16 +1,18 @@
 """R3GAN: residual networks without normalisation, the discriminator a mirror of the generator.
 
-    G  basis (w_0 x h x w) times Linear(z -> w_0) | blocks | up, 1x1 to w_1 | blocks | ... | k x k to the image
+    G  basis (w_0 x h x w) times Linear(z -> w_0) | blocks | 1x1 to w_1, up | blocks | ... | k x k to the image
     D  k x k from the image | blocks | down, 1x1 | ... | blocks on h x w | depthwise h x w | Linear to one logit
+       the 1x1 only where the width changes
 
     grouped     x + conv1(lrelu(b + gconv3(lrelu(b + conv1(x)))))     inside 2w channels, 16 in a group: the paper's
-    bottleneck  x + conv1(lrelu(b + conv3(lrelu(b + conv1(x)))))      inside w/2 channels, dense
+    bottleneck  x + conv1(lrelu(b + conv3(lrelu(b + conv1(x)))))      inside w/2 channels (8 at least), dense
 
 The paper's k is 1. With a patch of p pixels, p x p pixels are one place of the finest grid, folded into its channels,
 and k is 3: the finest grid is where most of the time goes. No normalisation anywhere, no tanh; weights begin as
-N(0, g^2 / fan-in), g^2 = 2 / 1.04 / sqrt(number of blocks), the last convolution of a block at zero (Fixup), so that a
-network begins as its shortcuts. With labels, G gets an embedding beside z, and D's logit is <embedding(label), Linear>.
-The coarsest grid is computed in float32, as in the paper.
+N(0, g^2 / fan-in), g = 1 or inside a block g^2 = 2 / 1.04 / sqrt(number of blocks), the last convolution of a block at
+zero (Fixup), so that a network begins as its shortcuts. With labels, G gets an embedding, N(0, 1) at first, beside z,
+and D's logit is <embedding(label), Linear to w_0>, the embedding N(0, 1 / w_0) at first. The coarsest grid is computed
+in float32, as in the paper.
 Source: Huang et al. 2025, arXiv:2501.05441, section 3.  Layout: (B, C, H, W), channels last in memory.
 """
 
@@ -126,10 +128,10 @@ def _folded_channels(config: R3GANConfig, image: tuple[int, int, int]) -> int:
 
 
 def _widths(config: R3GANConfig, doublings_count: int) -> list[int]:
-    """Channels at each grid, from the coarsest."""
-    count = doublings_count - int(math.log2(config.patch)) + 1
-    return [max(GROUP, round(config.width * config.taper**k / GROUP) * GROUP) if k else config.width
-            for k in range(count)]  # fmt: skip
+    """Channels at each grid, from the coarsest; they never grow."""
+    finer = range(1, doublings_count - int(math.log2(config.patch)) + 1)
+    rounded = (round(config.width * config.taper**k / GROUP) * GROUP for k in finer)
+    return [config.width, *(min(config.width, max(GROUP, width)) for width in rounded)]
 
 
 def _stages(config: R3GANConfig, widths: list[int]) -> nn.ModuleList:

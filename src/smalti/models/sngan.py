@@ -2,15 +2,18 @@
 
     G  Linear(z -> w x h x w) | a block for each doubling: x' + conv3(relu(BN(conv3(up(relu(BN(x)))))))
        | BN, relu, 3x3 to the image, tanh                      x' = conv1(up(x)); with labels, BN is conditional
-    D  block from the image, halved | a halved block for each halving down to 8 pixels a side
+    D  block from the image, halved | a halved block for each halving down to a shorter side of 8 to 14 pixels
        | two blocks | relu, sum over places, Linear to one logit [+ <embedding(label), features>]
        block  x' + conv3(relu(conv3(relu(x)))), both halved by means where it halves
 
-The width is the same at every grid.  Sources: Miyato et al. 2018, arXiv:1802.05957, table 4 and section B.4; Miyato and
+The width is the same at every grid. Weights begin uniform after Glorot and Bengio 2010, 3x3 convolutions of blocks
+with gain sqrt(2), the rest with 1.  Sources: Miyato et al. 2018, arXiv:1802.05957, table 4 and section B.4; Miyato and
 Koyama 2018, arXiv:1802.05637, for labels.  Layout: (B, C, H, W).
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +27,8 @@ from smalti.layers.resample import box_down, box_up
 from smalti.models.doubling import doublings
 
 EVEN_GRIDS = 2  # the last blocks of D, which do not halve
+GAIN = 2**0.5
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, nn.Embedding)
 
 
 class SNGANGenerator(nn.Module):
@@ -35,11 +40,10 @@ class SNGANGenerator(nn.Module):
         count, grid = doublings(height, width)
         wide = config.generator_width
         self.grid = (wide, *grid)
-        self.project = nn.Linear(latent, wide * grid[0] * grid[1])
+        self.project = _glorot(nn.Linear(latent, wide * grid[0] * grid[1]))
         self.blocks = nn.ModuleList(_UpBlock(wide, classes) for _ in range(count))
         self.norm = _Norm(wide, 0)
-        self.image = nn.Conv2d(wide, channels, 3, padding=1)
-        _initialise(self)
+        self.image = _glorot(nn.Conv2d(wide, channels, 3, padding=1))
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         x = self.project(z).view(-1, *self.grid).contiguous(memory_format=torch.channels_last)
@@ -59,12 +63,8 @@ class SNGANDiscriminator(nn.Module):
         self.first = _DownBlock(channels, wide, halve=True, first=True)
         halvings = [number < count - 2 for number in range(count - 2 + EVEN_GRIDS)]
         self.blocks = nn.ModuleList(_DownBlock(wide, wide, halve=halve) for halve in halvings)
-        self.head = nn.Linear(wide, 1)
-        self.embedding = nn.Embedding(classes, wide) if classes else None
-        _initialise(self)
-        spectral_norm(self.head)
-        if self.embedding is not None:
-            spectral_norm(self.embedding)
+        self.head = _normalised(nn.Linear(wide, 1))
+        self.embedding = _normalised(nn.Embedding(classes, wide)) if classes else None
 
     def forward(self, images: Tensor, labels: Tensor | None, draws: Draws | None) -> Tensor:
         x = self.first(images)
@@ -80,9 +80,9 @@ class SNGANDiscriminator(nn.Module):
 class _UpBlock(nn.Module):
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
-        self.norm1, self.conv1 = _Norm(width, classes), nn.Conv2d(width, width, 3, padding=1)
-        self.norm2, self.conv2 = _Norm(width, classes), nn.Conv2d(width, width, 3, padding=1)
-        self.shortcut = nn.Conv2d(width, width, 1)
+        self.norm1, self.conv1 = _Norm(width, classes), _glorot(nn.Conv2d(width, width, 3, padding=1), GAIN)
+        self.norm2, self.conv2 = _Norm(width, classes), _glorot(nn.Conv2d(width, width, 3, padding=1), GAIN)
+        self.shortcut = _glorot(nn.Conv2d(width, width, 1))
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
         inside = self.conv1(box_up(F.relu(self.norm1(x, labels))))
@@ -94,13 +94,10 @@ class _DownBlock(nn.Module):
     def __init__(self, channels_in: int, width: int, *, halve: bool, first: bool = False) -> None:
         super().__init__()
         self.halve, self.first = halve, first
-        self.conv1 = nn.Conv2d(channels_in, width, 3, padding=1)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.shortcut = nn.Conv2d(channels_in, width, 1) if channels_in != width or halve else None
-        for layer in (self.conv1, self.conv2, self.shortcut):
-            if layer is not None:
-                _initial_weights(layer)
-                spectral_norm(layer)
+        self.conv1 = _normalised(nn.Conv2d(channels_in, width, 3, padding=1), GAIN)
+        self.conv2 = _normalised(nn.Conv2d(width, width, 3, padding=1), GAIN)
+        changes = channels_in != width or halve
+        self.shortcut = _normalised(nn.Conv2d(channels_in, width, 1)) if changes else None
 
     def forward(self, x: Tensor) -> Tensor:
         inside = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
@@ -125,18 +122,19 @@ class _Norm(nn.Module):
         x = self.norm(x)
         if self.scale is None or self.offset is None:
             return x
-        return x * self.scale(labels)[:, :, None, None] + self.offset(labels)[:, :, None, None]
+        scale, offset = (part(labels)[:, :, None, None].to(x.dtype) for part in (self.scale, self.offset))
+        return x * scale + offset
 
 
-def _initialise(module: nn.Module) -> None:
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.Linear) and not hasattr(part, "parametrizations"):
-            _initial_weights(part)
-
-
-def _initial_weights(layer: nn.Conv2d | nn.Linear) -> None:
-    """Uniform after Glorot and Bengio; 1x1 convolutions, which are shortcuts, with gain 1, the rest with sqrt(2)."""
-    is_residual = isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1)
-    nn.init.xavier_uniform_(layer.weight, 2**0.5 if is_residual else 1.0)
-    if layer.bias is not None:
+def _glorot(layer: Layer, gain: float = 1.0) -> Layer:
+    """Weights uniform with variance gain^2 * 2 / (fan-in + fan-out), bias at zero."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    if not isinstance(layer, nn.Embedding) and layer.bias is not None:
         nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _normalised(layer: Layer, gain: float = 1.0) -> Layer:
+    """The weight is divided by its largest singular value, which is followed by a power iteration a forward."""
+    spectral_norm(_glorot(layer, gain))
+    return layer

@@ -1,0 +1,210 @@
+"""Frechet distance against time: smalti's GAN presets in turn, each with the same processor time.
+
+    python bench/gan_quality.py SOURCE --run gan-nano --minutes 40
+    python bench/gan_quality.py SOURCE --run dcgan --minutes 40 --set train.batch=32
+    python bench/gan_quality.py SOURCE --run gan-nano --minutes 40 --share 0.1 --set model.augmentation.probability=0.5
+    python bench/gan_quality.py SOURCE --table
+
+A run trains with one thread for so many minutes of processor time (`time.process_time`, which other work on the machine
+does not distort), what comes before the first step included: 40 such minutes are what two cores do in 20. Schedules run
+out with them. At every eighth of the time 10,000 images of the averaged weights are compared with the
+10,000 test images (efficientnet-lite0, 128 px, bf16); that time is not counted. `--share` trains on a part of the
+training images, `--labels` with them. Each run adds its row, with the settings that differ from the preset, to
+results/gan_quality.json; `--table` prints all of them and draws docs/gan-curves.png. With --keep FOLDER the weights are
+kept, and a sheet of samples beside them.
+
+SOURCE needs a train and a test split; figures in the repository are from the JPEG copy of CIFAR-10.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+import torch
+
+from smalti import checkpoint, data
+from smalti.config import RunConfig, override
+from smalti.data import PackedImages
+from smalti.data.packed import Description
+from smalti.data.pictures import grid, write_png
+from smalti.evaluate.charts import draw_lines
+from smalti.evaluate.distribution import measure_distribution
+from smalti.evaluate.feature_cache import ArrayImages, collect
+from smalti.evaluate.features import extractor
+from smalti.feeding import batch_at, first_batches
+from smalti.layers.randomness import seeded_generator
+from smalti.machine import Machine
+from smalti.models.gan import Generator
+from smalti.pixels import to_pixels
+from smalti.presets import preset
+from smalti.recipes import Setting
+from smalti.recipes.gan import GANRecipe
+
+NAME = "gan_quality"
+CPU = torch.device("cpu")
+SAMPLES = 10_000
+WARM_UP_STEPS = 20  # before the speed is known well enough to say how long the training will be
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def part(images: PackedImages, share: float) -> PackedImages:
+    """Some of the images of a set, evenly spread."""
+    rows = np.linspace(0, len(images) - 1, max(2, round(share * len(images)))).round().astype(np.int64)
+    about = Description(
+        images.source, images.split, images.splits, images.classes, [images.names[row] for row in rows], None,
+        f"{images.fingerprint}, {len(rows)} of {len(images)}", (),
+    )  # fmt: skip
+    return PackedImages(images.pixels(rows), None if images.labels is None else images.labels[rows], about)
+
+
+def samples(model: Generator, setting: Setting, count: int, seed: int) -> np.ndarray:
+    """(count, H, W, C) uint8; labels in turn where there are any."""
+    draws, pictures = seeded_generator(seed, 7), []
+    for start in range(0, count, 250):
+        z = torch.randn(250, model.latent, generator=draws)
+        labels = torch.arange(start, start + 250) % model.classes if model.classes else None
+        with torch.no_grad(), setting.autocast():
+            pictures.append(to_pixels(model(z, labels)))
+    return np.concatenate(pictures)[:count]
+
+
+def frechet(model: Generator, setting: Setting, test: PackedImages, cache: Path | None) -> float:
+    network = extractor("efficientnet-lite0", precision="bfloat16")
+    fake = collect(ArrayImages(samples(model, setting, min(SAMPLES, len(test)), 0)), network)
+    figures = {figure.name: figure.value for figure in measure_distribution(collect(test, network, cache=cache), fake)}
+    return round(figures["frechet_distance"], 2)
+
+
+def train(
+    config: RunConfig, images: PackedImages, test: PackedImages, *, minutes: float, precision: str, cache: Path | None, marks: int
+) -> tuple[GANRecipe, Setting, dict[str, Any]]:
+    """Train for some minutes of processor time, and measure on the way."""
+    classes = len(images.classes) if getattr(config.model, "conditional", False) else 0
+    setting = Setting(images.shape, classes, CPU, precision)
+    began, away, budget = time.process_time(), 0.0, 60 * minutes
+    trainer = GANRecipe(config, setting)
+    seed, batch = config.train.seed, config.train.batch
+    trainer.start(lambda: first_batches(images, seed, config.data, CPU))
+    fitted = first = time.process_time()
+    seen, step, curve, last = 0, 0, list[dict[str, float]](), {}
+    while (spent := time.process_time() - began - away) < budget:
+        if step == WARM_UP_STEPS:
+            first, first_seen, first_away = time.process_time(), seen, away
+        if step > WARM_UP_STEPS and step % 20 == 0:
+            speed = (seen - first_seen) / (time.process_time() - first - away + first_away)
+            trainer.horizon = round(seen + speed * (budget - spent))
+        last = trainer.step(batch_at(images, seed, seen, batch, config.data, CPU), seen)
+        seen, step = seen + batch, step + 1
+        if marks * spent / budget >= len(curve) + 1:
+            pause = time.process_time()
+            distance = frechet(trainer.export(), setting, test, cache)
+            curve.append({"minutes": round(spent / 60, 2), "images": seen, "frechet_distance": distance})
+            away += time.process_time() - pause
+            print(f"  {curve[-1]}  " + "  ".join(f"{k} {float(v):.3g}" for k, v in last.items()), flush=True)
+    curve.append(
+        {
+            "minutes": round((time.process_time() - began - away) / 60, 2),
+            "images": seen,
+            "frechet_distance": frechet(trainer.export(), setting, test, cache),
+        }
+    )
+    return (
+        trainer,
+        setting,
+        {
+            "images_seen": seen,
+            "images_per_second": round(seen / (60 * curve[-1]["minutes"] - (fitted - began)), 1),
+            "frechet_distance": curve[-1]["frechet_distance"],
+            "curve": curve,
+            "finite": all(math.isfinite(float(value)) for value in last.values()),
+        },
+    )
+
+
+def add_row(row: dict[str, Any]) -> None:
+    """Into the results file, in the place of an older row of the same training."""
+    path = machine.RESULTS / f"{NAME}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    same = ("name", "minutes", "seed", "share", "settings")
+    rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
+    machine.write(NAME, {"rows": sorted(rows, key=lambda old: (old["minutes"], old["name"], old["seed"]))})
+
+
+def show() -> None:
+    """The table of all rows, and curves of the longest runs without settings of their own."""
+    rows = json.loads((machine.RESULTS / f"{NAME}.json").read_text())["rows"]
+    machine.table(
+        [("preset", "minutes", "share", "images", "images/s", "FD", "settings"),
+         *((row["name"], f"{row['minutes']:g}", f"{row['share']:g}", f"{row['images_seen']:,}",
+            f"{row['images_per_second']:.0f}", f"{row['frechet_distance']:.1f}", " ".join(row["settings"]))
+           for row in rows)]
+    )  # fmt: skip
+    chosen = [row for row in rows if row.get("drawn")]
+    series = {
+        f"{row['name']}, {row['minutes']:g} min": (
+            [point["minutes"] for point in row["curve"]],
+            [point["frechet_distance"] for point in row["curve"]],
+        )
+        for row in chosen
+    }
+    if series:
+        picture = draw_lines("FD after processor minutes", series, x_label="processor minutes", y_label="FD")
+        write_png(DOCS / "gan-curves.png", picture)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", nargs="?")
+    parser.add_argument("--run", help="a preset of the recipe gan")
+    parser.add_argument("--minutes", type=float, default=40.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--marks", type=int, default=8, help="how often it is measured, the end included")
+    parser.add_argument("--share", type=float, default=1.0, help="of the training images")
+    parser.add_argument("--set", action="append", default=[], help="a setting that differs from the preset's")
+    parser.add_argument("--draw", action="store_true", help="this run's curve is one of those in docs/gan-curves.png")
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--table", action="store_true")
+    options = parser.parse_args()
+    if options.table:
+        show()
+        return
+    torch.set_num_threads(1)
+    images = data.load(options.source, split="train", cache=options.cache)
+    test = data.load(options.source, split="test", cache=options.cache)
+    if options.share < 1:
+        images = part(images, options.share)
+    _, precision = Machine().resolve()
+    config = override(preset(options.run), [*options.set, f"train.seed={options.seed}"])
+    print(options.run, *options.set, flush=True)
+    trainer, setting, trained = train(
+        config, images, test, minutes=options.minutes, precision=precision, cache=options.cache, marks=options.marks
+    )
+    row = {
+        "name": options.run, "minutes": options.minutes, "seed": options.seed, "share": options.share,
+        "settings": options.set, "precision": precision, "drawn": options.draw, **trained,
+        "generator_parameters": sum(p.numel() for p in trainer.export().parameters()),
+    }  # fmt: skip
+    print({key: value for key, value in row.items() if key != "curve"}, flush=True)
+    add_row(row)
+    if options.keep is not None:
+        words = [options.run, f"{options.minutes:g}", str(options.seed), *options.set]
+        name = "-".join(words).replace("/", "_")[:100]
+        about = {"source": Path(images.source).name, "split": images.split, "fingerprint": images.fingerprint,
+                 "images": len(images)}  # fmt: skip
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=Path(images.source).name))
+        card = checkpoint.Card("gan", config, images.shape, images.classes, trained["images_seen"], about)
+        checkpoint.write(options.keep / f"{name}.safetensors", trainer.export(), card)
+        write_png(options.keep / f"{name}.png", grid(samples(trainer.export(), setting, 64, 1), scale=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""What is called a collapse, and what is not."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from smalti.pixels import to_pixels
+from smalti.recipes.gan_watch import FIRST_LOOKS, Watch, spread
+
+CPU = torch.device("cpu")
+
+
+def varied(count: int = 16, seed: int = 0, contrast: float = 1.0) -> Tensor:
+    """Pictures of 8x8 tiles of random colours, so that they differ in what features see."""
+    colours = torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    colours = colours[:1] + contrast * (colours - colours[:1])
+    return colours.repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
+def watching(looks: int = FIRST_LOOKS, gap: float = 1.0) -> Watch:
+    """A watch that has seen that many healthy looks."""
+    watch = Watch(CPU)
+    watch.see_data(to_pixels(varied(seed=1)))
+    watch.gap.fill_(gap)
+    for number in range(looks):
+        figures, trouble = look(watch, varied(seed=2 + number))
+        assert trouble is None
+        assert figures["diversity"] == pytest.approx(1, abs=0.5)
+    return watch
+
+
+def look(watch: Watch, images: Tensor) -> tuple[dict[str, float], str | None]:
+    return watch.examine(images, to_pixels(images))
+
+
+def test_the_spread_is_the_mean_squared_distance_over_pairs() -> None:
+    rows = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
+    pairs = [(a - b).square().sum() for i, a in enumerate(rows) for b in rows[i + 1 :]]
+    assert spread(rows) == pytest.approx(float(torch.stack(pairs).mean()), rel=1e-6)
+    assert spread(rows[:1]) == 0
+
+
+def test_pictures_that_are_all_alike_are_a_collapse() -> None:
+    figures, trouble = look(watching(), varied(contrast=0.02))
+    assert trouble is not None
+    assert trouble.startswith("the generator collapsed: its pictures differ by 0.0")
+    assert figures["diversity"] < 0.1
+
+
+def test_a_generator_that_has_not_begun_to_differ_is_none() -> None:
+    """At first all pictures are alike; that is no collapse, because they never were otherwise."""
+    watch = watching(0)
+    for _ in range(2 * FIRST_LOOKS):
+        assert look(watch, varied(contrast=0.02))[1] is None
+    assert look(watch, varied())[1] is None
+
+
+def test_pixels_far_out_of_range_are_running_away_at_once() -> None:
+    assert "its pixels are" in str(look(watching(0), 40 * varied())[1])
+    assert "its pixels are nan" in str(look(watching(0), torch.nan * varied())[1])
+
+
+@pytest.mark.parametrize(("gap", "named"), [(14.0, False), (200.0, True)])
+def test_logits_far_apart_are_running_away_if_they_were_not_before(gap: float, named: bool) -> None:
+    watch = watching()
+    watch.gap.fill_(gap)
+    trouble = look(watch, varied())[1]
+    assert (trouble is not None) is named
+    assert not named or str(trouble).startswith("the discriminator ran away: its logits of real and fake are 200 apart")
+    used_to_it = watching(gap=150.0)
+    used_to_it.gap.fill_(gap)
+    assert look(used_to_it, varied())[1] is None
+
+
+def test_the_gap_follows_the_logits() -> None:
+    watch = Watch(CPU)
+    for _ in range(100):
+        found = watch.see_logits(torch.full((4,), 3.0), torch.full((4,), -2.0), batch=100)
+    assert float(found) == pytest.approx(5)
+    assert float(watch.see_logits(torch.zeros(4), torch.zeros(4), batch=500)) == pytest.approx(2.5)
+
+
+def test_a_distance_twice_the_best_is_named_from_the_third_on() -> None:
+    watch = Watch(CPU)
+    assert watch.judge(100) is None
+    assert watch.judge(700) is None  # nothing is usual yet
+    assert watch.judge(80) is None
+    assert watch.judge(150) is None
+    assert watch.judge(161) == "the quality fell: Frechet distance 161 after 80"
+
+
+def test_what_is_wrong_does_not_become_usual() -> None:
+    watch = watching()
+    before = copy.deepcopy(watch.state_dict())
+    for _ in range(50):
+        assert look(watch, varied(contrast=0.02))[1] is not None
+    assert all(torch.equal(value, before[name]) for name, value in watch.state_dict().items())
+
+
+def test_a_watch_goes_on_from_its_state() -> None:
+    first, second = watching(), Watch(CPU)
+    second.load_state_dict(first.state_dict())
+    assert look(second, varied(contrast=0.02)) == look(first, varied(contrast=0.02))
+
+
+def test_grey_and_transparent_pictures_are_seen() -> None:
+    watch = Watch(CPU)
+    for channels in (1, 4):
+        pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, channels), np.uint8)
+        watch.see_data(pixels)
+        assert float(watch.data_spread) > 0

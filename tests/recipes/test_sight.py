@@ -1,0 +1,78 @@
+"""What the discriminator is shown of images, and gamma from it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from smalti.evaluate.features import Extractor, extractor
+from smalti.layers.randomness import Draws
+from smalti.recipes.gamma import SHARE, automatic_gamma
+from smalti.recipes.sight import FeatureSight, _squares, pixels
+
+
+@pytest.fixture(scope="module")
+def network() -> Extractor:
+    return extractor("smalti-vit")
+
+
+def images(channels: int, height: int, width: int, count: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(count, channels, height, width, generator=generator) * 2 - 1
+
+
+def test_pixels_are_the_images_themselves() -> None:
+    x = images(3, 8, 8)
+    assert pixels(x, Draws(0, 0))[0] is x
+
+
+@pytest.mark.parametrize(
+    ("channels", "height", "width", "views"),
+    [(3, 32, 32, 1), (3, 16, 16, 1), (1, 28, 28, 1), (3, 48, 64, 2), (3, 64, 64, 2), (3, 128, 160, 3), (4, 32, 32, 2)],
+)
+def test_larger_images_have_more_views(network: Extractor, channels: int, height: int, width: int, views: int) -> None:
+    sight = FeatureSight(network, (channels, height, width))
+    found = sight(images(channels, height, width), Draws(0, 0))
+    assert [maps.shape[1] for maps in found] == sight.channels
+    assert len(found) == 5 * views
+    assert all(maps.shape[0] == 2 for maps in found)
+
+
+def test_an_image_of_the_networks_size_is_seen_as_it_is(network: Extractor) -> None:
+    x = images(3, 32, 32)
+    loss = network.perceptual_loss()
+    for found, expected in zip(FeatureSight(network, (3, 32, 32))(x, Draws(0, 0)), loss.maps(x)[1:], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_squares_are_cut_from_each_image_at_its_own_place() -> None:
+    places = torch.arange(40 * 50).view(1, 1, 40, 50).float().expand(64, 1, 40, 50)
+    cut = _squares(places, 16, Draws(0, 0))
+    assert cut.shape == (64, 1, 16, 16)
+    first = cut[:, 0, 0, 0].long()
+    rows, columns = first // 50, first % 50
+    assert (rows.min(), rows.max()) == (0, 24)
+    assert (columns.min(), columns.max()) >= (0, 30)
+    assert columns.max() <= 34
+    assert torch.equal(cut - cut[:, :, :1, :1], places[:, :, :16, :16])
+
+
+def test_the_alpha_of_an_image_has_a_gradient_where_its_colour_is_white(network: Extractor) -> None:
+    x = torch.ones(1, 4, 32, 32)
+    x[:, 3] = images(1, 32, 32, 1)[:, 0]
+    x.requires_grad_()
+    sight = FeatureSight(network, (4, 32, 32))
+    torch.stack([maps.square().mean() for maps in sight(x, Draws(0, 0))]).sum().backward()
+    assert x.grad is not None
+    assert float(x.grad[:, 3].abs().max()) > 0
+
+
+def test_gamma_is_in_proportion_to_the_variance_of_each_thing_that_is_seen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    parts = [[torch.randn(50, 3, 4, 4, generator=generator), 5 + 2 * torch.randn(50, 2, 2, 2, generator=generator)]
+             for _ in range(8)]  # fmt: skip
+    found = automatic_gamma(parts)
+    variances = [torch.cat([batch[j] for batch in parts]).double().var(dim=0, unbiased=False).sum() for j in range(2)]
+    torch.testing.assert_close(found, SHARE * torch.stack(variances).float())
+    assert float(automatic_gamma([[torch.ones(4, 1, 2, 2)]])) == 0

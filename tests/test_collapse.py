@@ -1,0 +1,110 @@
+"""A training that collapses: what is said, and what is done about it. The collapses are real: weights are ruined."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import settings, small_config, small_data, write_source
+
+from smalti import checkpoint
+from smalti.errors import ConfigError, TrainingError
+from smalti.machine import Machine
+from smalti.recipes import RECIPES, Images
+from smalti.runfolder import RunFolder
+from smalti.train import Silent, train
+
+FLOAT32 = Machine(device="cpu", precision="float32")
+SETTINGS = ("train.images=96", "train.average_half_life=0")
+
+
+class Listener(Silent):
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+
+def ruin(monkeypatch: pytest.MonkeyPatch, *, at: int, times: int = 1) -> None:
+    """Make the generator's last layer ten thousand times as large after the step at so many images."""
+    step, left = RECIPES["gan"].step, [times]
+
+    def ruined(self: Any, batch: Images, images_seen: int) -> Any:
+        terms = step(self, batch, images_seen)
+        if images_seen == at and left[0] > 0:
+            left[0] -= 1
+            with torch.no_grad():
+                self.generator.network.image.weight.mul_(1e4)
+        return terms
+
+    monkeypatch.setattr(RECIPES["gan"], "step", ruined)
+
+
+def events(folder: Path) -> list[str]:
+    return [record["event"] for record in RunFolder(folder).records() if "event" in record]
+
+
+def test_a_collapse_is_rolled_back_named_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ruin(monkeypatch, at=40, times=2)
+    config, listener = small_config("gan-nano", *SETTINGS), Listener()
+    result = train(config, small_data(tmp_path), tmp_path / "run", machine=FLOAT32, reporter=listener)
+    assert (result.reason, result.images_seen, result.rollbacks) == ("finished", 96, 2)
+    assert events(tmp_path / "run").count("rollback") == 2
+    (first, second) = [text for text in listener.messages if "back to" in text]
+    assert first.startswith("at 48 images: the generator ran away: its pixels are ")
+    assert first.endswith("; back to 32 images, more carefully: half the learning rate, twice the gamma")
+    assert second.startswith("at 48 images")
+    state = checkpoint.load_state(tmp_path / "run" / "resume.pt", torch.device("cpu"))["recipe"]
+    for name in ("generator", "discriminator"):
+        assert state["optimizers"][name]["param_groups"][0]["lr"] == pytest.approx(
+            config.model.generator_optimizer.learning_rate / 4  # type: ignore[union-attr]
+        )
+
+
+def test_asked_to_stop_it_stops_at_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ruin(monkeypatch, at=40)
+    with pytest.raises(TrainingError) as caught:
+        train(small_config("gan-nano", *SETTINGS), small_data(tmp_path), tmp_path / "run", machine=FLOAT32,
+              on_collapse="stop")  # fmt: skip
+    message = str(caught.value)
+    assert message.startswith("the generator ran away")
+    assert "last.safetensors, at 32 images; go on from there with --on-collapse rollback" in message
+    assert events(tmp_path / "run")[-1] == "collapse"
+
+
+def test_asked_to_continue_it_says_so_once_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ruin(monkeypatch, at=40)
+    listener = Listener()
+    result = train(small_config("gan-nano", *SETTINGS), small_data(tmp_path), tmp_path / "run", machine=FLOAT32,
+                   on_collapse="continue", reporter=listener)  # fmt: skip
+    assert (result.reason, result.rollbacks) == ("finished", 0)
+    assert sum("ran away" in text for text in listener.messages) == 1
+    assert checkpoint.read_card(tmp_path / "run" / "last.safetensors").images_seen == 96
+
+
+def test_it_gives_up_after_five(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ruin(monkeypatch, at=40, times=99)
+    with pytest.raises(TrainingError, match="5 rollbacks did not help"):
+        train(small_config("gan-nano", *SETTINGS), small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
+
+
+def test_another_word_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--on-collapse is 'pray', but must be stop, rollback or continue"):
+        train(small_config("gan-nano"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32, on_collapse="pray")
+
+
+def test_the_command_line_reports_it(smalti: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_source(tmp_path / "discs.npz")
+    command = ("train", "gan-nano", "--data", source, "--out", tmp_path / "run", *settings("gan-nano", *SETTINGS))
+    ruin(monkeypatch, at=40)
+    done = smalti(*command)
+    assert done.code == 0
+    assert ", after 1 rollback; frechet_distance" in done.err
+    ruin(monkeypatch, at=40)
+    stopped = smalti(*command[:5], tmp_path / "other", *command[6:], "--on-collapse", "stop")
+    assert stopped.code == 1
+    assert stopped.err.splitlines()[-1].startswith("smalti: error: the generator ran away")
+    assert "Traceback" not in stopped.err
