@@ -39,6 +39,13 @@ SMALL = {
         "model.quantizer.layer.codes=32",
         "model.quantizer.layer.dimension=4",
     ],
+    # Small, with all that a GAN remembers beside its weights: an adaptive probability, running means, a watch.
+    "gan-nano": [
+        "model.network.width=16",
+        "model.latent=16",
+        "model.augmentation.mode=adaptive",
+        "model.penalty.lecam=0.1",
+    ],
     "dcgan": ["model.network.generator_width=16", "model.network.discriminator_width=8", "model.latent=16"],
 }
 
@@ -125,7 +132,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--images", type=int, default=16_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--presets", nargs="+", default=["vqvae", "dcgan"])
+    parser.add_argument("--presets", nargs="+", default=["vqvae", "dcgan", "gan-nano"])
     parser.add_argument("--results", type=Path, default=machine.RESULTS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.config import RunConfig, override
+from smalti.layers.averaging import WeightAverage
 from smalti.layers.randomness import seeded_generator
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES, squared_gradients
 from smalti.presets import preset
@@ -38,7 +39,7 @@ RING = [(2 * math.cos(angle), 2 * math.sin(angle)) for angle in torch.arange(8) 
 GRID = [(2.0 * x, 2.0 * y) for x in range(-2, 3) for y in range(-2, 3)]
 # Centres, standard deviation, and what the points are divided by so that they lie in about [-1, 1].
 PLANES = {"ring of 8": (RING, 0.02, 2.0), "grid of 25": (GRID, 0.05, 4.0)}
-STEPS, BATCH, LATENT, WIDTH, GAMMA = 6000, 256, 2, 128, 0.5
+STEPS, BATCH, LATENT, WIDTH, RATE, GAMMA = 6000, 256, 2, 128, 2e-3, 0.1
 DIGITS_SIDE = 16
 
 
@@ -56,10 +57,11 @@ def train_points(plane: str, name: str, gamma: float, seed: int) -> dict[str, An
     torch.manual_seed(seed)
     generator, critic = network(LATENT, 2), network(2, 1)
     loss = ADVERSARIAL_LOSSES[name]
-    adam = [torch.optim.Adam(net.parameters(), 1e-3, (0.0, 0.99)) for net in (generator, critic)]
+    average = WeightAverage(generator, 100 * BATCH)
+    adam = [torch.optim.Adam(net.parameters(), RATE, (0.0, 0.99), fused=True) for net in (generator, critic)]
     for step in range(STEPS):
         for optimizer in adam:
-            optimizer.param_groups[0]["lr"] = 1e-3 * (1 + math.cos(math.pi * step / STEPS)) / 2
+            optimizer.param_groups[0]["lr"] = RATE * (1 + math.cos(math.pi * step / STEPS)) / 2
         real = (modes[torch.randint(len(modes), (BATCH,))] + std * torch.randn(BATCH, 2)) / size
         fake = generator(torch.randn(BATCH, LATENT)).detach()
         real.requires_grad_()
@@ -75,8 +77,9 @@ def train_points(plane: str, name: str, gamma: float, seed: int) -> dict[str, An
         adam[0].zero_grad()
         loss.generator(critic(real.detach())[:, 0].detach(), f).backward()
         adam[0].step()
+        average.update(generator, batch=BATCH, images_seen=(step + 1) * BATCH)
     with torch.no_grad():
-        points = generator(torch.randn(SAMPLES, LATENT)) * size
+        points = average.module(torch.randn(SAMPLES, LATENT)) * size
     distances, nearest = torch.cdist(points, modes).min(dim=1)
     near = distances <= 3 * std
     counts = torch.bincount(nearest[near], minlength=len(modes))

@@ -84,7 +84,14 @@ def frechet(model: Generator, setting: Setting, test: PackedImages, cache: Path 
 
 
 def train(
-    config: RunConfig, images: PackedImages, test: PackedImages, *, minutes: float, precision: str, cache: Path | None, marks: int
+    config: RunConfig,
+    images: PackedImages,
+    test: PackedImages,
+    *,
+    minutes: float,
+    precision: str,
+    cache: Path | None,
+    marks: int,
 ) -> tuple[GANRecipe, Setting, dict[str, Any]]:
     """Train for some minutes of processor time, and measure on the way."""
     classes = len(images.classes) if getattr(config.model, "conditional", False) else 0

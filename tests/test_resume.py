@@ -14,7 +14,7 @@ BENCH = Path(__file__).parent.parent / "bench" / "exact_resume.py"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["vqvae", "vqvae-best", "dcgan"])
+@pytest.mark.parametrize("preset", ["vqvae", "vqvae-best", "gan-nano", "dcgan"])
 def test_kills_change_nothing(preset: str, tmp_path: Path) -> None:
     words = ["--kills", "2", "--images", "3200", "--presets", preset, "--results", str(tmp_path)]
     done = subprocess.run(

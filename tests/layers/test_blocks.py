@@ -20,9 +20,11 @@ from smalti.layers.blocks import (
 from smalti.layers.randomness import Draws
 
 
-def test_batch_norm_of_one_rank_is_torchs_own() -> None:
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_of_one_rank_is_torchs_own(affine: bool) -> None:
     torch.manual_seed(0)
-    ours, theirs = BatchNorm2d(5), nn.BatchNorm2d(5)
+    ours, theirs = BatchNorm2d(5, affine=affine), nn.BatchNorm2d(5, affine=affine)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
     for _ in range(3):
         x = torch.randn(4, 5, 3, 2) * 3 + 1
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -34,6 +36,32 @@ def test_batch_norm_of_one_rank_is_torchs_own() -> None:
     for name, buffer in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[name], buffer)
     assert torch.equal(ours.eval()(x), theirs.eval()(x))
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_of_two_ranks_with_equal_shares_is_that_of_both(
+    affine: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    ours, theirs = BatchNorm2d(5, affine=affine), nn.BatchNorm2d(5, affine=affine)
+    for norm in (ours, theirs):
+        for parameter, value in zip(norm.parameters(), (2.0, -1.0), strict=affine):
+            nn.init.constant_(parameter, value)
+    x = torch.randn(4, 5, 3, 2) * 3 + 1
+    expected = theirs(torch.cat([x, x]))[:4]
+    # The other rank has the same images: whatever it adds is what this one has.
+    monkeypatch.setattr("smalti.layers.blocks.world", lambda: 2)
+    monkeypatch.setattr("smalti.layers.blocks.differentiable_sum_over_ranks", lambda tensor: 2 * tensor)
+    torch.testing.assert_close(ours(x), expected)
+    torch.testing.assert_close(dict(ours.named_buffers()), dict(theirs.named_buffers()))
+
+
+def test_batch_norm_without_an_affine_map_has_no_weights_and_unit_variance() -> None:
+    norm = BatchNorm2d(5, affine=False)
+    assert not list(norm.parameters())
+    y = norm(torch.randn(8, 5, 4, 4) * 3 + 1)
+    torch.testing.assert_close(y.mean(dim=(0, 2, 3)), torch.zeros(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(y.var(dim=(0, 2, 3), correction=0), torch.ones(5), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.3, 0.5, 0.9])

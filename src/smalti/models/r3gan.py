@@ -82,7 +82,7 @@ class R3GANDiscriminator(nn.Module):
         self.image = _convolution(channels, widths[0], 3 if config.patch > 1 else 1, bias=True)
         self.stages = _stages(config, widths)
         self.changes = _changes(widths)
-        self.gather = _scaled(nn.Conv2d(widths[-1], widths[-1], coarsest, groups=widths[-1], bias=False), 1.0)
+        self.gather = Gather(widths[-1], coarsest)
         self.head = _scaled(nn.Linear(widths[-1], widths[-1] if classes else 1, bias=False), 1.0)
         self.embedding = nn.Embedding(classes, widths[-1]) if classes else None
         if self.embedding is not None:
@@ -94,8 +94,22 @@ class R3GANDiscriminator(nn.Module):
         for stage, change in zip(self.stages[:-1], self.changes, strict=True):
             x = change(self.down(stage(x)))
         with torch.autocast(x.device.type, enabled=False):
-            features = self.head(self.gather(self.stages[-1](x.float())).flatten(1))
+            features = self.head(self.gather(self.stages[-1](x.float())))
             return features[:, 0] if self.embedding is None else (features * self.embedding(labels)).sum(dim=1)
+
+
+class Gather(nn.Module):
+    """A depthwise convolution over a whole grid, (B, C, h, w) -> (B, C).
+
+    Written as a product and a sum, because torch differentiates a grouped convolution twice one group at a time.
+    """
+
+    def __init__(self, width: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(width, 1, *grid) / math.sqrt(grid[0] * grid[1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.weight[:, 0]).sum(dim=(2, 3))
 
 
 class Block(nn.Module):

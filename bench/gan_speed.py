@@ -1,0 +1,185 @@
+"""Training speed of a GAN preset against the same networks in an ordinary PyTorch loop, and memory.
+
+    python bench/gan_speed.py
+    python bench/gan_speed.py --preset gan-small --batch 64
+
+Three ways to take the same steps, in turn, several rounds in one process, each step timed by itself:
+
+    smalti   the preset's step with the machine's default precision and channels last, averaged weights included
+    float32  the same step in float32
+    plain    the same networks written as tutorials do: eager float32, contiguous NCHW, one pass of D for each of real,
+             fake, R1 and R2, torch.optim.Adam, averaged weights in a loop over the parameters
+
+Ratios are medians over rounds. The peak of memory is that of a process of its own for each way, over what it had before
+the first step. On a CPU also the share of time by operation (torch.profiler) is printed. Writes results/gan_speed.json,
+or with --device cuda results/gan_speed_gpu.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import machine
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smalti import data
+from smalti.config import GANConfig, override
+from smalti.machine import Machine
+from smalti.models.gan import Discriminator, Generator
+from smalti.pixels import to_tensor
+from smalti.presets import preset
+from smalti.recipes import Images, Setting
+from smalti.recipes.gan import GANRecipe
+
+SHAPE = (3, 32, 32)
+
+
+def plain_step(name: str, batch: int, device: torch.device) -> Callable[[Tensor, int], None]:
+    model = cast(GANConfig, preset(name).model)
+    generator, critic = Generator(model, SHAPE).to(device), Discriminator(model, SHAPE).to(device)
+    average = Generator(model, SHAPE).to(device)
+    rates = model.generator_optimizer, model.discriminator_optimizer
+    g_adam, d_adam = (
+        torch.optim.Adam(net.parameters(), rate.learning_rate, (rate.beta1, rate.beta2))
+        for net, rate in zip((generator, critic), rates, strict=True)
+    )
+
+    def penalty(images: Tensor) -> Tensor:
+        images = images.detach().requires_grad_()
+        (slope,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+        return slope.square().sum(dim=(1, 2, 3)).mean()
+
+    def step(real: Tensor, _: int) -> None:
+        real = real.contiguous()
+        with torch.no_grad():
+            fake = generator(torch.randn(batch, model.latent, device=device))
+        loss = F.softplus(critic(fake) - critic(real)).mean() + 0.25 * (penalty(real) + penalty(fake))
+        d_adam.zero_grad()
+        loss.backward()
+        d_adam.step()
+        fake = generator(torch.randn(batch, model.latent, device=device))
+        loss = F.softplus(critic(real) - critic(fake)).mean()
+        g_adam.zero_grad()
+        loss.backward()
+        g_adam.step()
+        with torch.no_grad():
+            for old, new in zip(average.parameters(), generator.parameters(), strict=True):
+                old.mul_(0.999).add_(new, alpha=0.001)
+
+    return step
+
+
+def smalti_step(name: str, batch: int, device: torch.device, precision: str) -> Callable[[Tensor, int], None]:
+    config = override(preset(name), [f"train.batch={batch}", "model.penalty.gamma=0.5"])
+    recipe = GANRecipe(config, Setting(SHAPE, device=device, precision=precision))
+
+    def step(real: Tensor, seen: int) -> None:
+        recipe.step(Images(real), seen)
+
+    return step
+
+
+def way(kind: str, name: str, batch: int, device: torch.device) -> Callable[[Tensor, int], None]:
+    if kind == "plain":
+        return plain_step(name, batch, device)
+    return smalti_step(name, batch, device, "float32" if kind == "float32" else Machine(str(device)).resolve()[1])
+
+
+def speeds(name: str, batch: int, device: torch.device, rounds: int, steps: int) -> dict[str, list[float]]:
+    ways = {kind: way(kind, name, batch, device) for kind in ("smalti", "float32", "plain")}
+    packed = data.load("emoji", split="train", channels=3, size=SHAPE[1:])
+    found: dict[str, list[float]] = {kind: [] for kind in ways}
+    for number in range(rounds + 1):
+        for kind, step in ways.items():
+            start = time.perf_counter()
+            for index in range(steps):
+                step(to_tensor(packed.batch(0, index * batch, batch).images, device), index * batch)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if number:  # the first round warms up
+                found[kind].append(steps * batch / (time.perf_counter() - start))
+    return found
+
+
+def memory(kind: str, name: str, batch: int, device: torch.device) -> float:
+    """Peak MiB of a few steps beyond what was there before them, in this process."""
+    step = way(kind, name, batch, device)
+    images = torch.rand(batch, *SHAPE, device=device) * 2 - 1
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    for index in range(4):
+        step(images, index * batch)
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+
+
+def in_process(kind: str, options: argparse.Namespace) -> float:
+    command = [sys.executable, __file__, "--measure", kind, "--preset", options.preset,
+               "--batch", str(options.batch), "--device", options.device,
+               "--threads", str(options.threads)]  # fmt: skip
+    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def profile(name: str, batch: int, device: torch.device) -> list[dict[str, Any]]:
+    """The operations that take most of the time of a step, with their share."""
+    step = way("smalti", name, batch, device)
+    images = (torch.rand(batch, *SHAPE, device=device) * 2 - 1).contiguous(memory_format=torch.channels_last)
+    for index in range(3):
+        step(images, index * batch)
+    with torch.profiler.profile() as profiler:
+        for index in range(5):
+            step(images, index * batch)
+    gpu = device.type == "cuda"
+    events = [(event.key, event.self_device_time_total if gpu else event.self_cpu_time_total)
+              for event in profiler.key_averages()]  # fmt: skip
+    total = sum(value for _, value in events)
+    top = sorted(events, key=lambda pair: -pair[1])[:10]
+    return [{"operation": key, "share": round(value / total, 3)} for key, value in top]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="gan-nano")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    if options.measure:
+        print(memory(options.measure, options.preset, options.batch, device))
+        return
+    found = speeds(options.preset, options.batch, device, options.rounds, options.steps)
+    peaks = {kind: round(in_process(kind, options), 1) for kind in found}
+    medians = {kind: round(statistics.median(values), 1) for kind, values in found.items()}
+    ratios = {
+        kind: round(statistics.median(a / b for a, b in zip(found["smalti"], found[kind], strict=True)), 2)
+        for kind in ("float32", "plain")
+    }
+    machine.table(
+        [("way", "images/s", "smalti is", "peak MiB"),
+         *((kind, f"{value:.1f}", f"{ratios[kind]:.2f} times" if kind in ratios else "", f"{peaks[kind]:.0f}")
+           for kind, value in medians.items())]
+    )  # fmt: skip
+    operations = profile(options.preset, options.batch, device)
+    machine.table([("operation", "share"), *((row["operation"], f"{row['share']:.1%}") for row in operations)])
+    result = {"preset": options.preset, "batch": options.batch, "images_per_second": medians, "ratios": ratios,
+              "peak_mib": peaks, "profile": operations}  # fmt: skip
+    machine.write("gan_speed" if device.type == "cpu" else "gan_speed_gpu", result)
+
+
+if __name__ == "__main__":
+    main()

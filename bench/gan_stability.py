@@ -1,0 +1,94 @@
+"""Does a GAN still train with settings that are far off? Twenty short trainings of a preset, and of dcgan beside it.
+
+    python bench/gan_stability.py SOURCE --minutes 2
+
+Four seeds with each of: the preset's own settings, learning rates times 3 and a third, gamma (where there is one) times
+10 and a tenth, and batches of 16, 64 and 256: twenty in all, as listed in VARIANTS. Each trains for so many minutes of
+processor time (one thread) without the watch's rollbacks. A training has failed when a loss or a weight is not finite,
+or when it has collapsed: its pictures differ by less than a tenth of what the data's do (the mean squared distance of
+features over pairs, smalti-vit). Prints and writes results/gan_stability.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import machine
+import torch
+
+from smalti import data
+from smalti.config import override
+from smalti.data import PackedImages
+from smalti.feeding import batch_at, first_batches
+from smalti.machine import Machine
+from smalti.presets import preset
+from smalti.recipes import Setting
+from smalti.recipes.gan import GANRecipe
+
+CPU = torch.device("cpu")
+COLLAPSED = 0.1  # of the spread of data
+# Learning rates times, gamma times, batch (None: the preset's own), seeds: twenty trainings.
+VARIANTS: dict[str, tuple[float, float, int | None, tuple[int, ...]]] = {
+    "as it is": (1.0, 1.0, None, (0, 1, 2, 3)),
+    "learning rates x 3": (3.0, 1.0, None, (0, 1, 2)),
+    "learning rates / 3": (1 / 3, 1.0, None, (0, 1)),
+    "gamma x 10": (1.0, 10.0, None, (0, 1, 2)),
+    "gamma / 10": (1.0, 0.1, None, (0, 1)),
+    "batch 16": (1.0, 1.0, 16, (0, 1)),
+    "batch 64": (1.0, 1.0, 64, (0, 1)),
+    "batch 256": (1.0, 1.0, 256, (0, 1)),
+}
+
+
+def train(
+    name: str, images: PackedImages, minutes: float, rate: float, gamma: float, batch: int | None, seed: int
+) -> dict[str, Any]:
+    config = override(preset(name), [f"train.seed={seed}", *([] if batch is None else [f"train.batch={batch}"])])
+    recipe = GANRecipe(config, Setting(images.shape, precision=Machine().resolve()[1]))
+    recipe.start(lambda: first_batches(images, seed, config.data, CPU))
+    recipe.scale_learning_rates(rate)
+    recipe.strength.gamma *= gamma
+    began, seen, finite = time.process_time(), 0, True
+    while finite and time.process_time() - began < 60 * minutes:
+        terms = recipe.step(batch_at(images, seed, seen, config.train.batch, config.data, CPU), seen)
+        seen += config.train.batch
+        finite = all(bool(torch.isfinite(value)) for value in terms.values())
+    finite = finite and all(bool(tensor.isfinite().all()) for tensor in recipe.tensors())
+    diversity = recipe.examine()[0]["diversity"] if finite else 0.0
+    score = (
+        recipe.score(batch_at(images, 1, 500 * k, 500, config.data, CPU) for k in range(4)).value if finite else None
+    )
+    return {"images": seen, "finite": finite, "diversity": diversity, "collapsed": diversity < COLLAPSED,
+            "frechet_distance_smalti_vit": score}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source")
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--presets", default="gan-nano,dcgan")
+    parser.add_argument("--cache", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    images = data.load(options.source, split="train", cache=options.cache)
+    path = machine.RESULTS / "gan_stability.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    for name in options.presets.split(","):
+        rows = [row for row in rows if row["preset"] != name]
+        for variant, (rate, gamma, batch, seeds) in VARIANTS.items():
+            for seed in seeds:
+                found = train(name, images, options.minutes, rate, gamma, batch, seed)
+                rows.append({"preset": name, "variant": variant, "seed": seed, **found})
+                print(rows[-1], flush=True)
+        mine = [row for row in rows if row["preset"] == name]
+        failed = [row for row in mine if row["collapsed"] or not row["finite"]]
+        print(f"{name}: {len(failed)} of {len(mine)} ended collapsed or not finite")
+        machine.write("gan_stability", {"minutes": options.minutes, "collapsed_below": COLLAPSED, "rows": rows})
+
+
+if __name__ == "__main__":
+    main()

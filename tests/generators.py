@@ -1,0 +1,27 @@
+"""Generators of 16x16 pictures that nobody trained: their weights are random, and so are their pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from small_runs import small_config
+
+from smalti import checkpoint
+
+
+def write_generator(path: Path, *assignments: str, channels: int = 3, classes: tuple[str, ...] = ()) -> Path:
+    """A checkpoint file of `gan-nano`, small; with class names it draws by label."""
+    if classes:
+        assignments = (*assignments, "model.conditional=true")
+    config = small_config("gan-nano", *assignments)
+    card = checkpoint.Card("gan", config, (channels, 16, 16), classes, images_seen=0, data={})
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = checkpoint.build(card)
+        # As they begin, the networks draw all but the same picture from every latent.
+        for value in module.parameters():
+            torch.nn.init.normal_(value, std=0.25)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint.write(path, module.eval(), card)
+    return path

@@ -1,0 +1,613 @@
+"""`smalti generate` and `smalti invert` as a user types them: which pictures, which files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from command_line import Outcome, one_line
+from generators import write_generator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageSequence
+from small_runs import pixels
+
+from smalti import api
+from smalti.api import Model
+from smalti.data.animations import IMAGE_DESCRIPTION
+from smalti.data.pictures import read_png_text
+from smalti.errors import ConfigError
+
+MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+@pytest.fixture(scope="module")
+def drawers(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Checkpoint files of generators whose pictures differ: the ones of `trained` are all but grey."""
+    folder = tmp_path_factory.mktemp("drawers")
+    return SimpleNamespace(
+        plain=write_generator(folder / "plain.safetensors"),
+        clear=write_generator(folder / "clear.safetensors", channels=4),
+        labelled=write_generator(folder / "labelled.safetensors", classes=("cat", "dog")),
+    )
+
+
+@pytest.fixture(scope="module")
+def model(drawers: SimpleNamespace) -> Model:
+    return api.load(drawers.plain)
+
+
+@pytest.fixture(scope="module")
+def labelled(drawers: SimpleNamespace) -> Model:
+    return api.load(drawers.labelled)
+
+
+def frames_of(path: str) -> np.ndarray:
+    with Image.open(path) as opened:
+        return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(opened)])
+
+
+def tiles_of(path: str, columns: int, *, side: int = 16, padding: int = 2) -> np.ndarray:
+    """The pictures of a grid, (rows, columns, side, side, C)."""
+    with Image.open(path) as opened:
+        sheet = np.asarray(opened)[padding:, padding:]
+    rows = sheet.shape[0] // (side + padding)
+    assert sheet.shape[:2] == (rows * (side + padding), columns * (side + padding))
+    cells = sheet.reshape(rows, side + padding, columns, side + padding, -1)
+    return cells.transpose(0, 2, 1, 3, 4)[:, :, :side, :side]
+
+
+def apart(a: np.ndarray, b: np.ndarray) -> int:
+    """The largest difference: batches of different shapes may differ in the last bit, and so may their pixels by 1."""
+    assert a.shape == b.shape
+    return int(abs(a.astype(int) - b.astype(int)).max())
+
+
+def save(image: np.ndarray, path: str) -> str:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return path
+
+
+def refused(outcome: Outcome, said: str) -> None:
+    assert said in one_line(outcome)
+    assert outcome.code == 1
+
+
+# Image i of a seed
+
+
+def test_an_image_is_the_same_to_the_bit_however_many_are_drawn(smalti, drawers) -> None:
+    for count in (1, 18, 21):
+        assert smalti("generate", drawers.plain, "--count", count, "--seed", 3, "--out", count).code == 0
+        assert sorted(os.listdir(str(count))) == [f"{i:06d}.png" for i in range(count)]
+    for name in os.listdir("18"):
+        assert (Path("18") / name).read_bytes() == (Path("21") / name).read_bytes()
+    assert Path("1/000000.png").read_bytes() == Path("21/000000.png").read_bytes()
+    assert len({path.read_bytes() for path in Path("21").iterdir()}) == 21
+
+
+def test_a_grid_holds_the_images_of_the_folder(smalti, drawers) -> None:
+    smalti("generate", drawers.labelled, "--count", 6, "--columns", 3, "--out", "g.png")
+    smalti("generate", drawers.labelled, "--count", 6, "--out", "folder")
+    single = [np.asarray(Image.open(f"folder/{i:06d}.png")) for i in range(6)]
+    assert np.array_equal(tiles_of("g.png", 3).reshape(6, 16, 16, 3), single)
+
+
+@pytest.mark.parametrize("name", ["plain", "labelled", "clear"])
+def test_from_python_it_does_not_matter_where_one_begins(drawers, name: str) -> None:
+    model = api.load(getattr(drawers, name))
+    whole = model.generate(50, seed=8)
+
+    @settings(max_examples=15)
+    @given(st.integers(0, 49), st.integers(1, 50))
+    def law(first: int, count: int) -> None:
+        count = min(count, 50 - first)
+        assert np.array_equal(model.generate(count, seed=8, first=first), whole[first : first + count])
+
+    law()
+
+
+def test_generate_is_draw_of_latents_and_labels(labelled: Model) -> None:
+    numbers = range(16)
+    drawn = labelled.draw(labelled.latents(numbers, seed=2), labels=labelled.labels(numbers))
+    assert np.array_equal(drawn, labelled.generate(16, seed=2))
+    assert labelled.labels([0, 1, 2, 7]) == [0, 1, 0, 1]
+    assert labelled.labels([0, 1], "dog") == [1, 1]
+
+
+def test_nothing_drawn_is_no_pictures(model: Model, labelled: Model) -> None:
+    assert model.latents([]).shape == (0, 8)
+    assert model.draw(model.latents([])).shape == (0, 16, 16, 3)
+    assert labelled.draw(labelled.latents([]), labels=[]).shape == (0, 16, 16, 3)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"count": 0}, {"count": -2}, {"first": -1}, {"seed": -1}, {"truncation": 2}, {"label": "cat"}]
+)
+def test_numbers_that_make_no_pictures_are_refused(model: Model, settings: dict) -> None:
+    with pytest.raises(ConfigError, match=next(iter(settings))):
+        model.generate(**{"count": 2, **settings})
+
+
+def test_latents_and_labels_that_do_not_fit_are_refused(model: Model, labelled: Model) -> None:
+    z = model.latents(range(3))
+    for drawing, points, labels in (
+        (model, z[0], None),
+        (model, z[:, :5], None),
+        (model, z, [0, 0, 0]),
+        (labelled, z, None),
+        (labelled, z, []),
+        (labelled, z, [0, 1]),
+        (labelled, z, [0, 1, 2]),
+        (labelled, z, [0, -1, 1]),
+    ):
+        with pytest.raises(ConfigError, match=r"latents|label"):
+            drawing.draw(points, labels=labels)
+
+
+# --truncation
+
+
+def test_truncation_to_nothing_draws_one_picture_again_and_again(smalti, drawers) -> None:
+    words = ("--count", 20, "--truncation", 0, "--columns", 20, "--out", "g.png")
+    assert smalti("generate", drawers.plain, *words).code == 0
+    tiles = tiles_of("g.png", 20)[0]
+    assert (tiles == tiles[0]).all()
+    assert read_png_text("g.png")["smalti.truncation"] == "0.0"
+
+
+def test_less_truncation_varies_more_and_one_changes_nothing(smalti, drawers, model: Model) -> None:
+    spread = [model.generate(32, truncation=share).std(axis=0).mean() for share in (0, 0.3, 0.7, 1)]
+    assert spread == sorted(spread)
+    assert spread[-1] > 2 * spread[1]
+    smalti("generate", drawers.plain, "--count", 2, "--truncation", "1", "--out", "whole")
+    smalti("generate", drawers.plain, "--count", 2, "--out", "plain")
+    assert Path("whole/000001.png").read_bytes() == Path("plain/000001.png").read_bytes()
+
+
+@pytest.mark.parametrize("share", ["-0.1", "1.5", "nan", "inf", "-inf"])
+@pytest.mark.parametrize("words", [("--out", "g.png"), ("--out", "folder"), ("--interpolate", "1,2", "--out", "w.gif")])
+def test_truncation_out_of_range(smalti, drawers, share: str, words: tuple[str, ...]) -> None:
+    said = f"truncation is {share}, but must be from 0, the mean image, to 1"
+    refused(smalti("generate", drawers.plain, "--count", 3, "--truncation", share, *words), said)
+    assert not Path(words[-1]).exists()
+
+
+# --label
+
+
+def test_one_label_or_all_in_turn(smalti, trained, drawers) -> None:
+    for label in ("cat", "dog"):
+        words = ("--count", 4, "--columns", 4, "--label", label)
+        assert smalti("generate", drawers.labelled, *words, "--out", f"{label}.png").code == 0
+        assert read_png_text(f"{label}.png")["smalti.label"] == label
+    assert smalti("generate", drawers.labelled, "--count", 4, "--columns", 4, "--out", "both.png").code == 0
+    cats, dogs, both = (tiles_of(f"{name}.png", 4)[0] for name in ("cat", "dog", "both"))
+    assert np.array_equal(both[::2], cats[::2])
+    assert np.array_equal(both[1::2], dogs[1::2])
+    assert not np.array_equal(cats, dogs)
+    assert smalti("generate", trained.labelled, "--count", 2, "--label", "1", "--out", "ones.png").code == 0
+
+
+@pytest.mark.parametrize("words", [(), ("--interpolate", "1,2"), ("--mix", "1,2")])
+def test_a_label_that_means_nothing_to_the_model(smalti, trained, drawers, words: tuple[str, ...]) -> None:
+    for run in (trained.gan, drawers.plain):
+        refused(smalti("generate", run, *words, "--label", "1", "--out", "g.png"), "was trained without labels")
+    refused(smalti("generate", drawers.labelled, *words, "--label", "dgo", "--out", "g.png"), "did you mean 'dog'")
+    assert not Path("g.png").exists()
+
+
+# --interpolate
+
+
+def test_a_walk_between_two_numbers_as_a_grid(smalti, drawers, model: Model) -> None:
+    words = ("--interpolate", "3,17", "--seed", 5, "--count", 7, "--columns", 7, "--out", "walk.png")
+    assert "7 frames from 3 to 17: walk.png" in smalti("generate", drawers.plain, *words).err
+    walked, images = tiles_of("walk.png", 7)[0], model.generate(18, seed=5)
+    assert apart(walked[0], images[3]) <= 1
+    assert apart(walked[-1], images[17]) <= 1
+    steps = [abs(a.astype(int) - b).mean() for a, b in zip(walked[:-1], walked[1:].astype(int), strict=True)]
+    assert min(steps) > 0
+    assert max(steps) < abs(walked[0].astype(int) - walked[-1]).mean()
+    text = read_png_text("walk.png")
+    assert (text["smalti.interpolate"], text["smalti.count"], text["smalti.seed"]) == ("3,17", "7", "5")
+
+
+@pytest.mark.parametrize("kind", ["webp", "gif", "GIF"])
+def test_a_moving_walk_goes_there_and_back(smalti, drawers, model: Model, kind: str) -> None:
+    out = f"walk.{kind}"
+    assert smalti("generate", drawers.plain, "--interpolate", "3,17", "--count", 6, "--out", out).code == 0
+    frames, images = frames_of(out), model.generate(18)
+    assert frames.shape == (10, 16, 16, 3)
+    assert np.array_equal(frames[6:], frames[4:0:-1]), "back over the same frames, each end shown once"
+    near = 1 if kind == "webp" else 40  # a GIF has 256 colours
+    assert apart(frames[0], images[3]) <= near
+    assert apart(frames[5], images[17]) <= near
+    with Image.open(out) as opened:
+        assert opened.info["loop"] == 0
+        text = json.loads(opened.getexif()[IMAGE_DESCRIPTION] if kind == "webp" else opened.info["comment"])
+    assert text["smalti.interpolate"] == "3,17"
+    assert text["smalti.model"] == model.card.digest
+
+
+def test_a_walk_of_clear_pictures_keeps_their_alpha(smalti, drawers) -> None:
+    assert smalti("generate", drawers.clear, "--interpolate", "0,1", "--count", 4, "--out", "w.webp").code == 0
+    with Image.open("w.webp") as opened:
+        first = np.asarray(opened.convert("RGBA"))
+    expected = api.load(drawers.clear).generate(1)[0]
+    assert apart(first[..., 3], expected[..., 3]) <= 1
+    assert expected[..., 3].min() < 255
+    assert smalti("generate", drawers.clear, "--interpolate", "0,1", "--count", 4, "--out", "w.gif").code == 0
+    assert len(frames_of("w.gif")) == 6
+
+
+@pytest.mark.parametrize("count", [3, 4, 9])
+def test_a_walk_over_three_passes_through_all(smalti, drawers, model: Model, count: int) -> None:
+    words = ("--interpolate", " 1 , 2,3 ", "--count", count, "--columns", count, "--out", "walk.png")
+    assert smalti("generate", drawers.plain, *words).code == 0
+    walked = tiles_of("walk.png", count)[0]
+    for image in model.generate(4)[1:]:
+        assert min(apart(frame, image) for frame in walked) <= 1
+
+
+def test_a_walk_keeps_to_one_label(smalti, drawers, labelled: Model) -> None:
+    for words, label in (((), 1), (("--label", "cat"), 0)):
+        given = ("--interpolate", "3,4", "--count", 3, "--columns", 3, *words, "--out", "w.png", "--overwrite")
+        assert smalti("generate", drawers.labelled, *given).code == 0
+        expected = labelled.draw(labelled.latents([3, 4]), labels=[label, label])
+        assert apart(tiles_of("w.png", 3)[0][[0, 2]], expected) <= 1
+        assert read_png_text("w.png")["smalti.label"] == ("cat", "dog")[label]
+
+
+@pytest.mark.parametrize("option", ["--interpolate", "--mix"])
+@pytest.mark.parametrize("spec", ["3", "", ",", "3,", ",3", "3,,4", " , ", ",".join(["1"] * 101)])
+def test_points_that_are_no_list(smalti, drawers, option: str, spec: str) -> None:
+    said = f"{option} is {spec!r}, but must be from 2 to 100 image numbers or latent files, as in 3,17"
+    refused(smalti("generate", drawers.plain, option, spec, "--out", "g.png"), said)
+
+
+@pytest.mark.parametrize("option", ["--interpolate", "--mix"])
+@pytest.mark.parametrize("spec", ["x.json,2", "2,-1", "1.5,2", "²,3", "٣,3", "9" * 19 + ",1", ".,1", "x" * 300 + ",2"])
+def test_points_that_are_not_there(smalti, drawers, option: str, spec: str) -> None:
+    refused(smalti("generate", drawers.plain, option, spec, "--out", "g.png"), "cannot read ")
+    assert not Path("g.png").exists()
+
+
+def test_a_file_named_like_a_number_in_other_digits_is_a_file(smalti, drawers) -> None:
+    for name in ("²", "٣"):
+        Path(name).write_text("no latent")
+        refused(smalti("generate", drawers.plain, "--mix", f"{name},1", "--out", "g.png"), "is no latent file")
+
+
+def test_large_numbers_are_images_too(smalti, drawers) -> None:
+    assert smalti("generate", drawers.plain, "--mix", f"{'9' * 18},007", "--seed", 10**25, "--out", "g.png").code == 0
+
+
+HOSTILE = {
+    "not JSON": "a cat",
+    "another kind": '{"kind": "smalti card"}',
+    "NaN": '{"kind": "smalti latent", "model": "m", "label": null, "values": [NaN]}',
+    "beyond float32": '{"kind": "smalti latent", "model": "m", "label": null, "values": [1e39]}',
+    "nested deeply": "[" * 100_000,
+    "huge": " " * 5 * 2**20,
+    "a label that is a number": '{"kind": "smalti latent", "model": "m", "label": 3, "values": [1]}',
+    "a model nested deeply": '{"kind": "smalti latent", "label": null, "values": [1], "model": '
+    + ("[" * 500 + "]" * 500 + "}"),
+}
+
+
+@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE.keys())
+def test_a_hostile_latent_file_is_one_line(smalti, drawers, content: str) -> None:
+    Path("bad.json").write_text(content)
+    outcome = smalti("generate", drawers.plain, "--interpolate", "1,bad.json", "--out", "walk.webp")
+    refused(outcome, "bad.json is no latent file; smalti invert writes them")
+    assert len(outcome.err.splitlines()) == 1
+    assert os.listdir() == ["bad.json"]
+
+
+def test_a_latent_file_of_another_model_or_changed(smalti, drawers, model: Model) -> None:
+    plain = {"kind": "smalti latent", "model": "\x1b[31m" + "e" * 60, "label": None, "values": [0.5] * 8}
+    Path("a.json").write_text(json.dumps(plain))
+    outcome = smalti("generate", drawers.plain, "--mix", "a.json,1", "--out", "g.png")
+    refused(outcome, f"not of {model.card.digest[:12]}; invert the image with this model")
+    assert "\x1b" not in outcome.err
+    Path("a.json").write_text(json.dumps(plain | {"model": model.card.digest, "values": [1, 2]}))
+    refused(smalti("generate", drawers.plain, "--mix", "a.json,1", "--out", "g.png"), "holds 2 values")
+    Path("a.json").write_text(json.dumps(plain | {"model": model.card.digest, "label": "cat"}))
+    refused(smalti("generate", drawers.plain, "--mix", "a.json,1", "--out", "g.png"), "trained without labels")
+
+
+@pytest.mark.parametrize(("spec", "count"), [("1,2", 1), ("1,2,3", 2), ("1,2", 0), ("1,2", 5001), ("1,2", -4)])
+def test_too_few_or_too_many_frames(smalti, drawers, spec: str, count: int) -> None:
+    words = ("--interpolate", spec, "--count", count, "--out", "walk.gif")
+    refused(smalti("generate", drawers.plain, *words), f"--count is {count}, but ")
+    assert not Path("walk.gif").exists()
+
+
+@pytest.mark.parametrize("words", [(), ("--interpolate", "1,2"), ("--mix", "1,2")])
+def test_a_seed_below_zero(smalti, drawers, words: tuple[str, ...]) -> None:
+    refused(smalti("generate", drawers.plain, *words, "--seed", -1, "--out", "g.png"), "seed is -1")
+
+
+# --mix
+
+
+@pytest.mark.parametrize(("spec", "numbers"), [("4,9", [4, 9]), ("0,1,2,20", [0, 1, 2, 20])])
+def test_a_table_of_mixtures_has_the_images_on_its_diagonal(
+    smalti, drawers, model: Model, spec: str, numbers: list[int]
+) -> None:
+    outcome = smalti("generate", drawers.plain, "--mix", spec, "--seed", 2, "--out", "mix.png")
+    assert f"{len(numbers)} images mixed with each other" in outcome.err
+    table, images = tiles_of("mix.png", len(numbers)), model.generate(21, seed=2)[numbers]
+    assert len(table) == len(numbers)
+    for i, image in enumerate(images):
+        assert apart(table[i, i], image) <= 1
+        for j in range(i):
+            assert apart(table[i, j], table[j, i]) <= 1
+            assert apart(table[i, j], image) > 1
+    assert read_png_text("mix.png")["smalti.mix"] == spec
+
+
+def test_a_walk_and_a_table_at_once(smalti, drawers) -> None:
+    words = ("--interpolate", "1,2", "--mix", "1,2", "--out", "g.png")
+    refused(smalti("generate", drawers.plain, *words), "--interpolate and --mix")
+
+
+# --out
+
+
+@pytest.mark.parametrize(
+    ("words", "out", "said"),
+    [
+        (("--interpolate", "1,2"), "walk", ".png, .webp or .gif"),
+        (("--interpolate", "1,2"), "walk.jpg", ".png, .webp or .gif"),
+        (("--interpolate", "1,2"), "walk.mp4", ".png, .webp or .gif"),
+        (("--interpolate", "1,2"), ".gif", ".png, .webp or .gif"),
+        (("--mix", "1,2"), "table", "ends in .png"),
+        (("--mix", "1,2"), "table.webp", "ends in .png"),
+        (("--mix", "1,2"), "table.txt", "ends in .png"),
+        ((), "grid.webp", ".webp and .gif are for --interpolate"),
+        ((), "grid.JPG", "ends in .png, or a folder"),
+    ],
+)
+def test_a_name_of_the_wrong_kind(smalti, drawers, words: tuple[str, ...], out: str, said: str) -> None:
+    refused(smalti("generate", drawers.plain, *words, "--count", 3, "--out", out), said)
+    assert os.listdir() == []
+
+
+def test_a_folder_may_have_a_dot_in_its_name(smalti, drawers) -> None:
+    assert smalti("generate", drawers.plain, "--count", 2, "--out", "samples.v2").code == 0
+    assert len(os.listdir("samples.v2")) == 2
+    refused(smalti("generate", drawers.plain, "--count", 10**9, "--out", "samples.v3"), "must be from 1 to 10000000")
+
+
+@pytest.mark.parametrize("columns", [0, -1, 10_001, 10**18])
+def test_columns_out_of_range(smalti, drawers, columns: int) -> None:
+    said = f"--columns is {columns}, but must be from 1 to 10000"
+    refused(smalti("generate", drawers.plain, "--columns", columns, "--out", "g.png"), said)
+
+
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [
+        (("--interpolate", "1,2"), "w.png"),
+        (("--interpolate", "1,2"), "w.webp"),
+        (("--interpolate", "1,2"), "w.gif"),
+        (("--mix", "1,2"), "m.png"),
+    ],
+)
+def test_nothing_is_overwritten_without_being_asked(smalti, drawers, words: tuple[str, ...], out: str) -> None:
+    Path(out).write_text("mine")
+    command = ("generate", drawers.plain, *words, "--count", 3, "--out", out)
+    refused(smalti(*command), "--overwrite")
+    assert Path(out).read_text() == "mine"
+    assert smalti(*command, "--overwrite").code == 0
+    assert len(frames_of(out)) >= 1
+
+
+def test_a_place_that_cannot_be_written_is_one_line(smalti, drawers) -> None:
+    Path("file").write_text("mine")
+    Path("folder.gif").mkdir()
+    for out in ("file/w.gif", "file/w.png", "folder.gif", "x" * 300 + ".webp"):
+        words = ("--interpolate", "1,2", "--count", 3, "--out", out, "--overwrite")
+        refused(smalti("generate", drawers.plain, *words), "cannot write")
+    refused(smalti("generate", drawers.plain, "--count", 3, "--out", "file"), "cannot write")
+    assert Path("file").read_text() == "mine"
+
+
+# smalti invert
+
+
+def test_invert_writes_what_generate_takes_up(smalti, drawers, model: Model) -> None:
+    image = model.generate(1, seed=9)[0]
+    save(image, "in/a b.png")
+    done = smalti("invert", drawers.plain, "in", "--steps", 3, "--out", "found")
+    assert done.code == 0
+    assert sorted(os.listdir("found")) == ["a b.latent.json", "a b.pair.png", "a b.png"]
+    about = json.loads(Path("found/a b.latent.json").read_text())
+    assert (about["model"], about["label"], about["source"], about["steps"]) == (model.card.digest, None, "a b.png", 3)
+    found = np.asarray(Image.open("found/a b.png"))
+    assert about["psnr_db"] == pytest.approx(-10 * np.log10(np.square(found / 255 - image / 255).mean()), abs=0.006)
+    assert f"{about['psnr_db']:.2f}" in done.out
+    pair = tiles_of("found/a b.pair.png", 1)
+    assert np.array_equal(pair[:, 0], [image, found])
+    assert read_png_text("found/a b.png")["smalti.source"] == "a b.png"
+    for words in (
+        ("--interpolate", "found/a b.latent.json,3", "--count", 4, "--out", "walk.webp"),
+        ("--interpolate", "3,found/a b.latent.json", "--count", 4, "--out", "walk.gif"),
+        ("--interpolate", "found/a b.latent.json,3", "--count", 4, "--columns", 4, "--out", "walk.png"),
+        ("--mix", "3,found/a b.latent.json", "--out", "mix.png"),
+    ):
+        assert smalti("generate", drawers.plain, *words).code == 0
+    assert apart(frames_of("walk.webp")[0], found) <= 1
+    assert apart(tiles_of("walk.png", 4)[0, 0], found) <= 1
+    assert apart(tiles_of("mix.png", 2)[1, 1], found) <= 1
+    assert len(frames_of("walk.gif")) == 6
+
+
+def test_more_steps_come_nearer(smalti, drawers, model: Model) -> None:
+    save(model.generate(1, seed=9)[0], "a.png")
+    decibels = []
+    for steps in (0, 2, 6):
+        assert smalti("invert", drawers.plain, "a.png", "--steps", steps, "--out", steps).code == 0
+        decibels.append(json.loads(Path(f"{steps}/a.latent.json").read_text())["psnr_db"])
+    assert decibels[0] < decibels[1] < decibels[2]
+
+
+def test_the_next_command_that_invert_names_works(smalti, drawers, model: Model) -> None:
+    save(model.generate(1)[0], "a.png")
+    said = smalti("invert", drawers.plain, "a.png", "--steps", 0, "--out", "found").err.strip().splitlines()[-1]
+    assert said.startswith("next: smalti generate ")
+    words = shlex.split(said.removeprefix("next: smalti "))
+    assert smalti(*words).code == 0
+    assert len(frames_of("walk.webp")) == 2 * 64 - 2
+
+
+def test_invert_by_label_and_walk_on_with_it(smalti, drawers, labelled: Model) -> None:
+    save(labelled.generate(1, label="dog", seed=4)[0], "a.png")
+    assert smalti("invert", drawers.labelled, "a.png", "--label", "dog", "--steps", 2, "--out", "found").code == 0
+    assert json.loads(Path("found/a.latent.json").read_text())["label"] == "dog"
+    words = ("--mix", "0,found/a.latent.json", "--out", "mix.png")  # image 0 would be a cat
+    assert smalti("generate", drawers.labelled, *words).code == 0
+    assert apart(tiles_of("mix.png", 2)[1, 1], np.asarray(Image.open("found/a.png"))) <= 1
+    assert read_png_text("mix.png")["smalti.label"] == "dog"
+
+
+def test_labels_that_are_missing_or_mean_nothing(smalti, trained, drawers) -> None:
+    save(pixels(1)[0], "a.png")
+    for run, words, said in (
+        (drawers.labelled, (), "say which with --label; known: cat, dog"),
+        (trained.labelled, (), "say which with --label; known: 0, 1"),
+        (drawers.labelled, ("--label", "dgo"), "did you mean 'dog'"),
+        (drawers.plain, ("--label", "dog"), "was trained without labels"),
+    ):
+        refused(smalti("invert", run, "a.png", *words, "--out", "found"), said)
+    assert not Path("found").exists()
+
+
+@pytest.mark.parametrize("steps", [-1, -100, 100_001])
+def test_steps_out_of_range_are_one_line_however_many_images(smalti, drawers, steps: int) -> None:
+    save(pixels(1)[0], "a.png")
+    outcome = smalti("invert", drawers.plain, "a.png", "a.png", "none.png", "--steps", steps, "--out", "found")
+    refused(outcome, f"steps is {steps}, but must be from 0 to 100000")
+    assert not Path("found").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "found"), [("RGB", (24, 20), "20x24x3"), ("L", (16, 16), "16x16x1"), ("RGBA", (16, 16), "16x16x4")]
+)
+def test_another_size_or_mode_needs_resize(smalti, drawers, mode: str, size: tuple[int, int], found: str) -> None:
+    Image.new(mode, size, 50 if mode == "L" else (200, 100, 50, 120)[: len(mode)]).save("a.png")
+    outcome = smalti("invert", drawers.plain, "a.png", "--steps", 0, "--out", "found")
+    assert outcome.code == 1
+    assert f"a.png was left out: it is {found}, and the model makes 16x16x3; give --resize cover" in outcome.err
+    assert "Traceback" not in outcome.err
+    assert not Path("found").exists()
+    for rule in ("cover", "contain", "stretch"):
+        words = ("a.png", "--steps", 0, "--resize", rule, "--out", f"found-{rule}")
+        assert smalti("invert", drawers.plain, *words).code == 0
+        with Image.open(f"found-{rule}/a.png") as picture:
+            assert (picture.size, picture.mode) == ((16, 16), "RGB")
+
+
+@pytest.mark.parametrize("alpha", [255, 90])
+def test_a_model_with_alpha_takes_pictures_with_and_without(smalti, drawers, alpha: int) -> None:
+    image = api.load(drawers.clear).generate(1)[0]
+    image[..., 3] = alpha
+    save(image, "a.png")
+    assert smalti("invert", drawers.clear, "a.png", "--steps", 0, "--out", "found").code == 0
+    with Image.open("found/a.pair.png") as pair:
+        assert np.array_equal(np.asarray(pair)[2:18, 2:18], image)
+
+
+def test_bad_images_are_reported_and_the_rest_goes_on(smalti, drawers) -> None:
+    first, second = pixels(2)
+    good = save(first, "good.png")
+    Path("cut.png").write_bytes(Path(good).read_bytes()[:60])
+    Path("text.png").write_text("no image")
+    save(second, "fine.png")
+    save(pixels(1, side=20)[0], "large.png")
+    images = ("cut.png", good, "text.png", "none.png", "large.png", "fine.png")
+    outcome = smalti("invert", drawers.plain, *images, "--steps", 0, "--out", "found")
+    assert outcome.code == 1
+    assert len(os.listdir("found")) == 6
+    assert [f"{name} was left out" in outcome.err for name in images] == [True, False, True, True, True, False]
+    assert [name in outcome.out for name in images] == [False, True, False, False, False, True]
+    assert "Traceback" not in outcome.err
+
+
+def test_images_that_are_all_bad(smalti, drawers) -> None:
+    Path("text.png").write_text("no image")
+    outcome = smalti("invert", drawers.plain, "text.png", "--out", "found")
+    assert (outcome.code, "no image could be inverted" in outcome.err) == (1, True)
+    assert not Path("found").exists()
+
+
+def test_inverted_images_of_one_name_get_numbers(smalti, drawers) -> None:
+    first, second = pixels(2)
+    for folder, image in (("a", first), ("b", second)):
+        save(image, f"{folder}/x.png")
+    assert smalti("invert", drawers.plain, "a", "b/x.png", "--steps", 0, "--out", "found").code == 0
+    assert {"x.latent.json", "x-2.latent.json"} <= set(os.listdir("found"))
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.pair.png", "a.latent.json"])
+def test_invert_overwrites_nothing_without_being_asked(smalti, drawers, name: str) -> None:
+    save(pixels(1)[0], "in/a.png")
+    Path("found").mkdir()
+    (Path("found") / name).write_text("mine")
+    command = ("invert", drawers.plain, "in/a.png", "--steps", 0, "--out", "found")
+    refused(smalti(*command), "--overwrite")
+    assert (os.listdir("found"), (Path("found") / name).read_text()) == ([name], "mine")
+    assert smalti(*command, "--overwrite").code == 0
+    assert (Path("found") / name).read_bytes() != b"mine"
+
+
+def test_invert_never_replaces_the_image_itself(smalti, drawers) -> None:
+    save(pixels(1)[0], "a.png")
+    before = Path("a.png").read_bytes()
+    refused(smalti("invert", drawers.plain, "a.png", "--out", ".", "--overwrite"), "one of the images")
+    assert Path("a.png").read_bytes() == before
+
+
+def test_invert_without_images_or_into_a_file(smalti, drawers) -> None:
+    refused(smalti("invert", drawers.plain, "--out", "found"), "no images were named")
+    save(pixels(1)[0], "a.png")
+    refused(smalti("invert", drawers.plain, "a.png", "--out", "a.png"), "is a file; give --out a folder")
+    assert "--out" in one_line(smalti("invert", drawers.plain, "a.png"))
+    assert "MODEL" in one_line(smalti("invert", "--out", "found"))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("generate", "--out", "g.png"),
+        ("generate", "--out", "folder"),
+        ("generate", "--interpolate", "1,2", "--out", "g.png"),
+        ("generate", "--interpolate", "x.json,2", "--out", "g.gif"),
+        ("generate", "--mix", "1,2", "--out", "g.png"),
+        ("generate", "--label", "cat", "--out", "g.png"),
+        ("invert", "x.png", "none.png", "--out", "folder"),
+        ("invert", "--steps", "-1", "--label", "cat", "--out", "folder"),
+    ],
+)
+def test_a_model_that_draws_nothing(smalti, trained, words: tuple[str, ...]) -> None:
+    save(pixels(1)[0], "x.png")
+    Path("x.json").write_text("{}")
+    outcome = smalti(words[0], trained.vqvae, *words[1:])
+    refused(outcome, "is a vqvae, which draws no new images; give a model trained with a gan preset")
+    assert len(outcome.err.splitlines()) == 1
+    assert sorted(os.listdir()) == ["x.json", "x.png"]
+
+
+def test_help_shows_examples(smalti) -> None:
+    assert "Examples:\n  smalti invert" in smalti("invert", "--help").out
+    listed = smalti("generate", "--help").out
+    for option in ("--label", "--truncation", "--interpolate", "--mix"):
+        assert option in listed
