@@ -38,8 +38,8 @@ SAMPLES = 10_000
 RING = [(2 * math.cos(angle), 2 * math.sin(angle)) for angle in torch.arange(8) * (math.pi / 4)]
 GRID = [(2.0 * x, 2.0 * y) for x in range(-2, 3) for y in range(-2, 3)]
 # Centres, standard deviation, and what the points are divided by so that they lie in about [-1, 1].
-PLANES = {"ring of 8": (RING, 0.02, 2.0), "grid of 25": (GRID, 0.05, 4.0)}
-STEPS, BATCH, LATENT, WIDTH, RATE, GAMMA = 6000, 256, 2, 128, 2e-3, 0.1
+PLANES = {"ring of 8": (RING, 0.02, 2.0), "grid of 25": (GRID, 0.05, 2.0)}
+STEPS, BATCH, LATENT, WIDTH, RATE, GAMMA = 6000, 256, 2, 128, 4e-3, 0.1
 DIGITS_SIDE = 16
 
 

@@ -140,7 +140,7 @@ class AugmentationConfig(Checked):
     ramp: int = number(0, 0, 10**13)  # images over which it rises from 0
     target: float = number(0.6, 0.0, 1.0)  # where adaptive: the mean sign of real logits that it aims for
     flip: bool = False  # mirror
-    translate: float = number(0.125, 0.0, 1.0)  # by up to this share of the sides; black comes in
+    translate: float = number(0.125, 0.0, 1.0)  # by up to this share of the sides; grey comes in
     colour: float = number(0.5, 0.0, 1.0)  # brightness, saturation, contrast
     cutout: float = number(0.5, 0.0, 1.0)  # share of the sides that a grey box covers
 

@@ -4,7 +4,8 @@
        | BN, relu, 3x3 to the image, tanh                      x' = conv1(up(x)); with labels, BN is conditional
     D  block from the image, halved | a halved block for each halving down to a shorter side of 8 to 14 pixels
        | two blocks | relu, sum over places, Linear to one logit [+ <embedding(label), features>]
-       block  x' + conv3(relu(conv3(relu(x)))), both halved by means where it halves
+       block  x' + conv3(relu(conv3(relu(x)))), both halved by means where it halves; the first without its inner relu
+              x' = conv1(x) where it halves, x where not
 
 The width is the same at every grid. Weights begin uniform after Glorot and Bengio 2010, 3x3 convolutions of blocks
 with gain sqrt(2), the rest with 1.  Sources: Miyato et al. 2018, arXiv:1802.05957, table 4 and section B.4; Miyato and

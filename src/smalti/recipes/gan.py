@@ -106,24 +106,28 @@ class GANRecipe(Recipe):
         with torch.set_grad_enabled(shared):
             fake = self._generate(len(batch.pixels), labels, draws)
             seen = self._look(fake, draws, images_seen) if shared else None
-        real_points, real_seen = self._points(batch.pixels, draws, images_seen)
-        fake_points, fake_seen = self._points(fake, draws, images_seen, seen)
-        real_logits = self._logits(real_seen, labels, draws, twice=self.smooth)
-        fake_logits = self._logits(fake_seen, labels, draws, twice=self.smooth)
-        penalty = self._penalty(real_logits, fake_logits, real_points, fake_points, labels, draws, images_seen)
+        points, both = self._points(batch.pixels, fake, seen, draws, images_seen)
+        logits = self._logits(both, _twice(labels), draws, twice=self.smooth)
+        real_logits, fake_logits = logits[0::2], logits[1::2]
+        penalty = self._penalty(logits, points, labels, draws, images_seen)
         loss = self.loss.discriminator(real_logits, fake_logits)
         self.descend("discriminator", loss + penalty, images_seen)
 
-        game, norm = self.loss.generator(real_logits, fake_logits).detach(), torch.zeros_like(loss)
+        game, norm = self.loss.generator(real_logits, fake_logits), torch.zeros_like(loss)
         if generating:
+            self.discriminator.requires_grad_(False)
+            against = real_logits.detach()
             if seen is None:
                 seen = self._look(self._generate(len(batch.pixels), labels, draws), draws, images_seen)
-            game, norm = self._generator_step(batch.pixels, real_seen, seen, labels, draws, images_seen)
+                against = self._real_logits(batch.pixels, labels, draws, images_seen)
+            game = self.loss.generator(against, self._logits(seen, labels, draws))
+            self.descend("generator", game, images_seen)
+            norm = _norm(self.generator)
         self.update_averages(images_seen)
         real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
         self.augmentation.adapt(real_logits, fake_logits if self.loss.paired else None, self.config.train.batch)
         return {
-            "generator": game,
+            "generator": game.detach(),
             "discriminator": loss.detach(),
             "penalty": penalty.detach(),
             "real_logit": real_logits.mean(),
@@ -133,55 +137,32 @@ class GANRecipe(Recipe):
             "generator_gradient": norm,
         }
 
-    def _generator_step(
-        self,
-        real: Tensor,
-        real_seen: Sequence[Tensor],
-        seen: Sequence[Tensor],
-        labels: Tensor | None,
-        draws: Draws,
-        images_seen: int,
-    ) -> tuple[Tensor, Tensor]:
-        """The generator's loss and the norm of its gradient."""
-        self.discriminator.requires_grad_(False)
-        fake_logits = self._logits(seen, labels, draws)
-        real_logits = fake_logits  # does not matter to a loss that is not of pairs
-        if self.loss.paired:
-            with torch.no_grad():
-                if self.model.fresh:
-                    real_seen = self._look(real, draws, images_seen)
-                real_logits = self._logits(real_seen, labels, draws)
-            if labels is None:  # pairs are of one class; without classes they are other ones than before
-                real_logits = real_logits.roll(1, 0)
-        loss = self.loss.generator(real_logits, fake_logits)
-        self.descend("generator", loss, images_seen)
-        return loss.detach(), _norm(self.generator)
+    @torch.no_grad()
+    def _real_logits(self, real: Tensor, labels: Tensor | None, draws: Draws, images_seen: int) -> Tensor:
+        """What fresh fake images are compared with: real ones, seen anew."""
+        if not self.loss.paired:
+            return torch.zeros(len(real), device=self.setting.device)  # does not matter
+        logits = self._logits(self._look(real, draws, images_seen), labels, draws)
+        return logits if labels is not None else logits.roll(1, 0)  # other pairs, where they need not be of one class
 
     def _penalty(
-        self,
-        real_logits: Tensor,
-        fake_logits: Tensor,
-        real_points: Sequence[Tensor],
-        fake_points: Sequence[Tensor],
-        labels: Tensor | None,
-        draws: Draws,
-        images_seen: int,
+        self, logits: Tensor, points: Sequence[Tensor], labels: Tensor | None, draws: Draws, images_seen: int
     ) -> Tensor:
-        """What is added to the discriminator's loss, weighted."""
+        """What is added to the discriminator's loss, weighted; real and fake alternate in `logits` and `points`."""
         config, total = self.model.penalty, torch.zeros((), device=self.setting.device)
-        gamma = self.strength.gamma * self._annealed(images_seen, self.model.anneal.gamma)
-        if self.smooth and config.r1:
-            total = total + (gamma / 2 * squared_gradients(real_logits, real_points)).mean()
-        if self.smooth and config.r2:
-            total = total + (gamma / 2 * squared_gradients(fake_logits, fake_points)).mean()
+        if self.smooth:
+            squares = squared_gradients(logits, points)
+            gamma = self.strength.gamma * self._annealed(images_seen, self.model.anneal.gamma)
+            for wanted, part in ((config.r1, squares[0::2]), (config.r2, squares[1::2])):
+                total = total + wanted * (gamma / 2 * part).mean()
         if self.gradient_weight:
             # Float32, because the norm of a gradient loses too much in bf16.
-            network = self.discriminator.forward
+            network, (images,) = self.discriminator.forward, points
             total = total + self.gradient_weight * gradient_penalty(
-                lambda points: network(points, labels, draws), real_points[0], fake_points[0], draws
+                lambda between: network(between, labels, draws), images[0::2], images[1::2], draws
             )
         if config.lecam:
-            total = total + config.lecam * self.lecam(real_logits, fake_logits)
+            total = total + config.lecam * self.lecam(logits[0::2], logits[1::2])
         return total
 
     def _generate(self, count: int, labels: Tensor | None, draws: Draws) -> Tensor:
@@ -195,20 +176,26 @@ class GANRecipe(Recipe):
             return self.sight(self.augmentation(images, draws, images_seen), draws)
 
     def _points(
-        self, images: Tensor, draws: Draws, images_seen: int, seen: Sequence[Tensor] | None = None
+        self, real: Tensor, fake: Tensor, seen: Sequence[Tensor] | None, draws: Draws, images_seen: int
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """What penalties are about, images before they are changed or feature maps; and what D sees of it.
+        """What penalties are about, images before they are changed or feature maps; and what D sees of that.
+
+        D sees each image alone, so real and fake share one pass. They alternate, so that a rank's rows are the same
+        part of the whole batch's rows with any number of ranks, and get the same noise.
 
         Args:
-            seen: feature maps that the images have been looked at for already.
+            seen: feature maps that the fake images have been looked at for already.
         """
         if self.sees_pixels:
-            points = [images.detach().requires_grad_(self.smooth)]
+            points = [_alternate(real, fake.detach()).requires_grad_(self.smooth)]
             return points, self._look(points[0], draws, images_seen)
-        if seen is None:
-            with torch.no_grad():
-                seen = self._look(images, draws, images_seen)
-        points = [view.detach().float().requires_grad_(self.smooth) for view in seen]
+        with torch.no_grad():
+            real_seen = self._look(real, draws, images_seen)
+            fake_seen = self._look(fake, draws, images_seen) if seen is None else seen
+        points = [
+            _alternate(a.float(), b.detach().float()).requires_grad_(self.smooth)
+            for a, b in zip(real_seen, fake_seen, strict=True)
+        ]
         return points, points
 
     def _logits(self, seen: Sequence[Tensor], labels: Tensor | None, draws: Draws, *, twice: bool = False) -> Tensor:
@@ -317,3 +304,12 @@ def _sight(config: DiscriminatorConfig, setting: Setting) -> tuple[Sight, list[i
         return pixels, None
     sight = FeatureSight(extractor(config.features, device=setting.device), setting.image)
     return sight, sight.channels
+
+
+def _alternate(a: Tensor, b: Tensor) -> Tensor:
+    """a0, b0, a1, b1, ..., channels last in memory."""
+    return torch.stack([a, b], dim=1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _twice(labels: Tensor | None) -> Tensor | None:
+    return None if labels is None else labels.repeat_interleave(2)
