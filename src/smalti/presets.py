@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from smalti.config import (
@@ -171,8 +172,12 @@ PRESETS: dict[str, Preset] = {
     "gan-nano": Preset(
         RunConfig(
             recipe="gan",
-            model=_gan(R3GANConfig(width=192, taper=0.7, blocks=1), 1e-3, anneal=AnnealConfig()),
-            train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
+            model=dataclasses.replace(
+                _gan(R3GANConfig(width=192, taper=0.7, blocks=1), 1e-3, anneal=AnnealConfig(learning_rate=0.2)),
+                fresh=False,
+            ),
+            # Few images are seen in all, so that many small steps get further with them than few large ones.
+            train=LoopConfig(images=2_000_000, batch=16, average_half_life=5_000),
         ),
         "relativistic pairs, R1 and R2, a small network without normalisation: the GAN for a processor",
     ),
