@@ -39,14 +39,14 @@ def test_a_demo_trains_both_and_says_what_it_measured(made) -> None:
     assert re.search(r"[0-9]+ of 512 codes of each book in even use", page)
     for words in (
         "64 codes from 64 books of 512: 576 bits",
-        "397 samples against 397",
-        "batch 16 and generator width 128",
+        "of 397 samples and 397 held-out",
+        "preset gan-nano: relativistic pairs",
         "preset vqvae-best with network width 48",
         " dB PSNR",
     ):
         assert words in page
-    gan = checkpoint.read_card(made.out / "dcgan" / "last.safetensors").config
-    assert (gan.train.batch, gan.model.network.generator_width) == (16, 128)
+    gan = checkpoint.read_card(made.out / "gan" / "last.safetensors").config
+    assert (gan.preset, gan.train.batch) == ("gan-nano", 16)
     vqvae = checkpoint.read_card(made.out / "vqvae" / "last.safetensors").config
     assert (vqvae.preset, vqvae.model.autoencoder.width) == ("vqvae-best", 48)
 
@@ -70,12 +70,12 @@ def test_a_demo_is_made_once_and_again_when_asked(made, smalti, tmp_path: Path) 
     (tmp_path / "demo" / ".report.html.1.tmp").write_text("of a demo that was killed")
     assert smalti("demo", *BUDGET, "--seed", 1, "--cache", made.cache / "smalti", "--overwrite").code == 0
     assert sorted(os.listdir("demo")) == sorted(demo.MADE)
-    assert checkpoint.read_card(Path("demo/dcgan/last.safetensors")).config.train.seed == 1
+    assert checkpoint.read_card(Path("demo/gan/last.safetensors")).config.train.seed == 1
     assert not Path("user-cache").exists()
 
 
 def test_the_runs_of_the_user_are_not_a_demo(smalti) -> None:
-    for name in ("vqvae", "dcgan"):
+    for name in ("vqvae", "gan"):
         Path("runs", name).mkdir(parents=True)
         Path("runs", name, "last.safetensors").write_text("a week of work")
     for words in ((), ("--overwrite",)):

@@ -9,7 +9,6 @@ processor the boxes take a fraction of their time.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
