@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 
 from smalti.config import (
@@ -54,10 +53,12 @@ _COSINE = OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, schedule="cosine", w
 _NO_PENALTY = PenaltyConfig(r1=False, r2=False)
 
 
-def _gan(network: R3GANConfig, rate: float, *, anneal: AnnealConfig, latent: int = 64) -> GANConfig:
+def _gan(network: R3GANConfig, rate: float, *, anneal: AnnealConfig, fresh: bool = True) -> GANConfig:
     """Relativistic pairs with R1 and R2, both networks at one learning rate."""
     optimizer = OptimizerConfig(learning_rate=rate, beta1=0.0, beta2=0.99)
-    return GANConfig(latent, network, generator_optimizer=optimizer, discriminator_optimizer=optimizer, anneal=anneal)
+    return GANConfig(
+        64, network, generator_optimizer=optimizer, discriminator_optimizer=optimizer, fresh=fresh, anneal=anneal
+    )
 
 
 def _classic_gan(
@@ -65,7 +66,7 @@ def _classic_gan(
 ) -> GANConfig:
     """A loss of its own time, and no penalty."""
     return GANConfig(
-        latent, network, loss=loss, penalty=_NO_PENALTY, generator_every=generator_every,
+        latent, network, loss=loss, penalty=_NO_PENALTY, generator_every=generator_every, fresh=False,
         generator_optimizer=optimizer, discriminator_optimizer=optimizer,
     )  # fmt: skip
 
@@ -172,9 +173,8 @@ PRESETS: dict[str, Preset] = {
     "gan-nano": Preset(
         RunConfig(
             recipe="gan",
-            model=dataclasses.replace(
-                _gan(R3GANConfig(width=192, taper=0.7, blocks=1), 1e-3, anneal=AnnealConfig(learning_rate=0.2)),
-                fresh=False,
+            model=_gan(
+                R3GANConfig(width=192, taper=0.7, blocks=1), 1e-3, anneal=AnnealConfig(learning_rate=0.2), fresh=False
             ),
             # Few images are seen in all, so that many small steps get further with them than few large ones.
             train=LoopConfig(images=2_000_000, batch=16, average_half_life=5_000),
