@@ -17,6 +17,10 @@ from smalti.runfolder import RunFolder
 FAR_APART = 1e-5
 
 
+DESCENT = [f"model.{name}_optimizer.{setting}" for name in ("generator", "discriminator")
+           for setting in ("name=sgd", "learning_rate=1e-3")]  # fmt: skip
+
+
 def run(
     ranks: int, preset: str, source: Path, out: Path, *extra: str, options: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
@@ -39,6 +43,9 @@ def run(
         ("vqvae", ("model.quantizer.revive_below=0.5",)),
         ("vqvae-64", ()),
         ("dcgan", ("model.loss=wasserstein", "model.conditional=true")),
+        # Latents, changes of images, running means of logits, a watch.
+        *(("gan-nano", (*DESCENT, "model.augmentation.probability=0.5", "model.penalty.lecam=0.1", *more))
+          for more in (("model.fresh=true",), ("model.discriminator.sees=features", "model.discriminator.width=8"))),
         # The transform that every rank fits for itself, a product of codebooks, and the game of two networks. Descent
         # for the reason below: what begins at zero has small gradients.
         ("vqvae-best", ("model.optimizer.name=sgd", "model.optimizer.warm_up=0")),

@@ -5,8 +5,8 @@
 
 A are random changes of images (layers/augmentation.py), other ones each time, and S is what D sees of an image: its
 pixels, or feature maps of it (recipes/sight.py). The gradients in R1 and R2 are with respect to the images before A, or
-to the maps. In step 2 each fake image is compared with another real one than in step 1. The losses and penalties are in
-losses/adversarial.py, gamma's own value in recipes/gamma.py, and what watches over a training in recipes/gan_watch.py.
+to the maps. The losses and penalties are in losses/adversarial.py, gamma's own value in recipes/gamma.py, and what
+watches over a training in recipes/gan_watch.py.
 Sources: Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1; Huang et al. 2025, arXiv:2501.05441.
 """
 
@@ -142,8 +142,7 @@ class GANRecipe(Recipe):
         """What fresh fake images are compared with: real ones, seen anew."""
         if not self.loss.paired:
             return torch.zeros(len(real), device=self.setting.device)  # does not matter
-        logits = self._logits(self._look(real, draws, images_seen), labels, draws)
-        return logits if labels is not None else logits.roll(1, 0)  # other pairs, where they need not be of one class
+        return self._logits(self._look(real, draws, images_seen), labels, draws)
 
     def _penalty(
         self, logits: Tensor, points: Sequence[Tensor], labels: Tensor | None, draws: Draws, images_seen: int
