@@ -90,8 +90,9 @@ class GANRecipe(Recipe):
     @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Images]]) -> None:
         if self.model.penalty.gamma == "auto":
-            looks = (self._look(batch.pixels, Draws(0, 0, device=self.setting.device), 0) for batch in batches())
-            self.strength.gamma.copy_(automatic_gamma(itertools.islice(looks, GAMMA_BATCHES)))
+            draws = Draws(self.draw_seed, 0, device=self.setting.device)
+            looks = (self.sight(batch.pixels, draws) for batch in itertools.islice(batches(), GAMMA_BATCHES))
+            self.strength.gamma.copy_(automatic_gamma(looks))
         first = next(iter(batches())).pixels[:WATCHED]
         self.watch.see_data(to_pixels(first))
 
