@@ -209,6 +209,7 @@ def main() -> None:
                  "images": len(images)}  # fmt: skip
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=Path(images.source).name))
         card = checkpoint.Card("gan", config, images.shape, images.classes, trained["images_seen"], about)
+        options.keep.mkdir(parents=True, exist_ok=True)
         checkpoint.write(options.keep / f"{name}.safetensors", trainer.export(), card)
         write_png(options.keep / f"{name}.png", grid(samples(trainer.export(), setting, 64, 1), scale=2))
 
