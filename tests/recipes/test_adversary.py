@@ -62,7 +62,7 @@ def by_hand(adversary: Adversary, loss: str) -> tuple[float, float]:
     reconstruction, rest, last = decoded()
     sizes = []
     fine, coarse = (judge(view) for judge, view in zip(adversary.judges, views(reconstruction), strict=True))
-    game = (ADVERSARIAL_LOSSES[loss].generator(fine) + ADVERSARIAL_LOSSES[loss].generator(coarse)) / 2
+    game = (ADVERSARIAL_LOSSES[loss].generator(fine, fine) + ADVERSARIAL_LOSSES[loss].generator(coarse, coarse)) / 2
     for term in (rest, game):
         last.zero_grad()
         term.backward(retain_graph=True)
