@@ -31,6 +31,7 @@ FLOORS = (
     ("layers", "machine", "pixels", "progress", "shell"),  # the last two print, and know nothing of what they print
     ("config", "files"),  # config is below layers: an optimizer is built from its settings
     ("autoencoder_config", "gan_config", "quantizer_config"),
+    ("optimizer_config",),
     ("checked", "units"),
     ("errors",),
 )

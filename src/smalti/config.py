@@ -26,14 +26,19 @@ from smalti.autoencoder_config import (  # noqa: F401 - whoever needs settings f
     ModernConfig,
     TransformConfig,
 )
-from smalti.checked import Checked, alternatives, choice, number, number_or, shown
+from smalti.checked import Checked, alternatives, choice, number, shown
 from smalti.errors import ConfigError, did_you_mean
 from smalti.gan_config import (  # noqa: F401
+    AnnealConfig,
+    AugmentationConfig,
     DCGANConfig,
-    GANNetworkConfig,
+    DiscriminatorConfig,
+    GANConfig,
+    PenaltyConfig,
     R3GANConfig,
     SNGANConfig,
 )
+from smalti.optimizer_config import OptimizerConfig
 from smalti.quantizer_config import (  # noqa: F401
     QUANTIZER_CONFIGS,
     BinaryConfig,
@@ -48,20 +53,6 @@ from smalti.quantizer_config import (  # noqa: F401
 from smalti.units import parse_count
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class OptimizerConfig(Checked):
-    """One optimizer. `beta1`, `beta2` are used by adam and adamw, `momentum` by rmsprop and sgd."""
-
-    name: str = choice("adam", "adamw", "rmsprop", "sgd")
-    learning_rate: float = number(3e-4, 0.0, 100.0)
-    beta1: float = number(0.9, 0.0, 0.999999)
-    beta2: float = number(0.999, 0.0, 0.999999)
-    momentum: float = number(0.0, 0.0, 0.999999)
-    weight_decay: float = number(0.0, 0.0, 10.0)
-    schedule: str = choice("constant", "cosine")  # of the learning rate; cosine falls to 0 at the training's end
-    warm_up: int = number(0, 0, 10**10)  # images over which the learning rate rises to its value
 
 
 @dataclass(frozen=True)
@@ -93,8 +84,8 @@ class AdversaryConfig(Checked):
 class VQVAEConfig(Checked):
     """Recipe `vqvae`: autoencoder, quantizer, losses, optimizer."""
 
-    autoencoder: AutoencoderConfig = ClassicConfig()  # noqa: RUF009 - it is frozen
-    quantizer: QuantizerConfig = VectorConfig()  # noqa: RUF009 - it is frozen
+    autoencoder: AutoencoderConfig = ClassicConfig()
+    quantizer: QuantizerConfig = VectorConfig()
     loss: str = choice("mse", "l1", "huber", "charbonnier")
     # 1 / variance of natural pixels in [-1, 1], so that the error counts in units of the data's own spread.
     loss_weight: float = number(4.0, 0.0, 1e6)
@@ -115,83 +106,6 @@ class VQVAEConfig(Checked):
                     f"adversary.start is {self.adversary.start}, but with adversary.sees='features' must be at least "
                     f"perceptual.start, {self.perceptual.start}: there are no features before"
                 )
-
-
-@dataclass(frozen=True)
-class PenaltyConfig(Checked):
-    """What keeps the discriminator smooth, at every step: losses/adversarial.py. 0 leaves one out."""
-
-    r1: bool = True  # gradients at real images, and
-    r2: bool = True  # at fake ones,
-    gamma: float | str = number_or("auto", 0.0, 1e9)  # both times gamma / 2; auto: recipes/gamma.py
-    gradient: float | None = number(None, 0.0, 1e6)  # between them, to 1; None: 10 with `wasserstein`, else 0
-    lecam: float = number(0.0, 0.0, 1e6)
-
-
-@dataclass(frozen=True)
-class AugmentationConfig(Checked):
-    """What the discriminator sees changed, real and fake alike: layers/augmentation.py.
-
-    Each change is made to an image with a probability; its number says how strong it is, and 0 leaves it out.
-    """
-
-    mode: str = choice("fixed", "adaptive")  # adaptive: the probability follows how much D has learned by heart
-    probability: float = number(0.0, 0.0, 1.0)  # of each change; where adaptive, at first
-    ramp: int = number(0, 0, 10**13)  # images over which it rises from 0
-    target: float = number(0.6, 0.0, 1.0)  # where adaptive: the mean sign of real logits that it aims for
-    flip: bool = False  # mirror
-    translate: float = number(0.125, 0.0, 1.0)  # by up to this share of the sides; grey comes in
-    colour: float = number(0.5, 0.0, 1.0)  # brightness, saturation, contrast
-    cutout: float = number(0.5, 0.0, 1.0)  # share of the sides that a grey box covers
-
-
-@dataclass(frozen=True)
-class DiscriminatorConfig(Checked):
-    """What the discriminator looks at: recipes/sight.py.
-
-    Of `pixels`, it is the other half of `network`; of `features`, a judge for each map of a network that is not
-    trained: models/feature_discriminator.py.
-    """
-
-    sees: str = choice("pixels", "features")
-    features: str = choice("smalti-vit", "efficientnet-lite0")
-    width: int = number(64, 4, 8192)  # of the judges
-
-
-@dataclass(frozen=True)
-class AnnealConfig(Checked):
-    """What changes from its value to another over the first images of a training, on half a cosine."""
-
-    images: int = number(0, 0, 10**13)  # 0: the whole training
-    learning_rate: float = number(1.0, 0.0, 1.0)  # times, at the end; in place of the optimizers' own schedules
-    gamma: float = number(1.0, 0.0, 1e6)  # times, at the end
-    beta2: float | None = number(None, 0.0, 0.999999)  # of both optimizers, at the end
-
-
-@dataclass(frozen=True)
-class GANConfig(Checked):
-    """Recipe `gan`: generator, discriminator, their loss, one optimizer for each."""
-
-    latent: int = number(64, 1, 65536)
-    network: GANNetworkConfig = R3GANConfig()  # noqa: RUF009 - it is frozen
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    conditional: bool = False  # generator and discriminator see the label
-    loss: str = choice("relativistic", "bce", "hinge", "least-squares", "wasserstein")
-    penalty: PenaltyConfig = PenaltyConfig()
-    augmentation: AugmentationConfig = AugmentationConfig()
-    generator_every: int = number(1, 1, 1000)  # steps of the discriminator for one of the generator
-    fresh: bool = True  # the generator learns from images of its own; false: from those that the discriminator has seen
-    generator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
-    discriminator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
-    anneal: AnnealConfig = AnnealConfig()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.penalty.gradient and self.discriminator.sees == "features":
-            raise ConfigError(
-                f"penalty.gradient is {self.penalty.gradient:g}, but lies between images, and discriminator.sees is "
-                "'features'; let it see 'pixels', or keep R1 and R2"
-            )
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def diagnose(
     perplexity: float,
     used: float,
     ratio: float | None = None,
-    config: QuantizerConfig = VectorConfig(),  # noqa: B008 - it is frozen
+    config: QuantizerConfig = VectorConfig(),
 ) -> str | None:
     """What is wrong with a codebook, in a line for people; None while all is well.
 
