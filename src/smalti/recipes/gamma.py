@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor
 
-SHARE = 7e-4
+SHARE = 7e-5
 
 
 def automatic_gamma(batches: Iterable[Sequence[Tensor]]) -> Tensor:
