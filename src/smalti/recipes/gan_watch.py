@@ -49,12 +49,12 @@ class Watch(nn.Module):
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
-        self.register_buffer("data_spread", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("data_spread", torch.zeros(()))
         self.register_buffer("gap", torch.zeros(()))
-        self.register_buffer("usual", torch.zeros(2, dtype=torch.float64))  # logarithms, of the spread and the gap
+        self.register_buffer("usual", torch.zeros(2))  # logarithms, of the spread and the gap
         self.register_buffer("looks", torch.zeros((), dtype=torch.int64))
         # The best Frechet distance so far, and how many there were.
-        self.register_buffer("distances", torch.zeros(2, dtype=torch.float64))
+        self.register_buffer("distances", torch.zeros(2))
         self._device = device
         self._extractor: Extractor | None = None
 
@@ -95,7 +95,7 @@ class Watch(nn.Module):
         brightness, gap = float(images.abs().mean()), float(self.gap)
         problem = self._problem(share, brightness, gap)
         if problem is None:
-            now = torch.tensor([math.log(max(share, 1e-6)), math.log(max(gap, 1e-6))], dtype=torch.float64)
+            now = torch.tensor([math.log(max(share, 1e-6)), math.log(max(gap, 1e-6))])
             weight = max(1 - SMOOTHING, 1 / (int(self.looks) + 1))
             self.usual.lerp_(now.to(self.usual.device), weight)
             self.looks += 1
@@ -122,7 +122,7 @@ class Watch(nn.Module):
         if count >= 2 and distance > QUALITY_FACTOR * best:
             return f"the quality fell: Frechet distance {distance:.0f} after {best:.0f}"
         best = min(best, distance) if count else distance
-        self.distances.copy_(torch.tensor([best, count + 1], dtype=torch.float64))
+        self.distances.copy_(torch.tensor([best, count + 1]))
         return None
 
 
