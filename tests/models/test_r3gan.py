@@ -46,8 +46,8 @@ def test_the_papers_networks_for_cifar10_have_the_published_sizes() -> None:
     assert round(count(generator) / 1e6, 2) == 20.78
     assert round(count(discriminator) / 1e6, 2) == 21.28
     block = 768 * 1536 * 2 + 1536 * 16 * 9 + 2 * 1536
-    assert count(generator) == 8 * block + 768 * 16 + (64 + 64) * 768 + 64 * 10 + 768 * 3 + 3
-    assert count(discriminator) == 8 * block + 768 * 16 + 768 * 768 + 768 * 10 + 768 * 3 + 768
+    assert count(generator) == 8 * block + 768 * 16 + (64 + 64) * 768 + 64 * 10 + 768 * 3
+    assert count(discriminator) == 8 * block + 768 * 16 + 768 * 768 + 768 * 10 + 768 * 3
     blocks = [part for part in generator.modules() if isinstance(part, Block)]
     assert [(part.conv2.in_channels, part.conv2.groups) for part in blocks] == [(1536, 96)] * 8
 
@@ -277,7 +277,7 @@ def test_weights_begin_with_the_stated_variances(kind: str, resample: str, patch
                 bias = getattr(part, "bias", None)
                 assert bias is None or not bias.any()
         wide = 1.0 if isinstance(network, type(generator(config, shape).network)) else 64**-0.5
-        assert float(network.embedding.weight.detach().std()) == pytest.approx(wide, rel=0.05)
+        assert float(network.embedding.weight.detach().std()) == pytest.approx(wide / classes**0.5, rel=0.05)
 
 
 def test_fresh_networks_keep_the_size_of_what_they_are_given() -> None:

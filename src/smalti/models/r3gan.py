@@ -10,9 +10,9 @@
 The paper's k is 1. With a patch of p pixels, p x p pixels are one place of the finest grid, folded into its channels,
 and k is 3: the finest grid is where most of the time goes. No normalisation anywhere, no tanh; weights begin as
 N(0, g^2 / fan-in), g = 1 or inside a block g^2 = 2 / 1.04 / sqrt(number of blocks), the last convolution of a block at
-zero (Fixup), so that a network begins as its shortcuts. With labels, G gets an embedding, N(0, 1) at first, beside z,
-and D's logit is <embedding(label), Linear to w_0>, the embedding N(0, 1 / w_0) at first. The coarsest grid is computed
-in float32, as in the paper.
+zero (Fixup), so that a network begins as its shortcuts. With labels, G gets an embedding, N(0, 1 / classes) at first,
+beside z, and D's logit is <embedding(label), Linear to w_0>, the embedding N(0, 1 / classes / w_0) at first. The
+coarsest grid is computed in float32, as in the paper.
 Source: Huang et al. 2025, arXiv:2501.05441, section 3.  Layout: (B, C, H, W), channels last in memory.
 """
 
@@ -51,12 +51,12 @@ class R3GANGenerator(nn.Module):
         widths = _widths(config, count)
         self.up, _ = RESAMPLE[config.resample]
         self.patch = config.patch
-        self.embedding = nn.Embedding(classes, LABEL_WIDTH) if classes else None
+        self.embedding = _embedding(classes, LABEL_WIDTH, 1.0) if classes else None
         self.basis = nn.Parameter(torch.randn(widths[0], *coarsest))
         self.project = _scaled(nn.Linear(latent + (LABEL_WIDTH if classes else 0), widths[0], bias=False), 1.0)
         self.stages = _stages(config, widths)
         self.changes = _changes(widths)
-        self.image = _convolution(widths[-1], channels, 3 if config.patch > 1 else 1, bias=True)
+        self.image = _convolution(widths[-1], channels, 3 if config.patch > 1 else 1)
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         if self.embedding is not None:
@@ -79,14 +79,12 @@ class R3GANDiscriminator(nn.Module):
         widths = _widths(config, count)[::-1]
         _, self.down = RESAMPLE[config.resample]
         self.patch = config.patch
-        self.image = _convolution(channels, widths[0], 3 if config.patch > 1 else 1, bias=True)
+        self.image = _convolution(channels, widths[0], 3 if config.patch > 1 else 1)
         self.stages = _stages(config, widths)
         self.changes = _changes(widths)
         self.gather = Gather(widths[-1], coarsest)
         self.head = _scaled(nn.Linear(widths[-1], widths[-1] if classes else 1, bias=False), 1.0)
-        self.embedding = nn.Embedding(classes, widths[-1]) if classes else None
-        if self.embedding is not None:
-            nn.init.normal_(self.embedding.weight, 0.0, widths[-1] ** -0.5)
+        self.embedding = _embedding(classes, widths[-1], widths[-1] ** -0.5) if classes else None
 
     def forward(self, images: Tensor, labels: Tensor | None, draws: Draws | None) -> Tensor:
         x = F.pixel_unshuffle(images, self.patch).contiguous(memory_format=torch.channels_last)
@@ -164,6 +162,13 @@ def _convolution(
     channels_in: int, channels_out: int, size: int, *, bias: bool = False, gain: float = 1.0, groups: int = 1
 ) -> nn.Conv2d:
     return _scaled(nn.Conv2d(channels_in, channels_out, size, padding=size // 2, bias=bias, groups=groups), gain)
+
+
+def _embedding(classes: int, width: int, gain: float) -> nn.Embedding:
+    """As a linear map of the label's one-hot vector begins: N(0, gain^2 / classes)."""
+    layer = nn.Embedding(classes, width)
+    nn.init.normal_(layer.weight, 0.0, gain / math.sqrt(classes))
+    return layer
 
 
 def _scaled(layer: Layer, gain: float) -> Layer:
