@@ -51,6 +51,8 @@ def test_sizes_that_no_doubling_reaches(smalti: Any, tmp_path: Path) -> None:
     line = refused(smalti, tmp_path, side=18)
     assert "shorter sides that can be reached are 16, 20, 24, 28, 32" in line
     assert line.endswith("give for example --size 20x20")
+    words = ("train", "gan-nano", "--data", tmp_path / "discs.npz", "--out", tmp_path / "run", *settings("gan-nano"))
+    assert smalti(*words, "--size", "20x20").code == 0  # what the line said, and nothing else
 
 
 def test_one_image(smalti: Any, tmp_path: Path) -> None:

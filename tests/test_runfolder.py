@@ -22,6 +22,12 @@ def claimed(path: Path, *changes: str) -> RunFolder:
     return folder
 
 
+def begun(path: Path, *changes: str) -> None:
+    folder = claimed(path, *changes)
+    folder.append({"images_seen": 0, "event": "start"})
+    folder.release()
+
+
 def refused(path: Path, message: str, *changes: str) -> str:
     with pytest.raises(OutputError) as caught:
         claimed(path, *changes)
@@ -42,7 +48,7 @@ def test_a_new_folder_is_claimed(tmp_path: Path, start: str) -> None:
 
 
 def test_the_same_settings_go_on_and_others_are_named(tmp_path: Path) -> None:
-    claimed(tmp_path, "train.batch=8").release()
+    begun(tmp_path, "train.batch=8")
     claimed(tmp_path, "train.batch=8").release()
     line = refused(tmp_path, "holds another training: its train.batch is 8, yours is 9;", "train.batch=9")
     assert "--out" in line
@@ -50,8 +56,21 @@ def test_the_same_settings_go_on_and_others_are_named(tmp_path: Path) -> None:
     assert RunFolder(tmp_path).read_config().train.batch == 8
 
 
+def test_a_training_that_never_began_gives_way(tmp_path: Path) -> None:
+    claimed(tmp_path, "train.batch=8").release()
+    claimed(tmp_path, "train.batch=9").release()
+    assert RunFolder(tmp_path).read_config().train.batch == 9
+
+
+def test_somebody_elses_settings_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"theme": "dark"}')
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        claimed(tmp_path)
+    assert (tmp_path / "config.json").read_text() == '{"theme": "dark"}'
+
+
 def test_a_run_may_go_on_longer(tmp_path: Path) -> None:
-    claimed(tmp_path).release()
+    begun(tmp_path)
     changes = ["train.images=5", "train.log_every=1", "train.preview_every=1", "train.save_every=1"]
     claimed(tmp_path, *changes).release()
     assert RunFolder(tmp_path).read_config() == override(CONFIG, changes)
@@ -60,7 +79,7 @@ def test_a_run_may_go_on_longer(tmp_path: Path) -> None:
 def test_another_recipe_is_another_training(tmp_path: Path) -> None:
     from smalti.config import GANConfig
 
-    claimed(tmp_path).release()
+    begun(tmp_path)
     with pytest.raises(OutputError, match="holds another training"):
         RunFolder(tmp_path).claim(RunConfig(recipe="gan", model=GANConfig()))
 

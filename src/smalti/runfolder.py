@@ -62,8 +62,9 @@ class RunFolder:
             )
 
     def _compare(self, config: RunConfig) -> None:
-        there = paths(self.read_config())
-        mine = paths(config)
+        there, mine = paths(self.read_config()), paths(config)
+        if not any(file.exists() for file in (self.log, self.last, self.state)):
+            return  # refused before its first step, for something that the next one may do otherwise
         keys = sorted((there.keys() | mine.keys()) - FREE)
         missing = object()
         different = [key for key in keys if there.get(key, missing) != mine.get(key, missing)]
