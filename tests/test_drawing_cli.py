@@ -396,15 +396,15 @@ def test_columns_out_of_range(smalti, drawers, columns: int) -> None:
 @pytest.mark.parametrize(
     ("words", "out"),
     [
-        (("--interpolate", "1,2"), "w.png"),
-        (("--interpolate", "1,2"), "w.webp"),
-        (("--interpolate", "1,2"), "w.gif"),
+        (("--interpolate", "1,2", "--count", 3), "w.png"),
+        (("--interpolate", "1,2", "--count", 3), "w.webp"),
+        (("--interpolate", "1,2", "--count", 3), "w.gif"),
         (("--mix", "1,2"), "m.png"),
     ],
 )
-def test_nothing_is_overwritten_without_being_asked(smalti, drawers, words: tuple[str, ...], out: str) -> None:
+def test_nothing_is_overwritten_without_being_asked(smalti, drawers, words: tuple[Any, ...], out: str) -> None:
     Path(out).write_text("mine")
-    command = ("generate", drawers.plain, *words, "--count", 3, "--out", out)
+    command = ("generate", drawers.plain, *words, "--out", out)
     refused(smalti(*command), "--overwrite")
     assert Path(out).read_text() == "mine"
     assert smalti(*command, "--overwrite").code == 0
@@ -611,3 +611,17 @@ def test_help_shows_examples(smalti) -> None:
     listed = smalti("generate", "--help").out
     for option in ("--label", "--truncation", "--interpolate", "--mix"):
         assert option in listed
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("--mix", "1,2", "--count", 9, "--out", "t.png"), "--count is not for --mix"),
+        (("--mix", "1,2", "--columns", 1, "--out", "t.png"), "--columns is for a grid"),
+        (("--interpolate", "1,2", "--columns", 3, "--out", "t.webp"), "--columns is for a grid"),
+        (("--columns", 3, "--out", "t"), "--columns is for a grid"),
+    ],
+)
+def test_options_that_would_do_nothing(smalti: Any, drawers: Any, words: tuple[Any, ...], answer: str) -> None:
+    refused(smalti("generate", drawers.plain, *words), answer)
+    assert not Path("t").exists()

@@ -55,7 +55,7 @@ def generate(
     /,
     *,
     out: Path,
-    count: int = 64,
+    count: int | None = None,
     seed: int = 0,
     drawing: Drawing = DRAWING,
     columns: int | None = None,
@@ -71,7 +71,7 @@ def generate(
     out:
         A .png for one grid, or a folder for one file an image; .webp or .gif for a walk.
     count:
-        How many images.
+        How many images, or frames of a walk. Default: 64.
     seed:
         Image i of a seed is the same however many are drawn.
     columns:

@@ -22,6 +22,7 @@ from smalti.errors import ConfigError, DataError, OutputError
 from smalti.evaluate.distortion import psnr_db, squared_error_uint8
 from smalti.files import output_errors
 
+COUNT = 64  # where none is given
 COUNT_LIMIT = 10_000_000
 GRID_LIMIT = 10_000  # images in one picture
 FRAME_LIMIT = 5_000  # of a walk; a GIF cannot show one picture for longer than it and its way back take
@@ -31,29 +32,31 @@ NUMBERED = re.compile(r"[0-9]{6,}\.png")
 
 
 def run_generate(
-    path: Path, out: Path, count: int, seed: int, drawing: Drawing, columns: int | None, device: str, overwrite: bool
+    path: Path,
+    out: Path,
+    count: int | None,
+    seed: int,
+    drawing: Drawing,
+    columns: int | None,
+    device: str,
+    overwrite: bool,
 ) -> int:
     """Draw images into one grid, one animation, or one file each."""
     extension = out.suffix[1:].lower()
     walking, mixing = drawing.interpolate is not None, drawing.mix is not None
-    if walking and mixing:
-        raise ConfigError("--interpolate and --mix are two different pictures; give one of them")
-    if walking and extension not in ("png", *ANIMATED):
-        raise ConfigError(f"--out is {out}, but a walk is one file; give a name that ends in .png, .webp or .gif")
-    if mixing and extension != "png":
-        raise ConfigError(f"--out is {out}, but a table of mixtures is one picture; give a name that ends in .png")
-    if extension in IMAGE_EXTENSIONS and extension != "png" and not walking:
-        raise ConfigError(
-            f"--out is {out}, but pictures are written as PNG; give a name that ends in .png, or a folder; "
-            ".webp and .gif are for --interpolate"
-        )
+    _check_picture(out, extension, walking, mixing)
+    if mixing and count is not None:
+        raise ConfigError("--count is not for --mix, whose table has a row and a column for each picture of the list")
+    if columns is not None and (mixing or extension != "png"):
+        raise ConfigError("--columns is for a grid: an --out that ends in .png, without --mix")
+    if columns is not None and not 1 <= columns <= GRID_LIMIT:
+        raise ConfigError(f"--columns is {columns}, but must be from 1 to {GRID_LIMIT}")
+    count = COUNT if count is None else count
     limit, where = (GRID_LIMIT, " in one grid") if extension == "png" else (COUNT_LIMIT, "")
     if walking:
         limit, where = FRAME_LIMIT, " frames of a walk"
     if not 1 <= count <= limit:
         raise ConfigError(f"--count is {count}, but must be from 1 to {limit}{where}")
-    if columns is not None and not 1 <= columns <= GRID_LIMIT:
-        raise ConfigError(f"--columns is {columns}, but must be from 1 to {GRID_LIMIT}")
     model = api.load(path, device=device)
     if mixing:
         return _mix(model, out, seed, drawing, overwrite)
@@ -73,6 +76,21 @@ def run_generate(
             write_png(out / f"{number:06d}.png", picture, about(image=number))
     shell.note(f"{count} images, seed {seed}: {out}/")
     return 0
+
+
+def _check_picture(out: Path, extension: str, walking: bool, mixing: bool) -> None:
+    """Whether a file of this name can be what is asked for."""
+    if walking and mixing:
+        raise ConfigError("--interpolate and --mix are two different pictures; give one of them")
+    if walking and extension not in ("png", *ANIMATED):
+        raise ConfigError(f"--out is {out}, but a walk is one file; give a name that ends in .png, .webp or .gif")
+    if mixing and extension != "png":
+        raise ConfigError(f"--out is {out}, but a table of mixtures is one picture; give a name that ends in .png")
+    if extension in IMAGE_EXTENSIONS and extension != "png" and not walking:
+        raise ConfigError(
+            f"--out is {out}, but pictures are written as PNG; give a name that ends in .png, or a folder; "
+            ".webp and .gif are for --interpolate"
+        )
 
 
 def _interpolate(
