@@ -3,16 +3,17 @@
     python bench/gan_speed.py
     python bench/gan_speed.py --preset gan-small --batch 64
 
-Three ways to take the same steps, in turn, several rounds in one process, each step timed by itself:
+Four ways to train on the same batches, a few steps of each in turn, several rounds in one process, loading included:
 
     smalti   the preset's step with the machine's default precision and channels last, averaged weights included
     float32  the same step in float32
+    fresh    as smalti, with model.fresh=true: G learns from images of its own, as in `plain`
     plain    the same networks written as tutorials do: eager float32, contiguous NCHW, one pass of D for each of real,
              fake, R1 and R2, torch.optim.Adam, averaged weights in a loop over the parameters
 
-Ratios are medians over rounds. The peak of memory is that of a process of its own for each way, over what it had before
-the first step. On a CPU also the share of time by operation (torch.profiler) is printed. Writes results/gan_speed.json,
-or with --device cuda results/gan_speed_gpu.json.
+Ratios are medians over rounds. The peak of memory is that of a process of its own for each way: on a CPU over what it
+had before the first step, on a GPU all that torch allocated. On a CPU also the share of time by operation
+(torch.profiler) is printed. Writes results/gan_speed.json, or with --device cuda results/gan_speed_gpu.json.
 """
 
 from __future__ import annotations
@@ -79,8 +80,10 @@ def plain_step(name: str, batch: int, device: torch.device) -> Callable[[Tensor,
     return step
 
 
-def smalti_step(name: str, batch: int, device: torch.device, precision: str) -> Callable[[Tensor, int], None]:
-    config = override(preset(name), [f"train.batch={batch}", "model.penalty.gamma=0.5"])
+def smalti_step(
+    name: str, batch: int, device: torch.device, precision: str, *changes: str
+) -> Callable[[Tensor, int], None]:
+    config = override(preset(name), [f"train.batch={batch}", "model.penalty.gamma=0.5", *changes])
     recipe = GANRecipe(config, Setting(SHAPE, device=device, precision=precision))
 
     def step(real: Tensor, seen: int) -> None:
@@ -92,11 +95,12 @@ def smalti_step(name: str, batch: int, device: torch.device, precision: str) -> 
 def way(kind: str, name: str, batch: int, device: torch.device) -> Callable[[Tensor, int], None]:
     if kind == "plain":
         return plain_step(name, batch, device)
-    return smalti_step(name, batch, device, "float32" if kind == "float32" else Machine(str(device)).resolve()[1])
+    precision = "float32" if kind == "float32" else Machine(str(device)).resolve()[1]
+    return smalti_step(name, batch, device, precision, *(["model.fresh=true"] if kind == "fresh" else []))
 
 
 def speeds(name: str, batch: int, device: torch.device, rounds: int, steps: int) -> dict[str, list[float]]:
-    ways = {kind: way(kind, name, batch, device) for kind in ("smalti", "float32", "plain")}
+    ways = {kind: way(kind, name, batch, device) for kind in ("smalti", "float32", "fresh", "plain")}
     packed = data.load("emoji", split="train", channels=3, size=SHAPE[1:])
     found: dict[str, list[float]] = {kind: [] for kind in ways}
     for number in range(rounds + 1):
@@ -167,7 +171,7 @@ def main() -> None:
     medians = {kind: round(statistics.median(values), 1) for kind, values in found.items()}
     ratios = {
         kind: round(statistics.median(a / b for a, b in zip(found["smalti"], found[kind], strict=True)), 2)
-        for kind in ("float32", "plain")
+        for kind in ("float32", "fresh", "plain")
     }
     machine.table(
         [("way", "images/s", "smalti is", "peak MiB"),

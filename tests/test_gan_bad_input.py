@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from small_runs import settings, small_config, small_data, write_source
 
+from smalti.config import override
+from smalti.errors import ConfigError
 from smalti.machine import Machine
+from smalti.presets import preset
 from smalti.train import train
 
 
@@ -92,3 +95,16 @@ def test_images_that_are_all_alike_are_learned_without_a_division_by_nothing(tmp
     result = train(small_config("gan-nano"), data, tmp_path / "run", machine=machine, on_collapse="continue")
     assert result.reason == "finished"
     assert math.isfinite(result.score["value"])
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "answer"),
+    [
+        ("dcgan", "model.penalty.gamma=5", "gamma is 5, but is the weight of R1 and R2, and both are off"),
+        ("gan-nano", "model.anneal.beta2=0.9", "anneal.beta2 is 0.9, but generator_optimizer is sgd"),
+    ],
+)
+def test_settings_that_would_do_nothing(name: str, setting: str, answer: str) -> None:
+    changes = ["model.generator_optimizer.name=sgd", setting]
+    with pytest.raises(ConfigError, match=answer):
+        override(preset(name), changes)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from small_runs import small_config, small_data
 
+import smalti
 from smalti import cli
 from smalti.config import override
 from smalti.evaluate.features import EXTRACTORS
@@ -22,11 +23,13 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 GUIDE = (ROOT / "docs" / "evaluation.md").read_text(encoding="utf-8")
 QUANTIZERS_GUIDE = (ROOT / "docs" / "quantizers.md").read_text(encoding="utf-8")
+GANS_GUIDE = (ROOT / "docs" / "gan.md").read_text(encoding="utf-8")
 FENCED = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 BLOCKS = FENCED.findall(README)
 COMMANDS = [
     line[2:].split("#")[0].strip()
-    for kind, text in [*BLOCKS, *FENCED.findall(GUIDE), *FENCED.findall(QUANTIZERS_GUIDE)]
+    for guide in (README, GUIDE, QUANTIZERS_GUIDE, GANS_GUIDE)
+    for kind, text in FENCED.findall(guide)
     if kind == "console"
     for line in text.splitlines()
     if line.startswith("$ ") and " smalti " in f" {line[2:]}"
@@ -89,6 +92,22 @@ def test_the_guide_to_quantizers_works_as_it_stands_and_names_them_all() -> None
         assert f"| `{name}` |" in QUANTIZERS_GUIDE
     for name, row in PRESETS.items():
         assert row.config.recipe != "vqvae" or f"| `{name}` |" in QUANTIZERS_GUIDE
+
+
+def test_the_guide_to_gans_works_as_it_stands_and_names_them_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = small_config("gan-nano", "model.latent=64")
+    train(config, small_data(tmp_path), "runs/gan", machine=Machine("cpu", "float32"))
+    snippets = [text for kind, text in FENCED.findall(GANS_GUIDE) if kind == "python"]
+    assert len(snippets) == 1
+    names: dict[str, object] = {"smalti": smalti}
+    exec(compile(snippets[0], "gan.md", "exec"), names)
+    assert names["z"].shape == (2, 64)  # type: ignore[attr-defined]
+    assert names["pictures"].shape == (2, 16, 16, 3)  # type: ignore[attr-defined]
+    for name, row in PRESETS.items():
+        assert row.config.recipe != "gan" or f"| `{name}` |" in GANS_GUIDE
 
 
 def test_the_migration_from_the_most_used_layer_gives_the_same() -> None:

@@ -62,6 +62,14 @@ def test_a_training_that_never_began_gives_way(tmp_path: Path) -> None:
     assert RunFolder(tmp_path).read_config().train.batch == 9
 
 
+@pytest.mark.parametrize("name", ["best.safetensors", "last.safetensors", "resume.pt", "log.jsonl"])
+def test_what_a_training_left_is_not_replaced_by_another(tmp_path: Path, name: str) -> None:
+    claimed(tmp_path, "train.batch=8").release()
+    (tmp_path / name).write_bytes(b"mine")
+    refused(tmp_path, "holds another training", "train.batch=9")
+    assert (tmp_path / name).read_bytes() == b"mine"
+
+
 def test_somebody_elses_settings_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"theme": "dark"}')
     with pytest.raises(CheckpointError, match="cannot be read"):

@@ -273,6 +273,26 @@ def test_scores_on_other_images_do_not_compare(tmp_path: Path) -> None:
     assert checkpoint.read_card(folder / "best.safetensors").images_seen == 96
 
 
+@pytest.mark.parametrize("name", ["gan-nano", "sngan", "dcgan"])
+def test_how_often_is_looked_changes_no_weight(tmp_path: Path, name: str) -> None:
+    data, weights = small_data(tmp_path), []
+    for every in (8, 64):
+        config = small_config(name, f"train.log_every={every}", "train.save_every=64")
+        train(config, data, tmp_path / str(every), machine=FLOAT32, on_collapse="continue")
+        weights.append(checkpoint.load_state(tmp_path / str(every) / "resume.pt", torch.device("cpu"))["recipe"])
+    for part in ("modules", "averages"):
+        for module in set(weights[0][part]) - {"watch"}:  # which does remember every look
+            for key, value in weights[0][part][module].items():
+                assert torch.equal(value, weights[1][part][module][key]), (module, key)
+
+
+def test_one_image_is_too_few_to_compare_a_gan_with(tmp_path: Path) -> None:
+    data, one = small_data(tmp_path), small_data(tmp_path / "other", count=1)
+    with pytest.raises(DataError, match=r"holds 1 image to compare with; the score of a GAN.* needs at least 2"):
+        train(small_config("gan-nano"), data, tmp_path / "run", held_out=one, machine=FLOAT32)
+    assert train(small_config("vqvae"), data, tmp_path / "vqvae", held_out=one, machine=FLOAT32).score["images"] == 1
+
+
 def test_held_out_images_must_fit(tmp_path: Path) -> None:
     data, config = small_data(tmp_path), small_config("dcgan", "model.conditional=true")
     unlabelled = small_data(tmp_path / "other", labels=False)

@@ -71,7 +71,7 @@ def run_demo(out: Path, budget: str, seed: int, cache: Path | None, overwrite: b
             return 128 + results[name].signal
     write_report(out, results, images, held_out, started)
     shell.note(f"done in {time.monotonic() - started:.0f} s: open {out / 'report.html'}")
-    shell.note(f"next: smalti generate {out / 'gan'} --seed 1 --out grid.png")
+    shell.suggest("generate", out / "gan", "--seed", 1, "--out", "grid.png")
     return 0
 
 

@@ -68,12 +68,21 @@ class PenaltyConfig(Checked):
     gradient: float | None = number(None, 0.0, 1e6)  # between them, to 1; None: 10 with `wasserstein`, else 0
     lecam: float = number(0.0, 0.0, 1e6)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.r1 or self.r2) and not isinstance(self.gamma, str) and self.gamma > 0:
+            raise ConfigError(
+                f"penalty.gamma is {self.gamma:g}, but is the weight of R1 and R2, and both are off; set penalty.r1 or "
+                "penalty.r2 to true"
+            )
+
 
 @dataclass(frozen=True)
 class AugmentationConfig(Checked):
     """What the discriminator sees changed, real and fake alike: layers/augmentation.py.
 
-    Each change is made to an image with a probability; its number says how strong it is, and 0 leaves it out.
+    Each change is made to an image with a probability, at 0 none is; its number says how strong it is, and 0 leaves
+    it out.
     """
 
     mode: str = choice("fixed", "adaptive")  # adaptive: the probability follows how much D has learned by heart
@@ -104,7 +113,7 @@ class AnnealConfig(Checked):
     """What changes from its value to another over the first images of a training, on half a cosine."""
 
     images: int = number(0, 0, 10**13)  # 0: the whole training
-    learning_rate: float = number(1.0, 0.0, 1.0)  # times, at the end; in place of the optimizers' own schedules
+    learning_rate: float = number(1.0, 0.0, 1.0)  # times, at the end; beside the optimizers' own schedules
     gamma: float = number(1.0, 0.0, 1e6)  # times, at the end
     beta2: float | None = number(None, 0.0, 0.999999)  # of both optimizers, at the end
 
@@ -133,3 +142,12 @@ class GANConfig(Checked):
                 f"penalty.gradient is {self.penalty.gradient:g}, but lies between images, and discriminator.sees is "
                 "'features'; let it see 'pixels', or keep R1 and R2"
             )
+        for role, optimizer in (
+            ("generator", self.generator_optimizer),
+            ("discriminator", self.discriminator_optimizer),
+        ):
+            if self.anneal.beta2 is not None and optimizer.name not in ("adam", "adamw"):
+                raise ConfigError(
+                    f"anneal.beta2 is {self.anneal.beta2:g}, but {role}_optimizer is {optimizer.name}, which has no "
+                    "beta2; leave it out, or take adam or adamw"
+                )

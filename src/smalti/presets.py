@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from smalti.config import (
     AdversaryConfig,
@@ -53,11 +54,11 @@ _COSINE = OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, schedule="cosine", w
 _NO_PENALTY = PenaltyConfig(r1=False, r2=False)
 
 
-def _gan(network: R3GANConfig, rate: float, *, anneal: AnnealConfig, fresh: bool = True) -> GANConfig:
+def _gan(network: R3GANConfig, rate: float, *, anneal: AnnealConfig, beta2: float = 0.99, **others: Any) -> GANConfig:
     """Relativistic pairs with R1 and R2, both networks at one learning rate."""
-    optimizer = OptimizerConfig(learning_rate=rate, beta1=0.0, beta2=0.99)
+    optimizer = OptimizerConfig(learning_rate=rate, beta1=0.0, beta2=beta2)
     return GANConfig(
-        64, network, generator_optimizer=optimizer, discriminator_optimizer=optimizer, fresh=fresh, anneal=anneal
+        64, network, generator_optimizer=optimizer, discriminator_optimizer=optimizer, anneal=anneal, **others
     )
 
 
@@ -173,9 +174,7 @@ PRESETS: dict[str, Preset] = {
     "gan-nano": Preset(
         RunConfig(
             recipe="gan",
-            model=_gan(
-                R3GANConfig(width=192, taper=0.7, blocks=1), 1e-3, anneal=AnnealConfig(learning_rate=0.2), fresh=False
-            ),
+            model=_gan(R3GANConfig(width=192), 1e-3, anneal=AnnealConfig(learning_rate=0.2), fresh=False),
             # Few images are seen in all, so that many small steps get further with them than few large ones.
             train=LoopConfig(images=2_000_000, batch=16, average_half_life=5_000),
         ),
@@ -199,6 +198,7 @@ PRESETS: dict[str, Preset] = {
             model=_gan(
                 R3GANConfig(width=384, taper=1.0, blocks=2, block="grouped", patch=1, resample="smooth"),
                 2e-4,
+                beta2=0.9,
                 anneal=AnnealConfig(20_000_000, learning_rate=0.25, gamma=0.1, beta2=0.99),
             ),
             train=LoopConfig(images=100_000_000, batch=256, average_half_life=2_000_000),
@@ -208,21 +208,18 @@ PRESETS: dict[str, Preset] = {
     "r3gan-cifar10": Preset(
         RunConfig(
             recipe="gan",
-            model=GANConfig(
-                latent=64,
-                network=R3GANConfig(width=768, taper=1.0, blocks=2, block="grouped", patch=1, resample="smooth"),
+            model=_gan(
+                R3GANConfig(width=768, taper=1.0, blocks=2, block="grouped", patch=1, resample="smooth"),
+                2e-4,
+                beta2=0.9,
+                anneal=AnnealConfig(20_000_000, learning_rate=0.25, gamma=0.1, beta2=0.99),
                 conditional=True,
                 penalty=PenaltyConfig(gamma=0.05),
-                augmentation=AugmentationConfig(
-                    probability=0.55, ramp=20_000_000, flip=True, translate=0.125, colour=0.5, cutout=0.5
-                ),
-                generator_optimizer=OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.9),
-                discriminator_optimizer=OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.9),
-                anneal=AnnealConfig(20_000_000, learning_rate=0.25, gamma=0.1, beta2=0.99),
+                augmentation=AugmentationConfig(probability=0.55, ramp=20_000_000, flip=True),
             ),
             train=LoopConfig(images=250_000_000, batch=512, average_half_life=5_000_000),
         ),
-        "the published numbers of R3GAN for CIFAR-10, with labels: days on several GPUs",
+        "R3GAN for CIFAR-10 with labels: network, rates, gamma and batch as published; days on several GPUs",
     ),
     "sngan": Preset(
         RunConfig(

@@ -63,7 +63,7 @@ class RunFolder:
 
     def _compare(self, config: RunConfig) -> None:
         there, mine = paths(self.read_config()), paths(config)
-        if not any(file.exists() for file in (self.log, self.last, self.state)):
+        if not any(file.exists() for file in (self.log, self.last, self.best, self.state)):
             return  # refused before its first step, for something that the next one may do otherwise
         keys = sorted((there.keys() | mine.keys()) - FREE)
         missing = object()

@@ -5,6 +5,7 @@ All of it goes through `visible`: names, licences and classes come from files th
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,11 @@ def complain(message: str) -> None:
 def note(message: str) -> None:
     """A remark on stderr."""
     print(visible(message), file=sys.stderr)
+
+
+def suggest(*words: object) -> None:
+    """The command that comes next, as it can be pasted into a shell."""
+    note(f"next: smalti {shlex.join(map(str, words))}")
 
 
 def say(message: str = "") -> None:

@@ -41,6 +41,11 @@ def check(config: RunConfig, data: PackedImages, held_out: PackedImages | None, 
         )
     if held_out is None:
         return
+    if config.recipe == "gan" and len(held_out) < 2:
+        raise DataError(
+            f"{held_out.source} holds {len(held_out)} image to compare with; the score of a GAN, a Frechet distance, "
+            "needs at least 2"
+        )
     if held_out.shape != data.shape:
         raise DataError(f"the held-out images have the shape {held_out.shape}, those to train on {data.shape}")
     if getattr(config.model, "conditional", False) and held_out.classes != data.classes:

@@ -157,6 +157,7 @@ class _Session:
                 load_state(self.recipe, state, folder)
             if self.progress.watched != self.watch.fingerprint:
                 self.progress.best = None  # scores on other images do not compare
+                self.recipe.forget_scores()
                 self.progress.watched = self.watch.fingerprint
             if not resuming:
                 self.recipe.start(functools.partial(first_batches, data, config.train.seed, config.data, self.device))

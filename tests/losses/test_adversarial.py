@@ -181,6 +181,14 @@ def test_lecam_measures_to_running_means_of_the_other_kind() -> None:
     assert (real, fake) == pytest.approx((0.99 * 3 + 0.01, 0.01), abs=1e-6)
 
 
+def test_lecam_has_means_of_its_own_for_each_judge() -> None:
+    together, apart = LeCam(2), [LeCam(), LeCam()]
+    for seed in range(3):
+        real, fake = torch.randn(2, 5, 2, generator=torch.Generator().manual_seed(seed)) * torch.tensor([1.0, 9.0])
+        both = float(together(real, fake))
+        assert both == pytest.approx(sum(float(one(real[:, j], fake[:, j])) for j, one in enumerate(apart)) / 2)
+
+
 def test_lecam_goes_on_from_its_state() -> None:
     first, second = LeCam(), LeCam()
     first(R, FAKE)

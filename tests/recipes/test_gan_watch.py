@@ -9,7 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from smalti.config import override
 from smalti.pixels import to_pixels
+from smalti.presets import preset
+from smalti.recipes import Images, Setting
+from smalti.recipes.gan import GANRecipe
 from smalti.recipes.gan_watch import FIRST_LOOKS, Watch, spread
 
 CPU = torch.device("cpu")
@@ -94,6 +98,14 @@ def test_a_distance_twice_the_best_is_named_from_the_third_on() -> None:
     assert watch.judge(161) == "the quality fell: Frechet distance 161 after 80"
 
 
+def test_distances_to_other_images_do_not_compare() -> None:
+    watch = Watch(CPU)
+    for distance in (100, 80, 90):
+        assert watch.judge(distance) is None
+    watch.forget_distances()
+    assert [watch.judge(distance) for distance in (900, 2000, 901)] == [None, None, None]
+
+
 def test_what_is_wrong_does_not_become_usual() -> None:
     watch = watching()
     before = copy.deepcopy(watch.state_dict())
@@ -114,3 +126,16 @@ def test_grey_and_transparent_pictures_are_seen() -> None:
         pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, channels), np.uint8)
         watch.see_data(pixels)
         assert float(watch.data_spread) > 0
+
+
+@pytest.mark.parametrize("portion", [1, 3, 20])
+def test_what_is_taken_from_the_data_does_not_depend_on_its_portions(portion: int) -> None:
+    """Large images come a few at a time, a single one even."""
+    images = varied(20)
+    config = override(preset("gan-nano"), ["model.network.width=16", "train.batch=2"])
+    whole, parts = (GANRecipe(config, Setting((3, 32, 32))) for _ in range(2))
+    whole.start(lambda: [Images(images)])
+    parts.start(lambda: [Images(part) for part in images.split(portion)])
+    assert float(whole.watch.data_spread) > 1
+    torch.testing.assert_close(parts.watch.data_spread, whole.watch.data_spread)
+    torch.testing.assert_close(parts.strength.gamma, whole.strength.gamma)

@@ -12,13 +12,13 @@ import numpy as np
 
 from smalti import api, latents, shell
 from smalti.api import Model
-from smalti.commands.jobs import image_files, plan
+from smalti.commands.jobs import Job, work_through
 from smalti.commands.request import Drawing
 from smalti.data import images as decoding
 from smalti.data.animations import ANIMATED, write_animation
 from smalti.data.pictures import side_by_side, write_png
 from smalti.data.sources import IMAGE_EXTENSIONS
-from smalti.errors import ConfigError, DataError, OutputError
+from smalti.errors import ConfigError, OutputError
 from smalti.evaluate.distortion import psnr_db, squared_error_uint8
 from smalti.files import output_errors
 
@@ -184,37 +184,29 @@ def run_invert(
     model = api.load(path, device=device)
     model.check_inversion(label=label, steps=steps)
     channels, height, width = model.card.image
-    if os.path.isfile(out):
-        raise ConfigError(f"{out} is a file; give --out a folder")
-    rows, failed = [], 0
-    for job in plan(list(image_files(images)), out, overwrite, (".png", ".pair.png", ".latent.json")):
+
+    def work(job: Job) -> tuple[str, str, str]:
         file, (found_at, pair_at, latent_at) = job.image, job.outputs
-        try:
-            size = None if resize is None else (height, width)
-            # A picture without a clear pixel decodes as RGB, even one that a model of RGBA made: alpha is then 255.
-            mode = channels if resize or channels == 4 else None
-            picture = decoding.decode(file, channels=mode, size=size, resize=resize or "cover")
-            if picture.shape != (height, width, channels):
-                raise ConfigError(
-                    f"it is {picture.shape[0]}x{picture.shape[1]}x{picture.shape[2]}, and the model makes "
-                    f"{height}x{width}x{channels}; give --resize cover, contain or stretch"
-                )
-            z = model.invert(picture, label=label, steps=steps)
-            found = model.draw(z[None], labels=model.labels([0], label))[0]
-            error, values = squared_error_uint8(picture, found)
-            decibels = psnr_db(error, values)
-            text = model.provenance(source=file.name, steps=steps, label=label)
-            write_png(found_at, found, text)
-            write_png(pair_at, side_by_side(picture[None], found[None]), text)
-            point = latents.Latent(z, label, model.card.digest)
-            latents.write(latent_at, point, source=file.name, steps=steps, psnr_db=round(min(decibels, 999.0), 2))
-        except (DataError, ConfigError) as problem:
-            failed += 1
-            shell.complain(f"{file} was left out: {problem}")
-            continue
-        rows.append((str(file), f"{decibels:.2f}", str(latent_at)))
-    if not rows:
-        raise DataError("no image could be inverted; the lines above say why")
+        size = None if resize is None else (height, width)
+        # A picture without a clear pixel decodes as RGB, even one that a model of RGBA made: alpha is then 255.
+        mode = channels if resize or channels == 4 else None
+        picture = decoding.decode(file, channels=mode, size=size, resize=resize or "cover")
+        if picture.shape != (height, width, channels):
+            raise ConfigError(
+                f"it is {picture.shape[0]}x{picture.shape[1]}x{picture.shape[2]}, and the model makes "
+                f"{height}x{width}x{channels}; give --resize cover, contain or stretch"
+            )
+        z = model.invert(picture, label=label, steps=steps)
+        found = model.draw(z[None], labels=model.labels([0], label))[0]
+        decibels = psnr_db(*squared_error_uint8(picture, found))
+        text = model.provenance(source=file.name, steps=steps, label=label)
+        write_png(found_at, found, text)
+        write_png(pair_at, side_by_side(picture[None], found[None]), text)
+        point = latents.Latent(z, label, model.card.digest)
+        latents.write(latent_at, point, source=file.name, steps=steps, psnr_db=round(min(decibels, 999.0), 2))
+        return str(file), f"{decibels:.2f}", str(latent_at)
+
+    rows, failed = work_through(images, out, overwrite, (".png", ".pair.png", ".latent.json"), "inverted", work)
     shell.table(("image", "PSNR dB", "latent"), rows)
-    shell.note(f"next: smalti generate {path} --interpolate {rows[0][2]},0 --out walk.webp")
+    shell.suggest("generate", path, "--interpolate", f"{rows[0][2]},0", "--out", "walk.webp")
     return 1 if failed else 0

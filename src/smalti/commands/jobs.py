@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from smalti import shell
 from smalti.data.sources import IMAGE_EXTENSIONS
-from smalti.errors import ConfigError, OutputError
+from smalti.errors import ConfigError, DataError, OutputError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,36 @@ def plan(images: Sequence[Path], out: Path, overwrite: bool, suffixes: Sequence[
             shell.free_to_write(target, overwrite)
         jobs.append(job)
     return jobs
+
+
+def work_through(
+    images: Iterable[Path], out: Path, overwrite: bool, suffixes: Sequence[str], verb: str, work: Callable[[Job], T]
+) -> tuple[list[T], int]:
+    """Do the work for each image, and go on after one that is bad.
+
+    Args:
+        verb: what is done, for the message when nothing was: "reconstructed".
+
+    Returns:
+        What came of the good ones, and how many were bad and reported.
+
+    Raises:
+        ConfigError: `out` is a file, or no images were named.
+        OutputError: a file is there already, or is one of the images themselves.
+        DataError: all were bad.
+    """
+    if os.path.isfile(out):
+        raise ConfigError(f"{out} is a file; give --out a folder")
+    results, failed = list[T](), 0
+    for job in plan(list(image_files(images)), out, overwrite, suffixes):
+        try:
+            results.append(work(job))
+        except (DataError, ConfigError) as error:
+            failed += 1
+            shell.complain(f"{job.image} was left out: {error}")
+    if not results:
+        raise DataError(f"no image could be {verb}; the lines above say why")
+    return results, failed
 
 
 def _outputs(name: str, suffixes: Sequence[str]) -> set[str]:

@@ -204,7 +204,7 @@ class Drawing:
     interpolate:
         Walk between pictures, given as numbers of this seed or latent files of smalti invert: 3,17 or
         cat.latent.json,5. --count says in how many frames, at most 5000; a .webp or .gif walks there and back. With
-        labels, all frames are of one class: --label, else the first picture's.
+        labels, all frames are of one class: --label, else that of the first latent file, else the first picture's.
     mix:
         A table of pictures, given likewise, each pair mixed.
     """

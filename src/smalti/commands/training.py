@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,9 +27,9 @@ T = TypeVar("T", DataConfig, LoopConfig)
 
 # What one does with a run of each recipe.
 NEXT = {
-    "vqvae": ("reconstruct", "IMAGES... --out FOLDER"),
-    "gan": ("generate", "--out grid.png"),
-    "contrastive": ("evaluate encoder", "--on SOURCE"),
+    "vqvae": (("reconstruct",), ("IMAGES...", "--out", "FOLDER")),
+    "gan": (("generate",), ("--out", "grid.png")),
+    "contrastive": (("evaluate", "encoder"), ("--on", "SOURCE")),
 }
 
 
@@ -174,4 +173,4 @@ def _say_how_it_ended(result: Result, config: RunConfig) -> None:
     if result.reason == "budget":
         shell.note("the --budget is used up, over all sessions together; the same command with a larger one goes on")
     verb, arguments = NEXT[config.recipe]
-    shell.note(f"next: smalti {verb} {os.fspath(result.folder)} {arguments}")
+    shell.suggest(*verb, result.folder, *arguments)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from smalti import api, checkpoint, shell
-from smalti.commands.jobs import image_files, plan
+from smalti.commands.jobs import Job, work_through
 from smalti.config import paths, to_plain
 from smalti.data import images as decoding
 from smalti.data.pictures import side_by_side, write_png
-from smalti.errors import CheckpointError, ConfigError, DataError
+from smalti.errors import CheckpointError
 from smalti.evaluate.distortion import psnr_db, squared_error_uint8
 from smalti.runfolder import RunFolder
 from smalti.units import parse_size
@@ -35,28 +34,21 @@ def run_reconstruct(
     api.check_effort(effort)
     model = api.load(path, device=device)
     channels = model.card.image[0]
-    if os.path.isfile(out):
-        raise ConfigError(f"{out} is a file; give --out a folder")
-    total, values, rows, failed = 0.0, 0, [], 0
-    for job in plan(list(image_files(images)), out, overwrite, (".png", ".pair.png")):
+
+    def work(job: Job) -> tuple[tuple[str, str, str], float, int]:
         file, (result, pair) = job.image, job.outputs
-        try:
-            before = decoding.decode(file, channels=channels, size=wanted, resize=resize)
-            after = model.reconstruct(before[None], effort=effort)[0]
-            write_png(result, after, model.provenance(source=file.name))
-            write_png(pair, side_by_side(before[None], after[None]), model.provenance(source=file.name))
-        except (DataError, ConfigError) as error:
-            failed += 1
-            shell.complain(f"{file} was left out: {error}")
-            continue
-        error_sum, count = squared_error_uint8(before, after)
-        total, values = total + error_sum, values + count
+        before = decoding.decode(file, channels=channels, size=wanted, resize=resize)
+        after = model.reconstruct(before[None], effort=effort)[0]
+        write_png(result, after, model.provenance(source=file.name))
+        write_png(pair, side_by_side(before[None], after[None]), model.provenance(source=file.name))
+        error, values = squared_error_uint8(before, after)
         height, width = before.shape[:2]
-        rows.append((str(file), f"{height}x{width}", _decibels(psnr_db(error_sum, count))))
-    if not rows:
-        raise DataError("no image could be reconstructed; the lines above say why")
+        return (str(file), f"{height}x{width}", _decibels(psnr_db(error, values))), error, values
+
+    results, failed = work_through(images, out, overwrite, (".png", ".pair.png"), "reconstructed", work)
+    rows, errors, counts = zip(*results, strict=True)
     shell.table(("image", "size", "PSNR dB"), rows)
-    pooled = _decibels(psnr_db(total, values))
+    pooled = _decibels(psnr_db(sum(errors), sum(counts)))
     shell.say(f"{len(rows)} images, pooled PSNR {pooled} dB ([0, 1] range); pictures in {out}")
     return 1 if failed else 0
 

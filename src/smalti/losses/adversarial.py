@@ -108,15 +108,15 @@ class LeCam(torch.nn.Module):
     anchors: Tensor
     begun: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, judges: int | None = None) -> None:
         super().__init__()
-        self.register_buffer("anchors", torch.zeros(2))  # of real, of fake images
+        self.register_buffer("anchors", torch.zeros(2, *([] if judges is None else [judges])))  # of real, fake images
         self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
 
     def forward(self, real: Tensor, fake: Tensor) -> Tensor:
-        """(B,) logits of both -> (), from the means so far; then the means move on."""
+        """(B,) logits of both, (B, J) of J judges -> (), from the means so far; then the means move on."""
         with torch.no_grad():
-            now = sum_over_ranks(torch.stack([real.float().mean(), fake.float().mean()])) / world()
+            now = sum_over_ranks(torch.stack([real.float().mean(dim=0), fake.float().mean(dim=0)])) / world()
             before = torch.where(self.begun, self.anchors, now)
             self.anchors.copy_(torch.lerp(now, before, self.DECAY))
             self.begun.fill_(True)

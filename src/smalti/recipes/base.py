@@ -67,7 +67,7 @@ class Recipe(ABC):
 
     kind: str  # the word in configurations and checkpoints
     headline: tuple[str, ...]  # the logged terms that somebody who watches wants to see
-    care = "half the learning rate"  # what `calm` does
+    care: str = "half the learning rate"  # what `calm` does
     score_images = 512  # held-out images that `score` is given
 
     def __init__(self, config: RunConfig, setting: Setting) -> None:
@@ -148,6 +148,9 @@ class Recipe(ABC):
     def judge(self, score: Score) -> str | None:
         """The same about a score, at every regular save; None if nothing is wrong."""
         return None
+
+    def forget_scores(self) -> None:  # noqa: B027 - most remember none
+        """From now on others are scored than before: what was measured on those does not compare."""
 
     def calm(self, times: int) -> None:
         """After going back to an earlier place: go on from there more carefully than it was done `times` before."""

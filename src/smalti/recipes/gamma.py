@@ -5,7 +5,7 @@
 of whatever D looks at, images or feature maps, of each by itself.
 Where D tells two pictures apart by about one, its gradient from one to the other is about 1 / |distance|, and the mean
 squared distance of two pictures is 2 V: so gamma |grad D|^2 counts the same for any size and contrast if gamma is in
-proportion to V. c is what was best on CIFAR-10: docs/results.md has the sweep.
+proportion to V. c was chosen by a sweep on CIFAR-10: docs/results.md.
 """
 
 from __future__ import annotations

@@ -1,20 +1,23 @@
 """Train a GAN: discriminator and generator in turn, each from its own loss with its own optimizer.
 
     1  D descends  L_D(D(S A real), D(S A G(z))) + gamma/2 (R1 + R2) [+ other penalties]
-    2  G descends  L_G(D(S A real), D(S A G(z'))), D's weights frozen, z' other latents than z if `fresh`
+    2  G descends  L_G(D(S A real), D(S A G(z'))), D's weights frozen
+
+If `fresh`, z' are other latents than z, and D looks at both anew; else z' = z, and D(S A real) is that of step 1, from
+before D moved: one pass of each network less.
 
 A are random changes of images (layers/augmentation.py), other ones each time, and S is what D sees of an image: its
 pixels, or feature maps of it (recipes/sight.py). The gradients in R1 and R2 are with respect to the images before A, or
-to the maps. The losses and penalties are in losses/adversarial.py, gamma's own value in recipes/gamma.py, and what
-watches over a training in recipes/gan_watch.py.
+to the maps; those of penalty.gradient, at images between real and fake ones, which A leaves as they are. The losses and
+penalties are in losses/adversarial.py, gamma's own value in recipes/gamma.py, and what watches over a training in
+recipes/gan_watch.py.
 Sources: Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1; Huang et al. 2025, arXiv:2501.05441.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -37,7 +40,7 @@ from smalti.recipes.sight import FeatureSight, Sight, pixels
 
 DEFAULT_WASSERSTEIN_PENALTY = 10.0  # arXiv:1704.00028
 WATCHED = 64  # latents that are always the same
-GAMMA_BATCHES = 4  # of up to 500 images, for gamma
+GAMMA_IMAGES = 2_000  # or as many as there are in the first batches
 
 
 class GANRecipe(Recipe):
@@ -48,7 +51,6 @@ class GANRecipe(Recipe):
 
     kind = "gan"
     headline = ("generator", "discriminator", "real_logit", "fake_logit", "diversity")
-    care = "half the learning rate, twice the gamma"
     score_images = 2_000  # a Frechet distance of fewer says little
 
     def __init__(self, config: RunConfig, setting: Setting) -> None:
@@ -62,6 +64,8 @@ class GANRecipe(Recipe):
             wanted = self.model.loss == "wasserstein" and self.sees_pixels
             self.gradient_weight = DEFAULT_WASSERSTEIN_PENALTY if wanted else 0.0
         self.smooth = (penalty.r1 or penalty.r2) and penalty.gamma != 0
+        if self.smooth:
+            self.care = "half the learning rate, twice the gamma"
         classes = setting.classes if self.model.conditional else 0
         if self.model.conditional and classes < 2:
             raise ConfigError(
@@ -79,7 +83,7 @@ class GANRecipe(Recipe):
         self.generator = cast(Generator, self.add_module("generator", generator))
         self.discriminator = self.add_module("discriminator", discriminator)
         self.augmentation = cast(Augmentation, self.add_module("augmentation", Augmentation(self.model.augmentation)))
-        self.lecam = cast(LeCam, self.add_module("lecam", LeCam()))
+        self.lecam = cast(LeCam, self.add_module("lecam", LeCam(len(channels) if channels else None)))
         self.watch = cast(Watch, self.add_module("watch", Watch(setting.device)))
         self.strength = cast(_Strength, self.add_module("strength", _Strength(penalty.gamma, len(channels or [1]))))
         self.add_optimizer("generator", self.generator, self.model.generator_optimizer)
@@ -91,10 +95,9 @@ class GANRecipe(Recipe):
     def start(self, batches: Callable[[], Iterable[Images]]) -> None:
         if self.model.penalty.gamma == "auto":
             draws = Draws(self.draw_seed, 0, device=self.setting.device)
-            looks = (self.sight(batch.pixels, draws) for batch in itertools.islice(batches(), GAMMA_BATCHES))
+            looks = (self.sight(pixels, draws) for pixels in _first(batches(), GAMMA_IMAGES))
             self.strength.gamma.copy_(automatic_gamma(looks))
-        first = next(iter(batches())).pixels[:WATCHED]
-        self.watch.see_data(to_pixels(first))
+        self.watch.see_data(to_pixels(torch.cat(list(_first(batches(), WATCHED)))))
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
         draws = Draws(self.draw_seed, images_seen, device=self.setting.device)
@@ -237,8 +240,12 @@ class GANRecipe(Recipe):
     def examine(self) -> tuple[dict[str, float], str | None]:
         z = self._latents(WATCHED, 0)
         labels = self._labels_in_turn(WATCHED)
-        with self.setting.autocast():
-            images = self.generator.forward(z, labels)
+        self.generator.eval()  # to look changes nothing: batch normalisation would move its running statistics
+        try:
+            with self.setting.autocast():
+                images = self.generator.forward(z, labels)
+        finally:
+            self.generator.train()
         return self.watch.examine(images, to_pixels(images))
 
     @torch.no_grad()
@@ -262,6 +269,9 @@ class GANRecipe(Recipe):
 
     def judge(self, score: Score) -> str | None:
         return self.watch.judge(score.value)
+
+    def forget_scores(self) -> None:
+        self.watch.forget_distances()
 
     def export(self) -> Generator:
         return cast(Generator, self.averages["generator"].module)
@@ -290,6 +300,15 @@ class _Strength(nn.Module):
     def __init__(self, gamma: float | str, points: int) -> None:
         super().__init__()
         self.register_buffer("gamma", torch.full((points,), math.nan if isinstance(gamma, str) else float(gamma)))
+
+
+def _first(batches: Iterable[Images], count: int) -> Iterator[Tensor]:
+    """The pixels of so many images, or of all that there are, in parts."""
+    for batch in batches:
+        if count <= 0:
+            return
+        yield batch.pixels[:count]
+        count -= len(batch.pixels)
 
 
 def _norm(module: nn.Module) -> Tensor:

@@ -1,7 +1,7 @@
 """What tells a GAN that trains from one that has collapsed or run away.
 
     spread  mean over pairs of |phi(a) - phi(b)|^2, of pictures of the same few latents; over that of data
-    gap     mean |D(real) - D(fake)| over the last thousand images
+    gap     mean |D(real) - D(fake)| over the last 500 images or so
 
 phi are the features of smalti-vit, which comes with smalti. At every look they are compared with what this training
 had before, as running means of logarithms over about ten looks, because what is usual depends on the loss:
@@ -124,6 +124,10 @@ class Watch(nn.Module):
         best = min(best, distance) if count else distance
         self.distances.copy_(torch.tensor([best, count + 1]))
         return None
+
+    def forget_distances(self) -> None:
+        """Judge from here on as if nothing had been measured."""
+        self.distances.zero_()
 
 
 def spread(features: Tensor) -> float:
