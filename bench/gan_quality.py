@@ -96,7 +96,7 @@ def train(
     """Train for some minutes, and measure on the way."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.monotonic
     classes = len(images.classes) if getattr(config.model, "conditional", False) else 0
-    setting = Setting(images.shape, classes, CPU, precision)
+    setting = Setting(images.shape, classes, CPU, precision, len(images))
     began, away, budget = clock(), 0.0, 60 * minutes
     trainer = GANRecipe(config, setting)
     seed, batch = config.train.seed, config.train.batch

@@ -49,7 +49,7 @@ def train(
     name: str, images: PackedImages, minutes: float, rate: float, gamma: float, batch: int | None, seed: int
 ) -> dict[str, Any]:
     config = override(preset(name), [f"train.seed={seed}", *([] if batch is None else [f"train.batch={batch}"])])
-    recipe = GANRecipe(config, Setting(images.shape, precision=Machine().resolve()[1]))
+    recipe = GANRecipe(config, Setting(images.shape, precision=Machine().resolve()[1], count=len(images)))
     recipe.start(lambda: first_batches(images, seed, config.data, CPU))
     recipe.scale_learning_rates(rate)
     recipe.strength.gamma *= gamma

@@ -151,7 +151,7 @@ class _Session:
         resuming = bool(largest_over_ranks(int(rank() == 0 and folder.state.exists())))
         with shared_fate():
             self.progress, state = find_place(folder, resuming, data, machine, precision, self.device, reporter.message)
-            setting = Setting(data.shape, len(data.classes), self.device, self.progress.precision)
+            setting = Setting(data.shape, len(data.classes), self.device, self.progress.precision, len(data))
             self.recipe = build_recipe(config, setting)
             if state is not None:
                 load_state(self.recipe, state, folder)

@@ -39,12 +39,14 @@ class Setting:
         image: (channels, height, width) of the data.
         classes: number of labels in the data, 0 without.
         precision: "float32" or "bfloat16"; weights are float32 with both.
+        count: how many images there are to train on; None: always new ones.
     """
 
     image: tuple[int, int, int]
     classes: int = 0
     device: torch.device = CPU
     precision: str = "float32"
+    count: int | None = None
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context the networks run in."""

@@ -96,7 +96,7 @@ class GANRecipe(Recipe):
         if self.model.penalty.gamma == "auto":
             draws = Draws(self.draw_seed, 0, device=self.setting.device)
             looks = (self.sight(pixels, draws) for pixels in _first(batches(), GAMMA_IMAGES))
-            self.strength.gamma.copy_(automatic_gamma(looks))
+            self.strength.gamma.copy_(automatic_gamma(looks, self.setting.count))
         self.watch.see_data(to_pixels(torch.cat(list(_first(batches(), WATCHED)))))
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
