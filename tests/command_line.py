@@ -16,3 +16,9 @@ def one_line(outcome: Outcome) -> str:
     assert "Traceback" not in outcome.err
     assert sum(line.startswith("smalti: error: ") for line in lines) == 1
     return lines[-1]
+
+
+def refused(outcome: Outcome, said: str) -> None:
+    """One line that says so, about what was found and not about what was typed."""
+    assert said in one_line(outcome)
+    assert outcome.code == 1

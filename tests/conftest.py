@@ -1,4 +1,4 @@
-"""What every test shares: one thread, a cache folder of its own, a command line, and trainings to take apart."""
+"""What every test shares: one thread, a cache folder of its own, a command line, trainings and generators."""
 
 from __future__ import annotations
 
@@ -63,3 +63,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         assert cli.run([str(word) for word in (*words, *settings(preset, *extra))]) == 0
         setattr(made, name, out)
     return made
+
+
+@pytest.fixture(scope="session")
+def drawers(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Checkpoint files of generators whose pictures differ: the ones of `trained` are all but grey."""
+    from generators import write_generator
+
+    folder = tmp_path_factory.mktemp("drawers")
+    return SimpleNamespace(
+        plain=write_generator(folder / "plain.safetensors"),
+        clear=write_generator(folder / "clear.safetensors", channels=4),
+        labelled=write_generator(folder / "labelled.safetensors", classes=("cat", "dog")),
+    )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from ruined import ruined, run_away, turn_grey
 from small_runs import settings, small_config, small_data, write_source
 
 from smalti import checkpoint
 from smalti.errors import ConfigError, TrainingError
 from smalti.machine import Machine
-from smalti.recipes import RECIPES, Images
+from smalti.recipes import RECIPES
+from smalti.recipes.gan import GANRecipe
 from smalti.runfolder import RunFolder
 from smalti.train import Silent, train
 
@@ -28,19 +32,8 @@ class Listener(Silent):
         self.messages.append(text)
 
 
-def ruin(monkeypatch: pytest.MonkeyPatch, *, at: int, times: int = 1) -> None:
-    """Make the generator's last layer ten thousand times as large after the step at so many images."""
-    step, left = RECIPES["gan"].step, [times]
-
-    def ruined(self: Any, batch: Images, images_seen: int) -> Any:
-        terms = step(self, batch, images_seen)
-        if images_seen == at and left[0] > 0:
-            left[0] -= 1
-            with torch.no_grad():
-                self.generator.network.image.weight.mul_(1e4)
-        return terms
-
-    monkeypatch.setattr(RECIPES["gan"], "step", ruined)
+def ruin(patch: pytest.MonkeyPatch, how: Callable[[GANRecipe], None] = run_away, **when: int) -> None:
+    patch.setattr(RECIPES["gan"], "step", ruined(RECIPES["gan"].step, how, **when))
 
 
 def events(folder: Path) -> list[str]:
@@ -62,6 +55,23 @@ def test_a_collapse_is_rolled_back_named_and_counted(tmp_path: Path, monkeypatch
         assert state["optimizers"][name]["param_groups"][0]["lr"] == pytest.approx(
             config.model.generator_optimizer.learning_rate / 4  # type: ignore[union-attr]
         )
+
+
+def test_a_score_that_falls_is_a_collapse_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ruin(monkeypatch, turn_grey, at=88)
+    config, listener = small_config("gan-nano", *SETTINGS, "train.images=128"), Listener()
+    result = train(config, small_data(tmp_path), tmp_path / "run", machine=FLOAT32, reporter=listener)
+    assert (result.reason, result.images_seen, result.rollbacks) == ("finished", 128, 1)
+    (told,) = [text for text in listener.messages if "back to" in text]
+    found = re.match(
+        r"at 96 images: the quality fell: Frechet distance (\d+) after (\d+); back to 64 images, more carefully", told
+    )
+    assert found is not None, told
+    fallen, best = (int(number) for number in found.groups())
+    scores = {r["images_seen"]: r["value"] for r in RunFolder(tmp_path / "run").records() if r.get("event") == "score"}
+    assert list(scores) == [32, 64, 96, 128], "the bad one is not among them"
+    assert best == round(min(scores[32], scores[64]))
+    assert max(scores.values()) < 1.1 * best < 2 * best < fallen
 
 
 def test_asked_to_stop_it_stops_at_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,41 +1,26 @@
-"""`smalti generate` and `smalti invert` as a user types them: which pictures, which files, and what is refused."""
+"""`smalti generate` as a user types it: which pictures, which files, and what is refused."""
 
 from __future__ import annotations
 
 import json
 import os
-import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from command_line import Outcome, one_line
-from generators import write_generator
+from command_line import refused
+from drawn import apart, frames_of, tiles_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageSequence
-from small_runs import pixels
+from PIL import Image
 
 from smalti import api
 from smalti.api import Model
 from smalti.data.animations import IMAGE_DESCRIPTION
 from smalti.data.pictures import read_png_text
 from smalti.errors import ConfigError
-
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-
-
-@pytest.fixture(scope="module")
-def drawers(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Checkpoint files of generators whose pictures differ: the ones of `trained` are all but grey."""
-    folder = tmp_path_factory.mktemp("drawers")
-    return SimpleNamespace(
-        plain=write_generator(folder / "plain.safetensors"),
-        clear=write_generator(folder / "clear.safetensors", channels=4),
-        labelled=write_generator(folder / "labelled.safetensors", classes=("cat", "dog")),
-    )
 
 
 @pytest.fixture(scope="module")
@@ -46,38 +31,6 @@ def model(drawers: SimpleNamespace) -> Model:
 @pytest.fixture(scope="module")
 def labelled(drawers: SimpleNamespace) -> Model:
     return api.load(drawers.labelled)
-
-
-def frames_of(path: str) -> np.ndarray:
-    with Image.open(path) as opened:
-        return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(opened)])
-
-
-def tiles_of(path: str, columns: int, *, side: int = 16, padding: int = 2) -> np.ndarray:
-    """The pictures of a grid, (rows, columns, side, side, C)."""
-    with Image.open(path) as opened:
-        sheet = np.asarray(opened)[padding:, padding:]
-    rows = sheet.shape[0] // (side + padding)
-    assert sheet.shape[:2] == (rows * (side + padding), columns * (side + padding))
-    cells = sheet.reshape(rows, side + padding, columns, side + padding, -1)
-    return cells.transpose(0, 2, 1, 3, 4)[:, :, :side, :side]
-
-
-def apart(a: np.ndarray, b: np.ndarray) -> int:
-    """The largest difference: batches of different shapes may differ in the last bit, and so may their pixels by 1."""
-    assert a.shape == b.shape
-    return int(abs(a.astype(int) - b.astype(int)).max())
-
-
-def save(image: np.ndarray, path: str) -> str:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
-    return path
-
-
-def refused(outcome: Outcome, said: str) -> None:
-    assert said in one_line(outcome)
-    assert outcome.code == 1
 
 
 # Image i of a seed
@@ -422,193 +375,26 @@ def test_a_place_that_cannot_be_written_is_one_line(smalti, drawers) -> None:
     assert Path("file").read_text() == "mine"
 
 
-# smalti invert
-
-
-def test_invert_writes_what_generate_takes_up(smalti, drawers, model: Model) -> None:
-    image = model.generate(1, seed=9)[0]
-    save(image, "in/a b.png")
-    done = smalti("invert", drawers.plain, "in", "--steps", 3, "--out", "found")
-    assert done.code == 0
-    assert sorted(os.listdir("found")) == ["a b.latent.json", "a b.pair.png", "a b.png"]
-    about = json.loads(Path("found/a b.latent.json").read_text())
-    assert (about["model"], about["label"], about["source"], about["steps"]) == (model.card.digest, None, "a b.png", 3)
-    found = np.asarray(Image.open("found/a b.png"))
-    assert about["psnr_db"] == pytest.approx(-10 * np.log10(np.square(found / 255 - image / 255).mean()), abs=0.006)
-    assert f"{about['psnr_db']:.2f}" in done.out
-    pair = tiles_of("found/a b.pair.png", 1)
-    assert np.array_equal(pair[:, 0], [image, found])
-    assert read_png_text("found/a b.png")["smalti.source"] == "a b.png"
-    for words in (
-        ("--interpolate", "found/a b.latent.json,3", "--count", 4, "--out", "walk.webp"),
-        ("--interpolate", "3,found/a b.latent.json", "--count", 4, "--out", "walk.gif"),
-        ("--interpolate", "found/a b.latent.json,3", "--count", 4, "--columns", 4, "--out", "walk.png"),
-        ("--mix", "3,found/a b.latent.json", "--out", "mix.png"),
-    ):
-        assert smalti("generate", drawers.plain, *words).code == 0
-    assert apart(frames_of("walk.webp")[0], found) <= 1
-    assert apart(tiles_of("walk.png", 4)[0, 0], found) <= 1
-    assert apart(tiles_of("mix.png", 2)[1, 1], found) <= 1
-    assert len(frames_of("walk.gif")) == 6
-
-
-def test_more_steps_come_nearer(smalti, drawers, model: Model) -> None:
-    save(model.generate(1, seed=9)[0], "a.png")
-    decibels = []
-    for steps in (0, 2, 6):
-        assert smalti("invert", drawers.plain, "a.png", "--steps", steps, "--out", steps).code == 0
-        decibels.append(json.loads(Path(f"{steps}/a.latent.json").read_text())["psnr_db"])
-    assert decibels[0] < decibels[1] < decibels[2]
-
-
-def test_the_next_command_that_invert_names_works(smalti, drawers, model: Model) -> None:
-    save(model.generate(1)[0], "a.png")
-    said = smalti("invert", drawers.plain, "a.png", "--steps", 0, "--out", "found").err.strip().splitlines()[-1]
-    assert said.startswith("next: smalti generate ")
-    words = shlex.split(said.removeprefix("next: smalti "))
-    assert smalti(*words).code == 0
-    assert len(frames_of("walk.webp")) == 2 * 64 - 2
-
-
-def test_invert_by_label_and_walk_on_with_it(smalti, drawers, labelled: Model) -> None:
-    save(labelled.generate(1, label="dog", seed=4)[0], "a.png")
-    assert smalti("invert", drawers.labelled, "a.png", "--label", "dog", "--steps", 2, "--out", "found").code == 0
-    assert json.loads(Path("found/a.latent.json").read_text())["label"] == "dog"
-    words = ("--mix", "0,found/a.latent.json", "--out", "mix.png")  # image 0 would be a cat
-    assert smalti("generate", drawers.labelled, *words).code == 0
-    assert apart(tiles_of("mix.png", 2)[1, 1], np.asarray(Image.open("found/a.png"))) <= 1
-    assert read_png_text("mix.png")["smalti.label"] == "dog"
-
-
-def test_labels_that_are_missing_or_mean_nothing(smalti, trained, drawers) -> None:
-    save(pixels(1)[0], "a.png")
-    for run, words, said in (
-        (drawers.labelled, (), "say which with --label; known: cat, dog"),
-        (trained.labelled, (), "say which with --label; known: 0, 1"),
-        (drawers.labelled, ("--label", "dgo"), "did you mean 'dog'"),
-        (drawers.plain, ("--label", "dog"), "was trained without labels"),
-    ):
-        refused(smalti("invert", run, "a.png", *words, "--out", "found"), said)
-    assert not Path("found").exists()
-
-
-@pytest.mark.parametrize("steps", [-1, -100, 100_001])
-def test_steps_out_of_range_are_one_line_however_many_images(smalti, drawers, steps: int) -> None:
-    save(pixels(1)[0], "a.png")
-    outcome = smalti("invert", drawers.plain, "a.png", "a.png", "none.png", "--steps", steps, "--out", "found")
-    refused(outcome, f"steps is {steps}, but must be from 0 to 100000")
-    assert not Path("found").exists()
-
-
-@pytest.mark.parametrize(
-    ("mode", "size", "found"), [("RGB", (24, 20), "20x24x3"), ("L", (16, 16), "16x16x1"), ("RGBA", (16, 16), "16x16x4")]
-)
-def test_another_size_or_mode_needs_resize(smalti, drawers, mode: str, size: tuple[int, int], found: str) -> None:
-    Image.new(mode, size, 50 if mode == "L" else (200, 100, 50, 120)[: len(mode)]).save("a.png")
-    outcome = smalti("invert", drawers.plain, "a.png", "--steps", 0, "--out", "found")
-    assert outcome.code == 1
-    assert f"a.png was left out: it is {found}, and the model makes 16x16x3; give --resize cover" in outcome.err
-    assert "Traceback" not in outcome.err
-    assert not Path("found").exists()
-    for rule in ("cover", "contain", "stretch"):
-        words = ("a.png", "--steps", 0, "--resize", rule, "--out", f"found-{rule}")
-        assert smalti("invert", drawers.plain, *words).code == 0
-        with Image.open(f"found-{rule}/a.png") as picture:
-            assert (picture.size, picture.mode) == ((16, 16), "RGB")
-
-
-@pytest.mark.parametrize("alpha", [255, 90])
-def test_a_model_with_alpha_takes_pictures_with_and_without(smalti, drawers, alpha: int) -> None:
-    image = api.load(drawers.clear).generate(1)[0]
-    image[..., 3] = alpha
-    save(image, "a.png")
-    assert smalti("invert", drawers.clear, "a.png", "--steps", 0, "--out", "found").code == 0
-    with Image.open("found/a.pair.png") as pair:
-        assert np.array_equal(np.asarray(pair)[2:18, 2:18], image)
-
-
-def test_bad_images_are_reported_and_the_rest_goes_on(smalti, drawers) -> None:
-    first, second = pixels(2)
-    good = save(first, "good.png")
-    Path("cut.png").write_bytes(Path(good).read_bytes()[:60])
-    Path("text.png").write_text("no image")
-    save(second, "fine.png")
-    save(pixels(1, side=20)[0], "large.png")
-    images = ("cut.png", good, "text.png", "none.png", "large.png", "fine.png")
-    outcome = smalti("invert", drawers.plain, *images, "--steps", 0, "--out", "found")
-    assert outcome.code == 1
-    assert len(os.listdir("found")) == 6
-    assert [f"{name} was left out" in outcome.err for name in images] == [True, False, True, True, True, False]
-    assert [name in outcome.out for name in images] == [False, True, False, False, False, True]
-    assert "Traceback" not in outcome.err
-
-
-def test_images_that_are_all_bad(smalti, drawers) -> None:
-    Path("text.png").write_text("no image")
-    outcome = smalti("invert", drawers.plain, "text.png", "--out", "found")
-    assert (outcome.code, "no image could be inverted" in outcome.err) == (1, True)
-    assert not Path("found").exists()
-
-
-def test_inverted_images_of_one_name_get_numbers(smalti, drawers) -> None:
-    first, second = pixels(2)
-    for folder, image in (("a", first), ("b", second)):
-        save(image, f"{folder}/x.png")
-    assert smalti("invert", drawers.plain, "a", "b/x.png", "--steps", 0, "--out", "found").code == 0
-    assert {"x.latent.json", "x-2.latent.json"} <= set(os.listdir("found"))
-
-
-@pytest.mark.parametrize("name", ["a.png", "a.pair.png", "a.latent.json"])
-def test_invert_overwrites_nothing_without_being_asked(smalti, drawers, name: str) -> None:
-    save(pixels(1)[0], "in/a.png")
-    Path("found").mkdir()
-    (Path("found") / name).write_text("mine")
-    command = ("invert", drawers.plain, "in/a.png", "--steps", 0, "--out", "found")
-    refused(smalti(*command), "--overwrite")
-    assert (os.listdir("found"), (Path("found") / name).read_text()) == ([name], "mine")
-    assert smalti(*command, "--overwrite").code == 0
-    assert (Path("found") / name).read_bytes() != b"mine"
-
-
-def test_invert_never_replaces_the_image_itself(smalti, drawers) -> None:
-    save(pixels(1)[0], "a.png")
-    before = Path("a.png").read_bytes()
-    refused(smalti("invert", drawers.plain, "a.png", "--out", ".", "--overwrite"), "one of the images")
-    assert Path("a.png").read_bytes() == before
-
-
-def test_invert_without_images_or_into_a_file(smalti, drawers) -> None:
-    refused(smalti("invert", drawers.plain, "--out", "found"), "no images were named")
-    save(pixels(1)[0], "a.png")
-    refused(smalti("invert", drawers.plain, "a.png", "--out", "a.png"), "is a file; give --out a folder")
-    assert "--out" in one_line(smalti("invert", drawers.plain, "a.png"))
-    assert "MODEL" in one_line(smalti("invert", "--out", "found"))
-
-
 @pytest.mark.parametrize(
     "words",
     [
-        ("generate", "--out", "g.png"),
-        ("generate", "--out", "folder"),
-        ("generate", "--interpolate", "1,2", "--out", "g.png"),
-        ("generate", "--interpolate", "x.json,2", "--out", "g.gif"),
-        ("generate", "--mix", "1,2", "--out", "g.png"),
-        ("generate", "--label", "cat", "--out", "g.png"),
-        ("invert", "x.png", "none.png", "--out", "folder"),
-        ("invert", "--steps", "-1", "--label", "cat", "--out", "folder"),
+        ("--out", "g.png"),
+        ("--out", "folder"),
+        ("--interpolate", "1,2", "--out", "g.png"),
+        ("--interpolate", "x.json,2", "--out", "g.gif"),
+        ("--mix", "1,2", "--out", "g.png"),
+        ("--label", "cat", "--out", "g.png"),
     ],
 )
 def test_a_model_that_draws_nothing(smalti, trained, words: tuple[str, ...]) -> None:
-    save(pixels(1)[0], "x.png")
     Path("x.json").write_text("{}")
-    outcome = smalti(words[0], trained.vqvae, *words[1:])
+    outcome = smalti("generate", trained.vqvae, *words)
     refused(outcome, "is a vqvae, which draws no new images; give a model trained with a gan preset")
     assert len(outcome.err.splitlines()) == 1
-    assert sorted(os.listdir()) == ["x.json", "x.png"]
+    assert os.listdir() == ["x.json"]
 
 
-def test_help_shows_examples(smalti) -> None:
-    assert "Examples:\n  smalti invert" in smalti("invert", "--help").out
+def test_help_names_the_options(smalti) -> None:
     listed = smalti("generate", "--help").out
     for option in ("--label", "--truncation", "--interpolate", "--mix"):
         assert option in listed

@@ -18,11 +18,13 @@ from smalti import api, checkpoint
 from smalti.config import override
 from smalti.data import PackedImages, load
 from smalti.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
+from smalti.feeding import first_batches
 from smalti.layers.optimizers import rate_factor
 from smalti.machine import Machine
 from smalti.presets import PRESETS
 from smalti.quantize import VectorQuantizer
 from smalti.recipes import RECIPES, Images, base
+from smalti.recipes.gamma import automatic_gamma
 from smalti.runfolder import RunFolder
 from smalti.train import Silent, train
 
@@ -151,6 +153,15 @@ def test_a_falling_learning_rate_runs_out_with_the_budget(tmp_path: Path, monkey
     assert factors[0] == pytest.approx(1.0, abs=0.01)
     assert factors[len(factors) // 2] == pytest.approx(0.5, abs=0.35), "speeds of small steps scatter"
     assert factors[-1] < 0.1
+
+
+def test_a_recipe_is_told_how_many_images_there_are(tmp_path: Path) -> None:
+    """The gamma of a GAN depends on it."""
+    data, config, cpu = small_data(tmp_path), small_config("gan-nano", "train.images=8"), torch.device("cpu")
+    train(config, data, tmp_path / "run", machine=FLOAT32)
+    state = checkpoint.load_state(tmp_path / "run" / "resume.pt", cpu)["recipe"]
+    looks = [[batch.pixels] for batch in first_batches(data, config.train.seed, config.data, cpu)]
+    assert torch.equal(state["modules"]["strength"]["gamma"], automatic_gamma(looks, len(data)))
 
 
 def test_an_image_cannot_be_shifted_by_its_side(tmp_path: Path) -> None:

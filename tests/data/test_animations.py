@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageSequence
+from drawn import frames_of
+from PIL import Image
 
 from smalti.data.animations import ANIMATED, IMAGE_DESCRIPTION, write_animation
 from smalti.errors import DataError, OutputError
@@ -19,12 +20,6 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 def some(count: int = 5, height: int = 6, width: int = 9, channels: int = 3) -> np.ndarray:
     return np.random.default_rng(count).integers(0, 256, (count, height, width, channels), dtype=np.uint8)
-
-
-def frames_of(path: Path, mode: str) -> np.ndarray:
-    with Image.open(path) as opened:
-        found = [np.asarray(frame.convert(mode)) for frame in ImageSequence.Iterator(opened)]
-    return np.stack(found).reshape(*np.shape(found)[:3], -1)
 
 
 def about(path: Path) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -132,12 +130,6 @@ def test_a_flat_critic_has_a_finite_penalty() -> None:
     penalty.backward()
     assert float(penalty.detach()) == 1
     assert torch.isfinite(weight.grad).all()
-
-
-def test_the_table_is_of_functions() -> None:
-    for loss in ADVERSARIAL_LOSSES.values():
-        assert isinstance(loss.discriminator, Callable)
-        assert loss.generator(R, FAKE).shape == ()
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)

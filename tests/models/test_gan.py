@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import re
 import typing
 from collections.abc import Callable
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from networks import strong
 from torch import Tensor, nn
 
 from smalti.config import GANConfig
+from smalti.errors import ConfigError
 from smalti.gan_config import GANNetworkConfig
 from smalti.models.gan import ARCHITECTURES, Discriminator, Generator
 
-Network = typing.TypeVar("Network", bound=nn.Module)
 LATENT, CLASSES, SHAPE = 7, 5, (3, 16, 20)
 each_row = pytest.mark.parametrize("name", ARCHITECTURES)
 with_and_without_labels = pytest.mark.parametrize("classes", [0, CLASSES])
@@ -43,15 +47,6 @@ def discriminator(name: str, classes: int = 0, shape: tuple[int, int, int] = SHA
     for _ in range(10):  # what follows the weights, as power iterations do, gets there
         model(pictures(1, shape), some(classes, 1))
     return model
-
-
-def strong(network: Network) -> Network:
-    """As it might be after some training: no weight that is zero, values of about the size of their input."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
-            parameter.copy_(torch.randn_like(parameter) * fan_in**-0.5)
-    return network
 
 
 def some(classes: int, count: int = 4) -> Tensor | None:
@@ -86,6 +81,51 @@ def test_shapes_and_types(name: str, classes: int, shape: tuple[int, int, int]) 
     assert (images.dtype, logits.dtype) == (torch.float32, torch.float32)
     assert torch.isfinite(images).all()
     assert torch.isfinite(logits).all()
+
+
+@each_row
+@settings(max_examples=10)
+@given(
+    doublings=st.integers(2, 4),
+    shorter=st.integers(4, 7),
+    more=st.integers(0, 4),
+    lying=st.booleans(),
+    channels=st.sampled_from([1, 3, 4]),
+    classes=st.sampled_from([0, 3]),
+)
+@example(6, 4, 0, False, 3, 0)  # 256x256
+@example(5, 7, 0, False, 1, 3)  # 224x224
+def test_images_of_every_size_that_doubling_reaches(
+    name: str, doublings: int, shorter: int, more: int, lying: bool, channels: int, classes: int
+) -> None:
+    grid = (shorter, shorter + more) if lying else (shorter + more, shorter)
+    shape = (channels, grid[0] << doublings, grid[1] << doublings)
+    images = generator(name, classes, shape)(torch.randn(2, LATENT), some(classes, 2))
+    assert (images.shape, images.dtype) == ((2, *shape), torch.float32)
+    assert Discriminator(small(name), shape, classes)(images, some(classes, 2)).shape == (2,)
+
+
+@each_row
+@pytest.mark.parametrize("network", [Generator, Discriminator])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 8), (12, 40), (30, 36), (32, 33), (57, 59)])
+def test_another_size_is_made_or_refused_with_one_that_is(
+    name: str, network: type[Generator] | type[Discriminator], height: int, width: int
+) -> None:
+    size, refusal = (height, width), ""
+    try:
+        network(small(name), (3, height, width))
+    except ConfigError as error:
+        refusal = str(error)
+    if refusal:
+        advice = re.search(r"; give for example --size (\d+)x(\d+)$", refusal)
+        assert advice is not None, refusal
+        assert f"{height}x{width}" in refusal
+        size = int(advice[1]), int(advice[2])
+    model = network(small(name), (3, *size))
+    if isinstance(model, Generator):
+        assert model(torch.randn(2, LATENT)).shape == (2, 3, *size)
+    else:
+        assert model(torch.randn(2, 3, *size)).shape == (2,)
 
 
 @each_row

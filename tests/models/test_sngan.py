@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
+from networks import strong
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from smalti.config import GANConfig, SNGANConfig
-from smalti.errors import ConfigError
 from smalti.models.gan import Discriminator, Generator
 
 TINY = GANConfig(latent=7, network=SNGANConfig(generator_width=16, discriminator_width=12))
@@ -24,49 +22,6 @@ TINY = GANConfig(latent=7, network=SNGANConfig(generator_width=16, discriminator
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
-
-
-def strong(network: nn.Module) -> nn.Module:
-    """Weights that are no longer those of the beginning, biases that are not zero."""
-    with torch.no_grad():
-        for parameter in network.parameters():
-            fan_in = parameter[0].numel() if parameter.ndim > 1 else 4
-            parameter.copy_(torch.randn_like(parameter) * fan_in**-0.5)
-    return network
-
-
-@settings(max_examples=10)
-@given(
-    doublings=st.integers(2, 4),
-    shorter=st.integers(4, 7),
-    more=st.integers(0, 4),
-    lying=st.booleans(),
-    channels=st.sampled_from([1, 3, 4]),
-    classes=st.sampled_from([0, 3]),
-)
-@example(6, 4, 0, False, 3, 0)  # 256x256
-@example(5, 7, 0, False, 1, 3)  # 224x224
-def test_images_of_every_size_that_is_reached(
-    doublings: int, shorter: int, more: int, lying: bool, channels: int, classes: int
-) -> None:
-    grid = (shorter, shorter + more) if lying else (shorter + more, shorter)
-    shape = (channels, grid[0] << doublings, grid[1] << doublings)
-    config = GANConfig(latent=7, network=SNGANConfig(generator_width=4, discriminator_width=4))
-    labels = torch.arange(2) if classes else None
-    images = Generator(config, shape, classes)(torch.randn(2, 7), labels)
-    assert (images.shape, images.dtype) == ((2, *shape), torch.float32)
-    assert float(images.detach().abs().max()) <= 1
-    assert Discriminator(config, shape, classes)(images, labels).shape == (2,)
-
-
-@pytest.mark.parametrize("network", [Generator, Discriminator])
-@pytest.mark.parametrize(("height", "width", "advice"), [(8, 8, "16x16"), (30, 36, "32x40"), (32, 33, "32x32")])
-def test_a_size_that_is_not_reached_is_refused_with_one_that_is(
-    network: type[Generator] | type[Discriminator], height: int, width: int, advice: str
-) -> None:
-    with pytest.raises(ConfigError, match=rf"reached are 16, 20, 24, 28, 32, .*; give for example --size {advice}$"):
-        network(TINY, (3, height, width))
-    network(TINY, (3, *(int(side) for side in advice.split("x"))))
 
 
 def test_the_networks_for_cifar10_are_those_of_the_paper() -> None:

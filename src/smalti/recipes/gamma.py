@@ -1,7 +1,7 @@
 """gamma of R1 and R2 from the data: `penalty.gamma=auto`.
 
     gamma = c V (1 + M / N)     V  sum over pixels and channels of the variance over the images
-                                N  how many images there are to train on
+                                N  how many images there are to train on, 1,000 at least
 
 V is of whatever D looks at, images or feature maps, of each by itself. Where D tells two pictures apart by about one,
 its gradient from one to the other is about 1 / |distance|, and the mean squared distance of two pictures is 2 V: so
@@ -20,6 +20,7 @@ from torch import Tensor
 
 SHARE = 4.7e-5  # c
 MANY = 100_000  # M, images
+FEWEST = 1_000  # fewer count as so many: nothing was measured there
 
 
 def automatic_gamma(batches: Iterable[Sequence[Tensor]], images: int | None) -> Tensor:
@@ -41,5 +42,5 @@ def automatic_gamma(batches: Iterable[Sequence[Tensor]], images: int | None) -> 
     assert sums is not None
     assert squares is not None
     variances = [((b - a.square() / count) / count).clamp_min(0).sum() for a, b in zip(sums, squares, strict=True)]
-    few = MANY / images if images else 0.0
+    few = MANY / max(images, FEWEST) if images else 0.0
     return SHARE * (1 + few) * torch.stack(variances).float()
