@@ -60,11 +60,12 @@ GANNetworkConfig = R3GANConfig | SNGANConfig | DCGANConfig
 
 @dataclass(frozen=True)
 class PenaltyConfig(Checked):
-    """What keeps the discriminator smooth, at every step: losses/adversarial.py. 0 leaves one out."""
+    """What keeps the discriminator smooth: losses/adversarial.py. 0 leaves one out."""
 
     r1: bool = True  # gradients at real images, and
     r2: bool = True  # at fake ones,
     gamma: float | str = number_or("auto", 0.0, 1e9)  # both times gamma / 2; auto: recipes/gamma.py
+    every: int = number(1, 1, 1000)  # R1 and R2 in one of so many steps, at so many times the weight
     gradient: float | None = number(None, 0.0, 1e6)  # between them, to 1; None: 10 with `wasserstein`, else 0
     lecam: float = number(0.0, 0.0, 1e6)
 

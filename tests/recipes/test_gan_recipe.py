@@ -302,6 +302,15 @@ def test_gamma_comes_from_the_data_and_a_rollback_doubles_it(count: int | None, 
     assert [o.param_groups[0]["lr"] for o in recipe.optimizers.values()] == [rate / 4 for rate in rates]
 
 
+@pytest.mark.parametrize("model", [{}, {"discriminator": FEATURES}, {"fresh": False}], ids=["pixels", "maps", "shared"])
+def test_penalties_that_come_now_and_then_weigh_as_much_more(model: dict[str, Any]) -> None:
+    always, at_times = (make(penalty=PenaltyConfig(gamma=0.5, every=every), **model) for every in (1, 3))
+    first = float(always.step(batch(), 0)["penalty"])
+    penalties = [float(at_times.step(batch(), 8 * step)["penalty"]) for step in range(7)]
+    assert penalties[0] == pytest.approx(3 * first, rel=1e-5)
+    assert [penalty > 0 for penalty in penalties[1:]] == [False, False, True, False, False, True]  # judges begin at 0
+
+
 @pytest.mark.parametrize(
     ("images", "end"), [(0, 400), (160, 160), (4000, 4000)], ids=["the horizon", "before it", "after it"]
 )

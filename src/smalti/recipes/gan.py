@@ -111,7 +111,7 @@ class GANRecipe(Recipe):
             fake = self._generate(len(batch.pixels), labels, draws)
             seen = self._look(fake, draws, images_seen) if shared else None
         points, both = self._points(batch.pixels, fake, seen, draws, images_seen)
-        logits = self._logits(both, _twice(labels), draws, twice=self.smooth)
+        logits = self._logits(both, _twice(labels), draws, twice=self._smooths(images_seen))
         real_logits, fake_logits = logits[0::2], logits[1::2]
         penalty = self._penalty(logits, points, labels, draws, images_seen)
         loss = self.loss.discriminator(real_logits, fake_logits)
@@ -148,14 +148,18 @@ class GANRecipe(Recipe):
             return torch.zeros(len(real), device=self.setting.device)  # does not matter
         return self._logits(self._look(real, draws, images_seen), labels, draws)
 
+    def _smooths(self, images_seen: int) -> bool:
+        """Whether R1 and R2 are taken in the step that begins here."""
+        return self.smooth and images_seen // self.config.train.batch % self.model.penalty.every == 0
+
     def _penalty(
         self, logits: Tensor, points: Sequence[Tensor], labels: Tensor | None, draws: Draws, images_seen: int
     ) -> Tensor:
         """What is added to the discriminator's loss, weighted; real and fake alternate in `logits` and `points`."""
         config, total = self.model.penalty, torch.zeros((), device=self.setting.device)
-        if self.smooth:
+        if self._smooths(images_seen):
             squares = squared_gradients(logits, points)
-            gamma = self.strength.gamma * self._annealed(images_seen, self.model.anneal.gamma)
+            gamma = config.every * self.strength.gamma * self._annealed(images_seen, self.model.anneal.gamma)
             for wanted, part in ((config.r1, squares[0::2]), (config.r2, squares[1::2])):
                 total = total + wanted * (gamma / 2 * part).mean()
         if self.gradient_weight:
@@ -190,13 +194,13 @@ class GANRecipe(Recipe):
             seen: feature maps that the fake images have been looked at for already.
         """
         if self.sees_pixels:
-            points = [_alternate(real, fake.detach()).requires_grad_(self.smooth)]
+            points = [_alternate(real, fake.detach()).requires_grad_(self._smooths(images_seen))]
             return points, self._look(points[0], draws, images_seen)
         with torch.no_grad():
             real_seen = self._look(real, draws, images_seen)
             fake_seen = self._look(fake, draws, images_seen) if seen is None else seen
         points = [
-            _alternate(a.float(), b.detach().float()).requires_grad_(self.smooth)
+            _alternate(a.float(), b.detach().float()).requires_grad_(self._smooths(images_seen))
             for a, b in zip(real_seen, fake_seen, strict=True)
         ]
         return points, points
