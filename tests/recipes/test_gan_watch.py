@@ -64,6 +64,18 @@ def test_a_generator_that_has_not_begun_to_differ_is_none() -> None:
     assert look(watch, varied())[1] is None
 
 
+def test_looks_from_before_it_differed_are_not_what_is_usual() -> None:
+    """As with batch normalisation whose statistics are young: its pictures are grey in eval mode."""
+    watch = watching(0)
+    for _ in range(30):
+        assert look(watch, varied(contrast=0.0))[1] is None
+    for seed in range(FIRST_LOOKS):
+        assert look(watch, varied(seed=seed))[1] is None
+    said = str(look(watch, varied(contrast=0.02))[1])
+    assert said.startswith("the generator collapsed")
+    assert 0.5 < float(said.split()[-2]) < 2
+
+
 def test_pixels_far_out_of_range_are_running_away_at_once() -> None:
     assert "its pixels are" in str(look(watching(0), 40 * varied())[1])
     assert "its pixels are nan" in str(look(watching(0), torch.nan * varied())[1])

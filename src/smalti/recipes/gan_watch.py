@@ -29,6 +29,7 @@ GAP_HALF_LIFE = 500  # images
 SMOOTHING = 0.9  # of the running means, a look
 FIRST_LOOKS = 3  # before anything counts as usual
 LEAST_SPREAD = 0.25  # of what it was
+BEGUN_SPREAD = 0.02  # less has not begun to differ, or batch normalisation has no statistics yet: it says nothing
 LARGEST_PIXEL = 2.0  # mean absolute value; data has 1 at most
 LARGEST_GAP, GAP_FACTOR = 15.0, 15.0
 QUALITY_FACTOR = 2.0
@@ -94,7 +95,7 @@ class Watch(nn.Module):
         share = spread(self.features(pixels)) / max(float(self.data_spread), 1e-12)
         brightness, gap = float(images.abs().mean()), float(self.gap)
         problem = self._problem(share, brightness, gap)
-        if problem is None:
+        if problem is None and share >= BEGUN_SPREAD:
             now = torch.tensor([math.log(max(share, 1e-6)), math.log(max(gap, 1e-6))])
             weight = max(1 - SMOOTHING, 1 / (int(self.looks) + 1))
             self.usual.lerp_(now.to(self.usual.device), weight)
