@@ -27,7 +27,6 @@ class R3GANConfig(Checked):
     block: str = choice("bottleneck", "grouped")
     patch: int = number(2, 1, 16)  # pixels along one side that are folded into channels before the first convolution
     resample: str = choice("box", "smooth")  # nearest and mean; or the [1, 3, 3, 1] filter
-    normalize: bool = False  # batch normalisation inside the generator's blocks, which the paper does without
 
     def __post_init__(self) -> None:
         super().__post_init__()

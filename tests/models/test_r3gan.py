@@ -103,7 +103,7 @@ def test_a_width_that_groups_cannot_share_is_refused(width: int) -> None:
 @settings(max_examples=20)
 @given(width=st.integers(1, 20).map(lambda eighth: 8 * eighth))
 def test_groups_have_16_channels(width: int) -> None:
-    convolution = Block("grouped", width, 1, normalize=False).conv2
+    convolution = Block("grouped", width, 1).conv2
     assert convolution.in_channels == convolution.out_channels == 2 * width
     assert convolution.in_channels == 16 * convolution.groups
 
@@ -151,19 +151,10 @@ def folded(x: Tensor, patch: int) -> Tensor:
     return places.permute(0, 1, 3, 5, 2, 4).reshape(batch, -1, height // patch, width // patch)
 
 
-def normal(x: Tensor, part: Any) -> Tensor:
-    """Batch normalisation as it trains, where there is one."""
-    if isinstance(part, nn.Identity):
-        return x
-    mean, variance = x.mean(dim=(0, 2, 3)), x.var(dim=(0, 2, 3), unbiased=False)
-    columns = [value[:, None, None] for value in (mean, (variance + 1e-5).sqrt(), part.weight, part.bias)]
-    return (x - columns[0]) / columns[1] * columns[2] + columns[3]
-
-
 def block(x: Tensor, part: Any, groups: int) -> Tensor:
-    y = F.leaky_relu(normal(F.conv2d(x, part.conv1.weight, part.conv1.bias), part.norm1), 0.2)
-    y = F.conv2d(y, part.conv2.weight, part.conv2.bias, padding=1, groups=groups)
-    return x + F.conv2d(F.leaky_relu(normal(y, part.norm2), 0.2), part.conv3.weight)
+    y = F.leaky_relu(F.conv2d(x, part.conv1.weight, part.conv1.bias), 0.2)
+    y = F.leaky_relu(F.conv2d(y, part.conv2.weight, part.conv2.bias, padding=1, groups=groups), 0.2)
+    return x + F.conv2d(y, part.conv3.weight)
 
 
 def stage(x: Tensor, parts: Any, kind: str) -> Tensor:
@@ -207,11 +198,8 @@ each_kind = pytest.mark.parametrize(
 
 @each_kind
 @pytest.mark.parametrize("classes", [0, 5])
-@pytest.mark.parametrize("normalize", [False, True])
-def test_the_networks_are_their_layers_in_order(
-    kind: str, resample: str, patch: int, classes: int, normalize: bool
-) -> None:
-    config, shape = R3GANConfig("r3gan", 24, 0.7, 2, kind, patch, resample, normalize), (3, 24, 16)
+def test_the_networks_are_their_layers_in_order(kind: str, resample: str, patch: int, classes: int) -> None:
+    config, shape = R3GANConfig("r3gan", 24, 0.7, 2, kind, patch, resample), (3, 24, 16)
     make, judge = strong(generator(config, shape, classes)), strong(discriminator(config, shape, classes))
     z, x, labels = torch.randn(3, LATENT), torch.randn(3, *shape), torch.tensor([0, 1, 4]) if classes else None
     expected = made(make.network, config, z, labels)
@@ -263,15 +251,6 @@ def test_fresh_networks_keep_the_size_of_what_they_are_given() -> None:
     assert 0.3 < float(images.detach().std()) < 2
     logits = judge(torch.randn(64, 3, 32, 32), labels)
     assert 0.01 < float(logits.detach().std()) < 2
-
-
-def test_normalisation_is_for_the_generator_alone() -> None:
-    config = R3GANConfig(width=16, normalize=True)
-    counts = [
-        sum(isinstance(part, nn.BatchNorm2d) for part in network.modules())
-        for network in (generator(config, (3, 16, 16)), discriminator(config, (3, 16, 16)))
-    ]
-    assert counts == [4, 0]
 
 
 @pytest.mark.parametrize("kind", ["grouped", "bottleneck"])

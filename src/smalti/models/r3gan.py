@@ -8,8 +8,7 @@
     bottleneck  x + conv1(lrelu(b + conv3(lrelu(b + conv1(x)))))      inside w/2 channels (8 at least), dense
 
 The paper's k is 1. With a patch of p pixels, p x p pixels are one place of the finest grid, folded into its channels,
-and k is 3: the finest grid is where most of the time goes. No tanh, and no normalisation, unless `normalize` puts a
-batch normalisation before each lrelu of G: a short training gets further with it. Weights begin as
+and k is 3: the finest grid is where most of the time goes. No normalisation anywhere, no tanh; weights begin as
 N(0, g^2 / fan-in), g = 1 or inside a block g^2 = 2 / 1.04 / sqrt(number of blocks), the last convolution of a block at
 zero (Fixup), so that a network begins as its shortcuts. With labels, G gets an embedding, N(0, 1 / classes) at first,
 beside z, and D's logit is <embedding(label), Linear to w_0>, the embedding N(0, 1 / classes / w_0) at first. The
@@ -29,7 +28,6 @@ from torch import Tensor, nn
 
 from smalti.config import R3GANConfig
 from smalti.errors import ConfigError
-from smalti.layers.blocks import BatchNorm2d
 from smalti.layers.randomness import Draws
 from smalti.layers.resample import box_down, box_up, smooth_down, smooth_up
 from smalti.models.doubling import doublings
@@ -56,7 +54,7 @@ class R3GANGenerator(nn.Module):
         self.embedding = _embedding(classes, LABEL_WIDTH, 1.0) if classes else None
         self.basis = nn.Parameter(torch.randn(widths[0], *coarsest))
         self.project = _scaled(nn.Linear(latent + (LABEL_WIDTH if classes else 0), widths[0], bias=False), 1.0)
-        self.stages = _stages(config, widths, normalize=config.normalize)
+        self.stages = _stages(config, widths)
         self.changes = _changes(widths)
         self.image = _convolution(widths[-1], channels, 3 if config.patch > 1 else 1)
 
@@ -115,7 +113,7 @@ class Gather(nn.Module):
 class Block(nn.Module):
     """One of the two residual blocks above; `count` is the number of blocks in the network."""
 
-    def __init__(self, kind: str, width: int, count: int, normalize: bool) -> None:
+    def __init__(self, kind: str, width: int, count: int) -> None:
         super().__init__()
         gain = GAIN * count**-0.25
         inside = 2 * width if kind == "grouped" else max(8, width // 2)
@@ -123,11 +121,9 @@ class Block(nn.Module):
         self.conv1 = _convolution(width, inside, 1, bias=True, gain=gain)
         self.conv2 = _convolution(inside, inside, 3, bias=True, gain=gain, groups=groups)
         self.conv3 = _convolution(inside, width, 1, gain=0.0)
-        self.norm1, self.norm2 = (BatchNorm2d(inside) if normalize else nn.Identity() for _ in range(2))
 
     def forward(self, x: Tensor) -> Tensor:
-        inside = F.leaky_relu(self.norm1(self.conv1(x)), SLOPE)
-        inside = F.leaky_relu(self.norm2(self.conv2(inside)), SLOPE)
+        inside = F.leaky_relu(self.conv2(F.leaky_relu(self.conv1(x), SLOPE)), SLOPE)
         return x + self.conv3(inside)
 
 
@@ -150,10 +146,10 @@ def _widths(config: R3GANConfig, doublings_count: int) -> list[int]:
     return [config.width, *(min(config.width, max(GROUP, width)) for width in rounded)]
 
 
-def _stages(config: R3GANConfig, widths: list[int], *, normalize: bool = False) -> nn.ModuleList:
+def _stages(config: R3GANConfig, widths: list[int]) -> nn.ModuleList:
     count = config.blocks * len(widths)
     return nn.ModuleList(
-        nn.Sequential(*(Block(config.block, width, count, normalize) for _ in range(config.blocks))) for width in widths
+        nn.Sequential(*(Block(config.block, width, count) for _ in range(config.blocks))) for width in widths
     )
 
 
