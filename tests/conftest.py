@@ -76,3 +76,19 @@ def drawers(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         clear=write_generator(folder / "clear.safetensors", channels=4),
         labelled=write_generator(folder / "labelled.safetensors", classes=("cat", "dog")),
     )
+
+
+@pytest.fixture(scope="session")
+def model(drawers: SimpleNamespace):
+    """The plain one of the drawers, loaded."""
+    from smalti import api
+
+    return api.load(drawers.plain)
+
+
+@pytest.fixture(scope="session")
+def labelled(drawers: SimpleNamespace):
+    """The one with labels, loaded."""
+    from smalti import api
+
+    return api.load(drawers.labelled)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,17 +20,6 @@ from smalti.api import Model
 from smalti.data.animations import IMAGE_DESCRIPTION
 from smalti.data.pictures import read_png_text
 from smalti.errors import ConfigError
-
-
-@pytest.fixture(scope="module")
-def model(drawers: SimpleNamespace) -> Model:
-    return api.load(drawers.plain)
-
-
-@pytest.fixture(scope="module")
-def labelled(drawers: SimpleNamespace) -> Model:
-    return api.load(drawers.labelled)
-
 
 # Image i of a seed
 

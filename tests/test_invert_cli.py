@@ -6,7 +6,6 @@ import json
 import os
 import shlex
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,16 +17,6 @@ from small_runs import pixels
 from smalti import api
 from smalti.api import Model
 from smalti.data.pictures import read_png_text
-
-
-@pytest.fixture(scope="module")
-def model(drawers: SimpleNamespace) -> Model:
-    return api.load(drawers.plain)
-
-
-@pytest.fixture(scope="module")
-def labelled(drawers: SimpleNamespace) -> Model:
-    return api.load(drawers.labelled)
 
 
 def test_invert_writes_what_generate_takes_up(smalti, drawers, model: Model) -> None:
