@@ -174,8 +174,8 @@ PRESETS: dict[str, Preset] = {
     "gan-nano": Preset(
         RunConfig(
             recipe="gan",
-            # What takes half the time, the gradient of R1 and R2, in every fourth step; few images are seen in all, so
-            # that many small steps get further with them than few large ones.
+            # R1 and R2, which need a second backward pass, in every fourth step; few images are seen in all, so that many
+            # small steps get further with them than few large ones.
             model=_gan(
                 R3GANConfig(width=192),
                 1e-3,
