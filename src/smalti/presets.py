@@ -174,7 +174,7 @@ PRESETS: dict[str, Preset] = {
     "gan-nano": Preset(
         RunConfig(
             recipe="gan",
-            # R1 and R2, which need a second backward pass, in every fourth step; few images are seen in all, so that many
+            # R1 and R2, which need a second backward pass, in every fourth step. Few images are seen in all, and many
             # small steps get further with them than few large ones.
             model=_gan(
                 R3GANConfig(width=192),
