@@ -73,8 +73,7 @@ class PenaltyConfig(Checked):
         super().__post_init__()
         if not (self.r1 or self.r2) and not isinstance(self.gamma, str) and self.gamma > 0:
             raise ConfigError(
-                f"penalty.gamma is {self.gamma:g}, but is the weight of R1 and R2, and both are off; set penalty.r1 or "
-                "penalty.r2 to true"
+                f"gamma is {self.gamma:g}, but is the weight of R1 and R2, and both are off; set r1 or r2 to true"
             )
 
 
