@@ -14,7 +14,7 @@ from smalti.optimizer_config import OptimizerConfig
 
 @dataclass(frozen=True)
 class R3GANConfig(Checked):
-    """Residual networks without normalisation, the discriminator a mirror of the generator: models/r3gan.py.
+    """Residual networks without normalisation in the discriminator, or in both: models/r3gan.py.
 
     The paper's network for CIFAR-10 is width 768, taper 1, 2 blocks, `grouped`, patch 1, `smooth`.
     """
@@ -27,6 +27,10 @@ class R3GANConfig(Checked):
     block: str = choice("bottleneck", "grouped")
     patch: int = number(2, 1, 16)  # pixels along one side that are folded into channels before the first convolution
     resample: str = choice("box", "smooth")  # nearest and mean; or the [1, 3, 3, 1] filter
+    # The discriminator's mirror; or one with batch normalisation, models/upsampling.py, which has these widths:
+    generator: str = choice("mirror", "upsampling")
+    generator_width: int = number(48, 8, 8192)  # channels at the coarsest grid
+    generator_taper: float = number(0.8, 0.1, 1.0)  # times as many at each finer one, in multiples of 8, at least 8
 
     def __post_init__(self) -> None:
         super().__post_init__()

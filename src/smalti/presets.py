@@ -177,7 +177,7 @@ PRESETS: dict[str, Preset] = {
             # R1 and R2, which need a second backward pass, in every fourth step. Few images are seen in all, and many
             # small steps get further with them than few large ones.
             model=_gan(
-                R3GANConfig(width=192),
+                R3GANConfig(width=192, generator="upsampling"),
                 1e-3,
                 anneal=AnnealConfig(learning_rate=0.2),
                 fresh=False,

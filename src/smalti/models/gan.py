@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from smalti.config import GANConfig
 from smalti.layers.randomness import Draws
 from smalti.models.dcgan import DCGANDiscriminator, DCGANGenerator
-from smalti.models.r3gan import R3GANDiscriminator, R3GANGenerator
+from smalti.models.r3gan import R3GANDiscriminator, r3gan_generator
 from smalti.models.sngan import SNGANDiscriminator, SNGANGenerator
 
 # Generator, called with (config, latent, image, classes), and discriminator, called with (config, image, classes), by
 # architecture. The keys are words of the file format: never renamed.
 ARCHITECTURES: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
-    "r3gan": (R3GANGenerator, R3GANDiscriminator),
+    "r3gan": (r3gan_generator, R3GANDiscriminator),
     "sngan": (SNGANGenerator, SNGANDiscriminator),
     "dcgan": (DCGANGenerator, DCGANDiscriminator),
 }

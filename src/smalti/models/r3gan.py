@@ -1,4 +1,4 @@
-"""R3GAN: residual networks without normalisation, the discriminator a mirror of the generator.
+"""R3GAN: residual networks without normalisation, the discriminator a mirror of the generator, or stronger than it.
 
     G  basis (w_0 x h x w) times Linear(z -> w_0) | blocks | 1x1 to w_1, up | blocks | ... | k x k to the image
     D  k x k from the image | blocks | down, 1x1 | ... | blocks on h x w | depthwise h x w | Linear to one logit
@@ -13,6 +13,9 @@ N(0, g^2 / fan-in), g = 1 or inside a block g^2 = 2 / 1.04 / sqrt(number of bloc
 zero (Fixup), so that a network begins as its shortcuts. With labels, G gets an embedding, N(0, 1 / classes) at first,
 beside z, and D's logit is <embedding(label), Linear to w_0>, the embedding N(0, 1 / classes / w_0) at first. The
 coarsest grid is computed in float32, as in the paper.
+
+In place of the mirror, G can be the generator with batch normalisation of upsampling.py: with few images seen it gets
+further.
 Source: Huang et al. 2025, arXiv:2501.05441, section 3.  Layout: (B, C, H, W), channels last in memory.
 """
 
@@ -31,6 +34,7 @@ from smalti.errors import ConfigError
 from smalti.layers.randomness import Draws
 from smalti.layers.resample import box_down, box_up, smooth_down, smooth_up
 from smalti.models.doubling import doublings
+from smalti.models.upsampling import UpsamplingGenerator
 
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))  # keeps the variance through LeakyReLU
@@ -39,6 +43,15 @@ LABEL_WIDTH = 64
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 RESAMPLE = {"box": (box_up, box_down), "smooth": (smooth_up, smooth_down)}
+
+
+def r3gan_generator(config: R3GANConfig, latent: int, image: tuple[int, int, int], classes: int) -> nn.Module:
+    """(B, latent) and (B,) int64 labels -> (B, C, H, W)."""
+    if config.generator == "mirror":
+        return R3GANGenerator(config, latent, image, classes)
+    count, coarsest = doublings(*image[1:])
+    widths = _falling(config.generator_width, config.generator_taper, count, 8)
+    return UpsamplingGenerator(latent, image[0], coarsest, widths, classes)
 
 
 class R3GANGenerator(nn.Module):
@@ -140,10 +153,14 @@ def _folded_channels(config: R3GANConfig, image: tuple[int, int, int]) -> int:
 
 
 def _widths(config: R3GANConfig, doublings_count: int) -> list[int]:
-    """Channels at each grid, from the coarsest; they never grow."""
-    finer = range(1, doublings_count - int(math.log2(config.patch)) + 1)
-    rounded = (round(config.width * config.taper**k / GROUP) * GROUP for k in finer)
-    return [config.width, *(min(config.width, max(GROUP, width)) for width in rounded)]
+    """Channels at each grid, from the coarsest."""
+    return _falling(config.width, config.taper, doublings_count - int(math.log2(config.patch)), GROUP)
+
+
+def _falling(width: int, taper: float, finer: int, unit: int) -> list[int]:
+    """A width, and those at so many finer grids: multiples of a unit; they never grow."""
+    rounded = (round(width * taper**k / unit) * unit for k in range(1, finer + 1))
+    return [width, *(min(width, max(unit, finer_width)) for finer_width in rounded)]
 
 
 def _stages(config: R3GANConfig, widths: list[int]) -> nn.ModuleList:
