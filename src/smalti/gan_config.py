@@ -30,7 +30,7 @@ class R3GANConfig(Checked):
     # The discriminator's mirror; or one with batch normalisation, models/upsampling.py, which has these widths:
     generator: str = choice("mirror", "upsampling")
     generator_width: int = number(48, 8, 8192)  # channels at the coarsest grid
-    generator_taper: float = number(0.8, 0.1, 1.0)  # times as many at each finer one, in multiples of 8, at least 8
+    generator_taper: float = number(0.85, 0.1, 1.0)  # times as many at each finer one, in multiples of 8, at least 8
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -69,10 +69,15 @@ def batch_norm(x: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
     return (x - mean) / (variance + 1e-5).sqrt() * scale[..., None, None] + offset[..., None, None]
 
 
-def normed(x: Tensor, part: Any, labels: Tensor | None) -> Tensor:
+def normed(x: Tensor, part: Any, z: Tensor, labels: Tensor | None) -> Tensor:
     if part.scale is not None:
-        return batch_norm(x, part.scale.weight[labels], part.offset.weight[labels])
-    return batch_norm(x, part.norm.weight, part.norm.bias)
+        x = batch_norm(x, part.scale.weight[labels], part.offset.weight[labels])
+    else:
+        x = batch_norm(x, part.norm.weight, part.norm.bias)
+    if part.modulation is not None:
+        values = (z @ part.modulation.weight.T)[..., None, None]
+        x = x * (1 + values[:, : x.shape[1]]) + values[:, x.shape[1] :]
+    return x
 
 
 def doubled(x: Tensor) -> Tensor:
@@ -86,15 +91,27 @@ def test_the_generator_is_its_layers_in_order(config: GANConfig, classes: int) -
     model, z, labels = whole.network, torch.randn(6, 7), torch.arange(6) % classes if classes else None
     x = F.linear(z, model.project.weight, model.project.bias).view(6, -1, 6, 4)
     for block in model.blocks:
-        y = doubled(normed(x, block.norm1, labels).clamp(min=0))
+        y = doubled(normed(x, block.norm1, z, labels).clamp(min=0))
         y = F.conv2d(y, block.conv1.weight, block.conv1.bias, padding=1)
-        y = normed(y, block.norm2, labels).clamp(min=0)
+        y = normed(y, block.norm2, z, labels).clamp(min=0)
         y = F.conv2d(y, block.conv2.weight, block.conv2.bias, padding=1)
         x = y + F.conv2d(doubled(x), block.shortcut.weight, block.shortcut.bias)
+        assert (block.norm1.modulation is not None) == (block.norm2.modulation is not None) == (config is FALLING)
     assert model.norm.scale is None, "the last normalisation has no labels"
-    x = F.conv2d(normed(x, model.norm, None).clamp(min=0), model.image.weight, model.image.bias, padding=1)
+    assert model.norm.modulation is None
+    x = F.conv2d(normed(x, model.norm, z, None).clamp(min=0), model.image.weight, model.image.bias, padding=1)
     assert float(x.detach().std()) > 0.1
     torch.testing.assert_close(whole(z, labels), torch.tanh(x), rtol=1e-4, atol=1e-4)
+
+
+def test_modulation_begins_with_nothing() -> None:
+    model, z = Generator(FALLING, (3, 16, 16), 4), torch.randn(6, 7)
+    parts = [part for part in model.modules() if getattr(part, "modulation", None) is not None]
+    assert len(parts) == 2 * 2
+    x, labels = torch.randn(6, 24, 4, 4), torch.arange(6) % 4
+    torch.testing.assert_close(parts[0](x, z, labels), parts[0](x, 2 * z, labels))
+    strong(model)
+    assert not torch.allclose(parts[0](x, z, labels), parts[0](x, 2 * z, labels))
 
 
 def test_with_labels_each_class_has_a_scale_and_an_offset_of_its_own_that_begin_alike() -> None:
@@ -109,12 +126,16 @@ def test_with_labels_each_class_has_a_scale_and_an_offset_of_its_own_that_begin_
     with torch.no_grad():
         norm.scale.weight[2] = 2
         norm.offset.weight[2] = 1
-    x = torch.randn(8, 16, 4, 4)
-    plain = norm(x, torch.zeros(8, dtype=torch.int64))
-    torch.testing.assert_close(norm(x, torch.arange(8) % 4)[2::4], 2 * plain[2::4] + 1)
+    x, z8 = torch.randn(8, 16, 4, 4), torch.randn(8, 7)
+    plain = norm(x, z8, torch.zeros(8, dtype=torch.int64))
+    torch.testing.assert_close(norm(x, z8, torch.arange(8) % 4)[2::4], 2 * plain[2::4] + 1)
 
 
-def test_conditional_normalisation_keeps_the_type_under_autocast() -> None:
-    norm = Generator(SAME, (3, 16, 16), 4).network.blocks[0].norm1
+@pytest.mark.parametrize("config", [SAME, FALLING], ids=["sngan", "r3gan"])
+def test_normalisation_keeps_the_type_under_autocast(config: GANConfig) -> None:
+    norm = Generator(config, (3, 16, 16), 4).network.blocks[0].norm1
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert norm(torch.randn(8, 16, 4, 4).bfloat16(), torch.arange(8) % 4).dtype == torch.bfloat16
+        assert (
+            norm(torch.randn(8, norm.norm.num_features, 4, 4).bfloat16(), torch.randn(8, 7), torch.arange(8) % 4).dtype
+            == torch.bfloat16
+        )

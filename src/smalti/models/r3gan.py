@@ -14,8 +14,7 @@ zero (Fixup), so that a network begins as its shortcuts. With labels, G gets an 
 beside z, and D's logit is <embedding(label), Linear to w_0>, the embedding N(0, 1 / classes / w_0) at first. The
 coarsest grid is computed in float32, as in the paper.
 
-In place of the mirror, G can be the generator with batch normalisation of upsampling.py: with few images seen it gets
-further.
+In place of the mirror, G can be the modulated generator of upsampling.py: with few images seen it gets further.
 Source: Huang et al. 2025, arXiv:2501.05441, section 3.  Layout: (B, C, H, W), channels last in memory.
 """
 
@@ -51,7 +50,7 @@ def r3gan_generator(config: R3GANConfig, latent: int, image: tuple[int, int, int
         return R3GANGenerator(config, latent, image, classes)
     count, coarsest = doublings(*image[1:])
     widths = _falling(config.generator_width, config.generator_taper, count, 8)
-    return UpsamplingGenerator(latent, image[0], coarsest, widths, classes)
+    return UpsamplingGenerator(latent, image[0], coarsest, widths, classes, modulated=True)
 
 
 class R3GANGenerator(nn.Module):
