@@ -185,7 +185,7 @@ PRESETS: dict[str, Preset] = {
             ),
             train=LoopConfig(images=2_000_000, batch=16, average_half_life=5_000),
         ),
-        "relativistic pairs, R1 and R2, a small network without normalisation: the GAN for a processor",
+        "relativistic pairs, R1 and R2, small networks, a modulated generator: the GAN for a processor",
     ),
     "gan-small": Preset(
         RunConfig(
