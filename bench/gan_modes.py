@@ -10,13 +10,15 @@ with the other losses and penalties, on scikit-learn's handwritten digits, one d
 channels, at 16x16: 25,600 samples are read by a nearest-neighbour classifier (its accuracy on digits that it has not
 seen is printed), and modes are counted with the divergence KL(samples || uniform). The protocol is that of Lin et al.
 2018, arXiv:1712.04086, section 4.
-Results go to results/gan_modes_gaussians.json and results/gan_modes_digits.json.
+Each row goes to results/gan_modes_gaussians.json or results/gan_modes_digits.json when it is done, in the place of an
+older one of the same training; --only does some of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import math
 import time
 from typing import Any
@@ -117,30 +119,40 @@ def found_modes(points: Tensor, modes: Tensor, std: float) -> dict[str, Any]:
     }
 
 
-def gaussians(seeds: int) -> None:
-    rows = []
+def add_row(name: str, row: dict[str, Any], keys: tuple[str, ...], **about: Any) -> list[dict[str, Any]]:
+    """Into a results file, in the place of an older row with the same keys; all rows, in the order they came."""
+    path = machine.RESULTS / f"{name}.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = [old for old in rows if any(old[key] != row[key] for key in keys)] + [row]
+    machine.write(name, about | {"rows": rows})
+    print(row, flush=True)
+    return rows
+
+
+def gaussians(seeds: int, only: str) -> None:
+    rows = list[dict[str, Any]]()
     for plane in PLANES:
         for name, gamma in VARIANTS:
+            if only not in f"{plane}, {name}, {'R1 + R2' if gamma else 'none'}":
+                continue
             began = time.process_time()
             found = train_points(plane, name, gamma, seeds)
-            rows.append(
-                {
-                    "data": plane,
-                    "loss": name,
-                    "penalties": "R1 + R2" if gamma else "none",
-                    "modes": [result["modes"] for result in found],
-                    "of": found[0]["of"],
-                    "near": [result["near"] for result in found],
-                    "processor_minutes": round((time.process_time() - began) / 60, 1),
-                }
-            )
-            print(rows[-1], flush=True)
+            row = {
+                "data": plane,
+                "loss": name,
+                "penalties": "R1 + R2" if gamma else "none",
+                "modes": [result["modes"] for result in found],
+                "of": found[0]["of"],
+                "near": [result["near"] for result in found],
+                "processor_minutes": round((time.process_time() - began) / 60, 1),
+            }
+            about = {"steps": STEPS, "batch": BATCH, "gamma": GAMMA}
+            rows = add_row("gan_modes_gaussians", row, ("data", "loss", "penalties"), **about)
     machine.table(
         [("data", "loss", "penalties", "modes, each seed", "share near a mode"),
          *((row["data"], row["loss"], row["penalties"], " ".join(map(str, row["modes"])) + f" of {row['of']}",
             " ".join(f"{share:.2f}" for share in row["near"])) for row in rows)]
     )  # fmt: skip
-    machine.write("gan_modes_gaussians", {"steps": STEPS, "batch": BATCH, "gamma": GAMMA, "rows": rows})
 
 
 class Digits:
@@ -209,17 +221,13 @@ def train_digits(config: RunConfig, digits: Digits, images: int, precision: str)
     }
 
 
-def run_digits(images: int, precision: str, only: str | None) -> None:
+def run_digits(images: int, precision: str, only: str) -> None:
     digits = Digits()
     print(f"the reader is right about {digits.accuracy:.1%} of digits that it has not seen")
-    rows = []
     for name, config in variants().items():
-        if only is not None and only not in name:
-            continue
-        rows.append({"name": name, **train_digits(config, digits, images, precision)})
-        print(rows[-1], flush=True)
-    if only is None:
-        machine.write("gan_modes_digits", {"reader_accuracy": round(digits.accuracy, 4), "rows": rows})
+        if only in name:
+            row = {"name": name, **train_digits(config, digits, images, precision)}
+            add_row("gan_modes_digits", row, ("name",), reader_accuracy=round(digits.accuracy, 4))
 
 
 def main() -> None:
@@ -228,10 +236,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--images", default="200k")
     parser.add_argument("--precision", default="bfloat16")
-    parser.add_argument("--only", help="rows of digits whose name holds this; nothing is written then")
+    parser.add_argument("--only", default="", help="rows whose name holds this")
     options = parser.parse_args()
     if options.run == "gaussians":
-        gaussians(options.seeds)
+        gaussians(options.seeds, options.only)
     else:
         run_digits(parse_count(options.images), options.precision, options.only)
 

@@ -85,11 +85,11 @@ def main() -> None:
                 seed = sum(row["preset"] == name for row in rows)
                 found = train(name, images, options.minutes, rate, gamma, batch, seed)
                 rows.append({"preset": name, "variant": variant, "seed": seed, **found})
+                machine.write("gan_stability", {"minutes": options.minutes, "collapsed_below": COLLAPSED, "rows": rows})
                 print(rows[-1], flush=True)
         mine = [row for row in rows if row["preset"] == name]
         failed = [row for row in mine if row["collapsed"] or not row["finite"]]
         print(f"{name}: {len(failed)} of {len(mine)} ended collapsed or not finite")
-        machine.write("gan_stability", {"minutes": options.minutes, "collapsed_below": COLLAPSED, "rows": rows})
 
 
 if __name__ == "__main__":
