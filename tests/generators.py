@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from networks import strong
 from small_runs import small_config
 
 from smalti import checkpoint
@@ -18,10 +19,8 @@ def write_generator(path: Path, *assignments: str, channels: int = 3, classes: t
     card = checkpoint.Card("gan", config, (channels, 16, 16), classes, images_seen=0, data={})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        module = checkpoint.build(card)
         # As they begin, the networks draw all but the same picture from every latent.
-        for value in module.parameters():
-            torch.nn.init.normal_(value, std=0.25)
+        module = strong(checkpoint.build(card))
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write(path, module.eval(), card)
     return path
