@@ -104,10 +104,11 @@ class DiscriminatorConfig(Checked):
     """What the discriminator looks at: recipes/sight.py.
 
     Of `pixels`, it is the other half of `network`; of `features`, a judge for each map of a network that is not
-    trained: models/feature_discriminator.py.
+    trained: models/feature_discriminator.py; of `both`, these two, each of which counts for half. R1 and R2 are then
+    about the pixels.
     """
 
-    sees: str = choice("pixels", "features")
+    sees: str = choice("pixels", "features", "both")
     features: str = choice("smalti-vit", "efficientnet-lite0")
     width: int = number(64, 4, 8192)  # of the judges
 
@@ -141,10 +142,15 @@ class GANConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.penalty.gradient and self.discriminator.sees == "features":
+        if self.penalty.gradient and self.discriminator.sees != "pixels":
             raise ConfigError(
                 f"penalty.gradient is {self.penalty.gradient:g}, but lies between images, and discriminator.sees is "
-                "'features'; let it see 'pixels', or keep R1 and R2"
+                f"{self.discriminator.sees!r}; let it see 'pixels', or keep R1 and R2"
+            )
+        if self.loss == "wasserstein" and self.discriminator.sees == "both":
+            raise ConfigError(
+                "loss is 'wasserstein', which needs a smooth discriminator, and discriminator.sees is 'both', where "
+                "no penalty is about the feature maps; let it see 'pixels' or 'features'"
             )
         for role, optimizer in (
             ("generator", self.generator_optimizer),

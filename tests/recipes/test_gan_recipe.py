@@ -197,12 +197,14 @@ def test_a_setting_that_does_not_fit_the_generator_is_a_config_error() -> None:
         build_recipe(config, dataclasses.replace(make().setting, image=(3, 18, 16)))
 
 
-FEATURES = DiscriminatorConfig("features", width=8)
+FEATURES, BOTH = DiscriminatorConfig("features", width=8), DiscriminatorConfig("both", width=8)
 VARIANTS: dict[str, dict[str, Any]] = {
     "pixels": {},
     "pixels, shared": {"fresh": False},
     "features": {"discriminator": FEATURES},
     "features, shared": {"discriminator": FEATURES, "fresh": False},
+    "both": {"discriminator": BOTH},
+    "both, shared, with lecam": {"discriminator": BOTH, "fresh": False, "penalty": PenaltyConfig(gamma=1.0, lecam=0.3)},
     "sngan": {
         "network": SNGANConfig(generator_width=8, discriminator_width=8),
         "loss": "hinge",
@@ -302,7 +304,11 @@ def test_gamma_comes_from_the_data_and_a_rollback_doubles_it(count: int | None, 
     assert [o.param_groups[0]["lr"] for o in recipe.optimizers.values()] == [rate / 4 for rate in rates]
 
 
-@pytest.mark.parametrize("model", [{}, {"discriminator": FEATURES}, {"fresh": False}], ids=["pixels", "maps", "shared"])
+@pytest.mark.parametrize(
+    "model",
+    [{}, {"discriminator": FEATURES}, {"discriminator": BOTH}, {"fresh": False}],
+    ids=["pixels", "maps", "both", "shared"],
+)
 def test_penalties_that_come_now_and_then_weigh_as_much_more(model: dict[str, Any]) -> None:
     always, at_times = (make(penalty=PenaltyConfig(gamma=0.5, every=every), **model) for every in (1, 3))
     first = float(always.step(batch(), 0)["penalty"])
@@ -362,6 +368,15 @@ def test_labels_of_one_class_are_no_labels() -> None:
 def test_a_penalty_between_images_needs_images() -> None:
     with pytest.raises(ConfigError, match=r"penalty\.gradient is 10, but lies between images"):
         make(discriminator=FEATURES, penalty=PenaltyConfig(gradient=10.0))
+    with pytest.raises(ConfigError, match=r"discriminator\.sees is 'both'; let it see 'pixels'"):
+        make(discriminator=BOTH, penalty=PenaltyConfig(gradient=10.0))
+
+
+def test_wasserstein_wants_a_penalty_on_all_that_is_seen() -> None:
+    with pytest.raises(ConfigError, match=r"^loss is 'wasserstein', which needs a smooth discriminator"):
+        make(discriminator=BOTH, loss="wasserstein")
+    for sees in ("pixels", "features"):
+        make(discriminator=DiscriminatorConfig(sees, width=8), loss="wasserstein")
 
 
 @pytest.mark.parametrize("gamma", [-1.0, "much", float("nan")])

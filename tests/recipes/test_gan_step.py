@@ -11,7 +11,7 @@ from gan_recipes import BATCH, LATENT, batch, make, weights
 from networks import strong
 from torch import Tensor, nn
 
-from smalti.config import AugmentationConfig, OptimizerConfig, PenaltyConfig
+from smalti.config import AugmentationConfig, DiscriminatorConfig, OptimizerConfig, PenaltyConfig
 from smalti.layers.randomness import Draws
 from smalti.recipes import Images
 from smalti.recipes.gan import GANRecipe
@@ -74,23 +74,40 @@ def by_hand(recipe: GANRecipe, images: Images) -> tuple[dict[str, Tensor], dict[
     def changed(pixels: Tensor) -> Tensor:
         return recipe.augmentation(pixels, draws, SEEN)
 
+    def look(pixels: Tensor) -> list[Tensor]:
+        return recipe.sight(changed(pixels), draws)
+
+    def judged(seen: list[Tensor], labels: Tensor | None) -> Tensor:
+        """(B, J) logits."""
+        logits: Tensor = discriminator(seen if both else seen[0], labels)
+        return logits.view(len(logits), -1)
+
+    both = model.discriminator.sees == "both"
     made = generated()
-    shown = None if model.fresh else changed(made)  # for the generator
+    shown = None if model.fresh else look(made)  # for the generator
     real, fake = images.pixels.clone().requires_grad_(), made.detach().requires_grad_()
     # In turn, as the draws are dealt out; one batch, because otherwise rounding moves values across kinks.
-    logits = discriminator(changed(torch.stack([real, fake], dim=1).flatten(0, 1)), twice)
+    maps = (
+        []
+        if not both
+        else [
+            torch.stack(pair, dim=1).flatten(0, 1).detach()
+            for pair in zip(look(images.pixels)[1:], (shown or look(made))[1:], strict=True)
+        ]
+    )
+    logits = judged([changed(torch.stack([real, fake], dim=1).flatten(0, 1)), *maps], twice)
     real_logits, fake_logits = logits.unflatten(0, (BATCH, 2)).unbind(dim=1)
     penalty = torch.zeros(())
     for points, logits, wanted in ((real, real_logits, model.penalty.r1), (fake, fake_logits, model.penalty.r2)):
-        (slope,) = torch.autograd.grad(logits.sum(), points, create_graph=True)
+        (slope,) = torch.autograd.grad(logits[:, 0].sum(), points, create_graph=True)
         penalty = penalty + wanted * GAMMA / 2 * slope.square().sum(dim=(1, 2, 3)).mean()
     loss = of_discriminator(real_logits, fake_logits)
     descend(discriminator, loss + penalty, RATES["discriminator"])
     real_logits = real_logits.detach()  # of before that descent
     if shown is None:  # other latents, and the real images seen anew
-        shown = changed(generated())
-        real_logits = discriminator(changed(images.pixels), labels).detach()
-    game = of_generator(real_logits, discriminator(shown, labels))
+        shown = look(generated())
+        real_logits = judged(look(images.pixels), labels).detach()
+    game = of_generator(real_logits, judged(shown, labels))
     descend(generator, game, RATES["generator"])
     return (
         {"discriminator": loss, "penalty": penalty, "generator": game},
@@ -116,6 +133,19 @@ def test_a_step_is_that_of_the_formulas(loss: str, fresh: bool, classes: int, pr
     penalty, seen_as = PenaltyConfig(gamma=GAMMA), changes(probability)
     recipe = trained(loss=loss, fresh=fresh, classes=classes, conditional=bool(classes), penalty=penalty,
                      augmentation=seen_as)  # fmt: skip
+    follow(recipe, batch(classes=classes))
+
+
+@pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "shared"])
+@pytest.mark.parametrize("classes", [0, CLASSES])
+@with_and_without_changes
+def test_a_step_that_sees_pixels_and_features_is_that_of_the_formulas(
+    fresh: bool, classes: int, probability: float
+) -> None:
+    """R1 and R2 are about the pixels alone. Not of pairs, to which what is added to all logits means nothing."""
+    recipe = trained(loss="bce", fresh=fresh, classes=classes, conditional=bool(classes),
+                     penalty=PenaltyConfig(gamma=GAMMA), augmentation=changes(probability),
+                     discriminator=DiscriminatorConfig("both", width=8))  # fmt: skip
     follow(recipe, batch(classes=classes))
 
 

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from smalti.config import DiscriminatorConfig
 from smalti.evaluate.features import Extractor, extractor
 from smalti.layers.randomness import Draws
+from smalti.recipes.base import Setting
 from smalti.recipes.gamma import SHARE, automatic_gamma
-from smalti.recipes.sight import FeatureSight, _squares, pixels
+from smalti.recipes.sight import FeatureSight, _squares, build_sight, pixels
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,35 @@ def test_an_image_of_the_networks_size_is_seen_as_it_is(network: Extractor) -> N
     loss = network.perceptual_loss()
     for found, expected in zip(FeatureSight(network, (3, 32, 32))(x, Draws(0, 0)), loss.maps(x)[1:], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("sees", "count"), [("pixels", 1), ("features", 5), ("both", 5)])
+def test_a_discriminator_of_both_sees_the_image_and_the_coarser_maps(sees: str, count: int) -> None:
+    sight, channels = build_sight(DiscriminatorConfig(sees), Setting((3, 32, 32)))
+    x = images(3, 32, 32)
+    found = sight(x, Draws(0, 0))
+    assert len(found) == count
+    assert (found[0] is x) == (sees != "features")
+    maps = found if sees == "features" else found[1:]
+    assert [part.shape[1] for part in maps] == channels
+    every = build_sight(DiscriminatorConfig("features"), Setting((3, 32, 32)))[0](x, Draws(0, 0))
+    for part, expected in zip(reversed(maps), reversed(every), strict=False):
+        assert torch.equal(part, expected)
+
+
+def test_a_network_in_bfloat16_sees_about_the_same_and_gives_gradients(network: Extractor) -> None:
+    """Its weights are copies: those of the extractor stay as they are."""
+    x = images(3, 32, 32).requires_grad_()
+    coarse, fine = (FeatureSight(network, (3, 32, 32), precision=name) for name in ("bfloat16", "float32"))
+    slopes = []
+    for sight in (coarse, fine):
+        maps = [part.float() for part in sight(x, Draws(0, 0))]
+        slopes += torch.autograd.grad(torch.stack([part.square().mean() for part in maps]).sum(), x)
+    x = x.detach()
+    for found, expected in zip(coarse(x, Draws(0, 0)), fine(x, Draws(0, 0)), strict=True):
+        assert (found.dtype, expected.dtype) == (torch.bfloat16, torch.float32)
+        assert float((found - expected).norm() / expected.norm()) < 0.03
+    assert float((slopes[0] - slopes[1]).norm() / slopes[1].norm()) < 0.1
 
 
 def test_squares_are_cut_from_each_image_at_its_own_place() -> None:

@@ -254,8 +254,10 @@ def _read_vit(path: Path, choice: Choice) -> Backbone:
     channels, height, width = card.image
     if choice.size is not None and (choice.size, choice.size) != (height, width):
         raise ConfigError(f"{path} takes images of {width}x{height} pixels, not {choice.size}; give no size")
+    network = network.eval().requires_grad_(False)
+    fold((network.stem, str(number), str(number + 1)) for number in range(0, len(network.stem), 3))
     return Backbone(
-        network.eval().requires_grad_(False),
+        network,
         Preparation((height, width), channels, (127.5,), (127.5,)),
         weights=card.digest,
         dimension=network.dimension,

@@ -14,6 +14,7 @@ Images: (B, H, W, C) uint8; features: (B, D) float32.
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -113,9 +114,22 @@ class Extractor:
             raise DataError("there are no images to take feature maps of")
         return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
-    def perceptual_loss(self) -> PerceptualLoss:
-        """The distance between feature maps as a loss with gradients."""
-        return PerceptualLoss(self._network.maps, self._preparation.of_tensor, self._preparation.size)
+    def perceptual_loss(self, *, precision: str = "float32") -> PerceptualLoss:
+        """The distance between feature maps as a loss with gradients.
+
+        Args:
+            precision: of the weights; in "bfloat16" they need not be cast anew wherever the network is used.
+        """
+        maps: Callable[[Tensor], list[Tensor]] = self._network.maps
+        if precision == "bfloat16":
+            network = copy.deepcopy(self._network).to(torch.bfloat16)
+
+            def maps(images: Tensor) -> list[Tensor]:
+                with torch.autocast(images.device.type, enabled=False):
+                    found: list[Tensor] = network.maps(images.to(torch.bfloat16))
+                return found
+
+        return PerceptualLoss(maps, self._preparation.of_tensor, self._preparation.size)
 
     def probabilities(self, features: Tensor) -> Tensor:
         """What the network's own classifier says of features.

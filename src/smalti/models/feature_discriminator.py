@@ -4,7 +4,8 @@
            | 1x1 to one logit a place [+ <embedding(label), x> / sqrt(width)] | mean over the places
 
 The network tells objects from each other already, so that the judges know from their first steps on what a picture
-lacks; a discriminator of pixels has to learn that first, which takes most of a short training. The judges are those of
+lacks; a discriminator of pixels has to learn that first, which takes most of a short training. What is finer than the
+maps they do not see: beside a discriminator of pixels they leave that to it. The judges are those of
 patch_discriminator.py, with one logit for an image.  Source: after Sauer et al. 2021, arXiv:2111.01007, section 3.2.
 Layout: maps (B, C, H, W).
 """
@@ -46,3 +47,17 @@ class FeatureDiscriminator(nn.Module):
                 places = places + (wanted * x.float().mean(dim=(2, 3))).sum(dim=1) / x.shape[1] ** 0.5
             logits.append(places)
         return torch.stack(logits, dim=1)
+
+
+class DoubleDiscriminator(nn.Module):
+    """One discriminator of the pixels and J judges of feature maps, which count as much together as it does."""
+
+    def __init__(self, pixels: nn.Module, judges: FeatureDiscriminator) -> None:
+        super().__init__()
+        self.pixels, self.judges = pixels, judges
+
+    def forward(self, seen: Sequence[Tensor], labels: Tensor | None = None, draws: Draws | None = None) -> Tensor:
+        """Images (B, C, H, W) and their J maps -> (B, 2 J) float32 logits: of the pixels, J times; of each map."""
+        of_pixels: Tensor = self.pixels(seen[0], labels, draws)
+        of_maps: Tensor = self.judges(seen[1:], labels)
+        return torch.cat([of_pixels[:, None].expand_as(of_maps), of_maps], dim=1)

@@ -7,10 +7,10 @@ If `fresh`, z' are other latents than z, and D looks at both anew; else z' = z, 
 before D moved: one pass of each network less.
 
 A are random changes of images (layers/augmentation.py), other ones each time, and S is what D sees of an image: its
-pixels, or feature maps of it (recipes/sight.py). The gradients in R1 and R2 are with respect to the images before A, or
-to the maps; those of penalty.gradient, at images between real and fake ones, which A leaves as they are. The losses and
-penalties are in losses/adversarial.py, gamma's own value in recipes/gamma.py, and what watches over a training in
-recipes/gan_watch.py.
+pixels, feature maps of it, or both (recipes/sight.py). The gradients in R1 and R2 are with respect to the images before
+A, or where D sees maps alone, to the maps; those of penalty.gradient, at images between real and fake ones, which A
+leaves as they are. The losses and penalties are in losses/adversarial.py, gamma's own value in recipes/gamma.py, and
+what watches over a training in recipes/gan_watch.py.
 Sources: Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1; Huang et al. 2025, arXiv:2501.05441.
 """
 
@@ -23,20 +23,19 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from smalti.config import DiscriminatorConfig, GANConfig, RunConfig
+from smalti.config import GANConfig, RunConfig
 from smalti.errors import ConfigError
-from smalti.evaluate.features import extractor
 from smalti.evaluate.frechet import Moments, frechet_distance
 from smalti.layers.augmentation import Augmentation
 from smalti.layers.randomness import Draws, seeded_generator
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES, LeCam, gradient_penalty, squared_gradients
-from smalti.models.feature_discriminator import FeatureDiscriminator
+from smalti.models.feature_discriminator import DoubleDiscriminator, FeatureDiscriminator
 from smalti.models.gan import Discriminator, Generator
 from smalti.pixels import to_pixels
 from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
 from smalti.recipes.gamma import automatic_gamma
 from smalti.recipes.gan_watch import Watch
-from smalti.recipes.sight import FeatureSight, Sight, pixels
+from smalti.recipes.sight import build_sight
 
 DEFAULT_WASSERSTEIN_PENALTY = 10.0  # arXiv:1704.00028
 WATCHED = 64  # latents that are always the same
@@ -58,10 +57,10 @@ class GANRecipe(Recipe):
         self.model = cast(GANConfig, config.model)
         self.loss = ADVERSARIAL_LOSSES[self.model.loss]
         penalty = self.model.penalty
-        self.sees_pixels = self.model.discriminator.sees == "pixels"
+        self.sees = self.model.discriminator.sees
         self.gradient_weight = penalty.gradient
         if self.gradient_weight is None:
-            wanted = self.model.loss == "wasserstein" and self.sees_pixels
+            wanted = self.model.loss == "wasserstein" and self.sees == "pixels"
             self.gradient_weight = DEFAULT_WASSERSTEIN_PENALTY if wanted else 0.0
         self.smooth = (penalty.r1 or penalty.r2) and penalty.gamma != 0
         if self.smooth:
@@ -72,20 +71,17 @@ class GANRecipe(Recipe):
                 f"model.conditional is true, but the data has {'one class' if classes else 'no labels'}; "
                 "put each class's images in a folder of its own, or set model.conditional=false"
             )
-        self.sight, channels = _sight(self.model.discriminator, setting)
+        self.sight, channels = build_sight(self.model.discriminator, setting)
+        points = len(channels) if self.sees == "features" else 1  # that R1 and R2 are about
         with initial_weights(config.train.seed):
             generator = Generator(self.model, setting.image, classes)
-            discriminator: nn.Module
-            if channels is None:
-                discriminator = Discriminator(self.model, setting.image, classes)
-            else:
-                discriminator = FeatureDiscriminator(channels, self.model.discriminator.width, classes)
+            discriminator = _discriminator(self.model, setting.image, classes, channels)
         self.generator = cast(Generator, self.add_module("generator", generator))
         self.discriminator = self.add_module("discriminator", discriminator)
         self.augmentation = cast(Augmentation, self.add_module("augmentation", Augmentation(self.model.augmentation)))
-        self.lecam = cast(LeCam, self.add_module("lecam", LeCam(len(channels) if channels else None)))
+        self.lecam = cast(LeCam, self.add_module("lecam", LeCam(_logits_per_image(self.sees, channels))))
         self.watch = cast(Watch, self.add_module("watch", Watch(setting.device)))
-        self.strength = cast(_Strength, self.add_module("strength", _Strength(penalty.gamma, len(channels or [1]))))
+        self.strength = cast(_Strength, self.add_module("strength", _Strength(penalty.gamma, points)))
         self.add_optimizer("generator", self.generator, self.model.generator_optimizer)
         self.add_optimizer("discriminator", self.discriminator, self.model.discriminator_optimizer)
         self.add_average("generator")
@@ -95,7 +91,8 @@ class GANRecipe(Recipe):
     def start(self, batches: Callable[[], Iterable[Images]]) -> None:
         if self.model.penalty.gamma == "auto":
             draws = Draws(self.draw_seed, 0, device=self.setting.device)
-            looks = (self.sight(pixels, draws) for pixels in _first(batches(), GAMMA_IMAGES))
+            images = _first(batches(), GAMMA_IMAGES)
+            looks = (self.sight(part, draws) if self.sees == "features" else [part] for part in images)
             self.strength.gamma.copy_(automatic_gamma(looks, self.setting.count))
         self.watch.see_data(to_pixels(torch.cat(list(_first(batches(), WATCHED)))))
 
@@ -158,7 +155,7 @@ class GANRecipe(Recipe):
         """What is added to the discriminator's loss, weighted; real and fake alternate in `logits` and `points`."""
         config, total = self.model.penalty, torch.zeros((), device=self.setting.device)
         if self._smooths(images_seen):
-            squares = squared_gradients(logits, points)
+            squares = squared_gradients(logits[:, 0] if self.sees == "both" else logits, points)
             gamma = config.every * self.strength.gamma * self._annealed(images_seen, self.model.anneal.gamma)
             for wanted, part in ((config.r1, squares[0::2]), (config.r2, squares[1::2])):
                 total = total + wanted * (gamma / 2 * part).mean()
@@ -191,25 +188,26 @@ class GANRecipe(Recipe):
         part of the whole batch's rows with any number of ranks, and get the same noise.
 
         Args:
-            seen: feature maps that the fake images have been looked at for already.
+            seen: what was seen of the fake images already, if it was; what D sees is taken from it, except for pixels.
         """
-        if self.sees_pixels:
-            points = [_alternate(real, fake.detach()).requires_grad_(self._smooths(images_seen))]
+        smooths = self._smooths(images_seen)
+        points = [_alternate(real, fake.detach()).requires_grad_(smooths)]
+        if self.sees == "pixels":
             return points, self._look(points[0], draws, images_seen)
         with torch.no_grad():
             real_seen = self._look(real, draws, images_seen)
             fake_seen = self._look(fake, draws, images_seen) if seen is None else seen
-        points = [
-            _alternate(a.float(), b.detach().float()).requires_grad_(self._smooths(images_seen))
-            for a, b in zip(real_seen, fake_seen, strict=True)
-        ]
+        if self.sees == "both":
+            changed = self.augmentation(points[0], draws, images_seen)
+            return points, [changed, *_alternate_each(real_seen[1:], fake_seen[1:])]
+        points = [part.requires_grad_(smooths) for part in _alternate_each(real_seen, fake_seen)]
         return points, points
 
     def _logits(self, seen: Sequence[Tensor], labels: Tensor | None, draws: Draws, *, twice: bool = False) -> Tensor:
         """(B,) or (B, J); `twice`: they will be differentiated twice, which what torch.compile makes cannot be."""
         network = self.discriminator.forward if twice else self.discriminator
         with self.setting.autocast():
-            logits: Tensor = network(seen[0] if self.sees_pixels else seen, labels, draws)
+            logits: Tensor = network(seen[0] if self.sees == "pixels" else seen, labels, draws)
         return logits
 
     def _annealed(self, images_seen: int, end: float, start: float = 1.0) -> float:
@@ -321,17 +319,28 @@ def _norm(module: nn.Module) -> Tensor:
     return torch.nn.utils.get_total_norm(gradients)
 
 
-def _sight(config: DiscriminatorConfig, setting: Setting) -> tuple[Sight, list[int] | None]:
-    """What shows images to the discriminator, and the channels of feature maps, or None for pixels."""
-    if config.sees == "pixels":
-        return pixels, None
-    sight = FeatureSight(extractor(config.features, device=setting.device), setting.image)
-    return sight, sight.channels
+def _discriminator(config: GANConfig, image: tuple[int, int, int], classes: int, channels: list[int]) -> nn.Module:
+    """Of what `build_sight` shows."""
+    sees = config.discriminator.sees
+    if sees == "pixels":
+        return Discriminator(config, image, classes)
+    judges = FeatureDiscriminator(channels, config.discriminator.width, classes)
+    return judges if sees == "features" else DoubleDiscriminator(Discriminator(config, image, classes), judges)
+
+
+def _logits_per_image(sees: str, channels: list[int]) -> int | None:
+    """As LeCam takes it: None where it is one, without a dimension of its own."""
+    return {"pixels": None, "features": len(channels), "both": 2 * len(channels)}[sees]
 
 
 def _alternate(a: Tensor, b: Tensor) -> Tensor:
     """a0, b0, a1, b1, ..., channels last in memory."""
     return torch.stack([a, b], dim=1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def _alternate_each(real: Sequence[Tensor], fake: Sequence[Tensor]) -> list[Tensor]:
+    """Feature maps of both, in float32 and without gradients."""
+    return [_alternate(a.float(), b.detach().float()) for a, b in zip(real, fake, strict=True)]
 
 
 def _twice(labels: Tensor | None) -> Tensor | None:

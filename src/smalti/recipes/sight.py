@@ -1,4 +1,4 @@
-"""What the discriminator of a GAN looks at: the pixels, or the feature maps of a network that is not trained.
+"""What the discriminator of a GAN looks at: the pixels, feature maps of a network that is not trained, or both.
 
 A network sees images of one size, s x s. An image that is larger is shown to it whole, and as squares of s, 2s, 4s, ...
 pixels from places drawn at random, all made s x s: structure at every scale, at a cost that grows with the logarithm of
@@ -13,10 +13,26 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from smalti.evaluate.features import Extractor
+from smalti.config import DiscriminatorConfig
+from smalti.evaluate.features import Extractor, extractor
 from smalti.layers.randomness import Draws
+from smalti.recipes.base import Setting
 
 Sight = Callable[[Tensor, Draws], list[Tensor]]
+
+
+def build_sight(config: DiscriminatorConfig, setting: Setting) -> tuple[Sight, list[int]]:
+    """What is shown, and the channels of the feature maps in it, which come after the pixels."""
+    if config.sees == "pixels":
+        return pixels, []
+    network = extractor(config.features, device=setting.device)
+    # The finest map has as many numbers as all others together, and little in them that pixels lack. Beside the pixels
+    # the one after it can go as well.
+    skip = 2 if config.sees == "both" else 1
+    sight = FeatureSight(network, setting.image, skip=skip, precision=setting.precision)
+    if config.sees == "features":
+        return sight, sight.channels
+    return lambda images, draws: [images, *sight(images, draws)], sight.channels
 
 
 def pixels(images: Tensor, draws: Draws) -> list[Tensor]:
@@ -27,13 +43,22 @@ def pixels(images: Tensor, draws: Draws) -> list[Tensor]:
 class FeatureSight:
     """Feature maps of an image, of all its views: views x layers maps.
 
+    Args:
+        network: what makes them.
+        image: (channels, height, width) of the images.
+        skip: so many layers, from the finest, are left out.
+        precision: what the network computes in.
+
     Attributes:
         channels: of each of the maps.
     """
 
-    def __init__(self, network: Extractor, image: tuple[int, int, int]) -> None:
-        loss = network.perceptual_loss()
+    def __init__(
+        self, network: Extractor, image: tuple[int, int, int], *, skip: int = 1, precision: str = "float32"
+    ) -> None:
+        loss = network.perceptual_loss(precision=precision)
         self._maps, self._prepare, (side, _) = loss.maps, loss.prepare, loss.size
+        self._skip = skip
         shortest = min(image[1:])
         self._crops = [side * 2**k for k in range(16) if side * 2**k < shortest]
         blank = torch.zeros(1, *image, device=network.device)
@@ -46,8 +71,7 @@ class FeatureSight:
         if images.shape[1] == 4:
             views += [self._prepare(images[:, 3:])]
         found: Sequence[Tensor] = self._maps(torch.cat(views))
-        # The finest map is left out: as many numbers as all others together, and little in them that pixels lack.
-        return [part for layer in found[1:] for part in layer.chunk(len(views))]
+        return [part for layer in found[self._skip :] for part in layer.chunk(len(views))]
 
 
 def _squares(images: Tensor, side: int, draws: Draws) -> Tensor:
