@@ -48,23 +48,16 @@ def features(count: int, seed: int, dimension: int = DIMENSION) -> torch.Tensor:
     return rows.add_(torch.randn(count, dimension, generator=generator), alpha=0.3).relu_()
 
 
-def status_mib(name: str) -> float:
-    """`VmRSS` (memory now) or `VmHWM` (its peak) of this process; Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
-
-
 def memory(what: str, count: int) -> dict[str, Any]:
     """Peak growth over the features while figures are computed; to be run in a fresh process."""
     a, b = features(count, 1), features(count, 2)
     torch.linalg.eigvalsh(torch.eye(8, dtype=torch.float64))  # so that the libraries' own memory is not counted
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins again here
-    before, started = status_mib("VmRSS"), time.perf_counter()
+    growth, started = machine.memory_growth(), time.perf_counter()
     if what == "figures":
         measure_distribution(a, b)
     else:
         nearest(a, b, 5)
-    return {"count": count, "growth_mib": status_mib("VmHWM") - before, "seconds": time.perf_counter() - started}
+    return {"count": count, "growth_mib": growth(), "seconds": time.perf_counter() - started}
 
 
 def child(what: str, count: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import datetime
 import json
 import math
 import time
@@ -148,12 +149,12 @@ def add_row(row: dict[str, Any]) -> None:
 
 
 def show() -> None:
-    """The table of all rows, and curves of the longest runs without settings of their own."""
+    """The table of all rows, and curves of those to be drawn."""
     rows = json.loads((machine.RESULTS / f"{NAME}.json").read_text())["rows"]
     machine.table(
-        [("preset", "minutes", "threads", "share", "images", "images/s", "FD", "settings"),
+        [("preset", "minutes", "threads", "share", "images", "images/s", "FD", "cpu", "settings"),
          *((row["name"], f"{row['minutes']:g}", str(row["threads"]), f"{row['share']:g}", f"{row['images_seen']:,}",
-            f"{row['images_per_second']:.0f}", f"{row['frechet_distance']:.1f}", " ".join(row["settings"]))
+            f"{row['images_per_second']:.0f}", f"{row['frechet_distance']:.1f}", row["cpu"], " ".join(row["settings"]))
            for row in rows)]
     )  # fmt: skip
     chosen = [row for row in rows if row.get("drawn")]
@@ -200,7 +201,8 @@ def main() -> None:
     )
     row = {
         "name": options.run, "minutes": options.minutes, "threads": options.threads, "seed": options.seed,
-        "share": options.share, "settings": options.set, "precision": precision, "drawn": options.draw, **trained,
+        "share": options.share, "settings": options.set, "cpu": machine.cpu(),
+        "date": f"{datetime.date.today()}", "precision": precision, "drawn": options.draw, **trained,
         "generator_parameters": sum(p.numel() for p in trainer.export().parameters()),
     }  # fmt: skip
     print({key: value for key, value in row.items() if key != "curve"}, flush=True)

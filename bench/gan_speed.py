@@ -9,7 +9,8 @@ Four ways to train on the same batches, a few steps of each in turn, several rou
     float32  the same step in float32
     same     as smalti, with model.fresh=true and model.penalty.every=1: what `plain` computes
     plain    the same networks written as tutorials do: eager float32, contiguous NCHW, one pass of D for each of real,
-             fake, R1 and R2, torch.optim.Adam, averaged weights in a loop over the parameters
+             fake, R1 and R2, torch.optim.Adam, averaged weights in a loop over the parameters; the network whose
+             feature maps D sees too, where the preset has one, is the same as in `float32`
 
 Ratios are medians over rounds. The peak of memory is that of a process of its own for each way: on a CPU over what it
 had before the first step, on a GPU all that torch allocated. On a CPU also the share of time by operation
@@ -19,8 +20,8 @@ had before the first step, on a GPU all that torch allocated. On a CPU also the 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -35,8 +36,9 @@ from torch import Tensor
 
 from smalti import data
 from smalti.config import GANConfig, override
+from smalti.layers.randomness import Draws
 from smalti.machine import Machine
-from smalti.models.gan import Discriminator, Generator
+from smalti.models.gan import Discriminator
 from smalti.pixels import to_tensor
 from smalti.presets import preset
 from smalti.recipes import Images, Setting
@@ -48,17 +50,25 @@ SAME = ["model.fresh=true", "model.penalty.every=1"]
 
 def plain_step(name: str, batch: int, device: torch.device) -> Callable[[Tensor, int], None]:
     model = cast(GANConfig, preset(name).model)
-    generator, critic = Generator(model, SHAPE).to(device), Discriminator(model, SHAPE).to(device)
-    average = Generator(model, SHAPE).to(device)
+    recipe = GANRecipe(preset(name), Setting(SHAPE, device=device))
+    generator, judge = (
+        net.to(memory_format=torch.contiguous_format) for net in (recipe.generator, recipe.discriminator)
+    )
+    average = copy.deepcopy(generator)
+    draws = Draws(0, 0, device=device)
+    of_pixels = judge if isinstance(judge, Discriminator) else judge.pixels  # what R1 and R2 are about
     rates = model.generator_optimizer, model.discriminator_optimizer
     g_adam, d_adam = (
         torch.optim.Adam(net.parameters(), rate.learning_rate, (rate.beta1, rate.beta2))
-        for net, rate in zip((generator, critic), rates, strict=True)
+        for net, rate in zip((generator, judge), rates, strict=True)
     )
+
+    def critic(images: Tensor) -> Tensor:
+        return judge(images if of_pixels is judge else recipe.sight(images, draws))
 
     def penalty(images: Tensor) -> Tensor:
         images = images.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(critic(images).sum(), images, create_graph=True)
+        (slope,) = torch.autograd.grad(of_pixels(images).sum(), images, create_graph=True)
         return slope.square().sum(dim=(1, 2, 3)).mean()
 
     def step(real: Tensor, _: int) -> None:
@@ -120,12 +130,10 @@ def memory(kind: str, name: str, batch: int, device: torch.device) -> float:
     """Peak MiB of a few steps beyond what was there before them, in this process."""
     step = way(kind, name, batch, device)
     images = torch.rand(batch, *SHAPE, device=device) * 2 - 1
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    growth = machine.memory_growth() if device.type == "cpu" else None
     for index in range(4):
         step(images, index * batch)
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before
+    return torch.cuda.max_memory_allocated() / 2**20 if growth is None else growth()
 
 
 def in_process(kind: str, options: argparse.Namespace) -> float:

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,18 @@ def cpu() -> str:
     name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
     flags = next((line.split() for line in lines if line.startswith("flags")), [])
     return name + (" (avx512_bf16)" if "avx512_bf16" in flags else "")
+
+
+def memory_growth() -> Callable[[], float]:
+    """Begin to measure memory; what it gives tells the peak since, in MiB beyond what this process has now. Linux."""
+
+    def status_mib(name: str) -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins again here
+    before = status_mib("VmRSS")
+    return lambda: status_mib("VmHWM") - before
 
 
 def write(name: str, result: dict[str, Any], folder: Path = RESULTS) -> Path:

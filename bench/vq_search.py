@@ -24,7 +24,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import machine
@@ -129,12 +128,6 @@ def product(size: tuple[int, int, int], repetitions: int) -> dict[str, Any]:
     }
 
 
-def status_mib(name: str) -> float:
-    """`VmRSS` (memory now) or `VmHWM` (its peak) of this process; Linux."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
-
-
 def memory(what: str, who: str, size: tuple[int, int, int]) -> dict[str, Any]:
     """Peak growth in MiB; to be run in a fresh process."""
     count, codes, dimension = size
@@ -148,10 +141,9 @@ def memory(what: str, who: str, size: tuple[int, int, int]) -> dict[str, Any]:
 
     prepared(64)()  # so that the libraries' own memory is not counted
     step = prepared(count)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins again here
-    before = status_mib("VmRSS")
+    growth = machine.memory_growth()
     step()
-    return {"size": size, "what": what, "who": who, "growth_mib": status_mib("VmHWM") - before}
+    return {"size": size, "what": what, "who": who, "growth_mib": growth()}
 
 
 def child(what: str, who: str, size: tuple[int, int, int]) -> dict[str, Any]:
