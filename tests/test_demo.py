@@ -40,7 +40,7 @@ def test_a_demo_trains_both_and_says_what_it_measured(made) -> None:
     for words in (
         "64 codes from 64 books of 512: 576 bits",
         "of 397 samples and 397 held-out",
-        "preset gan-nano: relativistic pairs",
+        "preset gan-nano: relativistic pairs of pixels and of features",
         "preset vqvae-best with network width 48",
         " dB PSNR",
     ):

@@ -185,7 +185,8 @@ def _methods(
         [
             "Frechet distance",
             f"features of smalti-vit, which was trained on photographs, of {compared} samples and {compared} held-out "
-            "emoji; with so few it says only which of two trainings is better",
+            "emoji; with so few it says only which of two trainings is better, and the GAN learned through these "
+            "features too",
         ],
         ["training data", f"{len(images):,} emoji, fingerprint {images.fingerprint[:16]}"],
         [
@@ -194,8 +195,8 @@ def _methods(
         ],
         [
             "GAN",
-            f"preset {gan.preset}: relativistic pairs, R1 and R2 (gamma {gan.model.penalty.gamma}), "
-            f"{gan.train.batch} images a step",
+            f"preset {gan.preset}: relativistic pairs of pixels and of features of smalti-vit, R1 and R2 "
+            f"(gamma {gan.model.penalty.gamma}), {gan.train.batch} images a step",
         ],
         ["models", f"VQ-VAE {autoencoder.digest[:16]}, GAN {generator.digest[:16]}"],
     ]
