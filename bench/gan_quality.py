@@ -166,7 +166,7 @@ def show() -> None:
         for row in chosen
     }
     if series:
-        picture = draw_lines("FD after minutes of training on two cores", series, x_label="minutes", y_label="FD")
+        picture = draw_lines("Frechet distance after minutes of training", series, x_label="minutes", y_label="FD")
         write_png(DOCS / "gan-curves.png", picture)
 
 
