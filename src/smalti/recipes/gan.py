@@ -191,17 +191,17 @@ class GANRecipe(Recipe):
             seen: what was seen of the fake images already, if it was; what D sees is taken from it, except for pixels.
         """
         smooths = self._smooths(images_seen)
-        points = [_alternate(real, fake.detach()).requires_grad_(smooths)]
+        images = [] if self.sees == "features" else [_alternate(real, fake.detach()).requires_grad_(smooths)]
         if self.sees == "pixels":
-            return points, self._look(points[0], draws, images_seen)
+            return images, self._look(images[0], draws, images_seen)
         with torch.no_grad():
             real_seen = self._look(real, draws, images_seen)
             fake_seen = self._look(fake, draws, images_seen) if seen is None else seen
         if self.sees == "both":
-            changed = self.augmentation(points[0], draws, images_seen)
-            return points, [changed, *_alternate_each(real_seen[1:], fake_seen[1:])]
-        points = [part.requires_grad_(smooths) for part in _alternate_each(real_seen, fake_seen)]
-        return points, points
+            changed = self.augmentation(images[0], draws, images_seen)
+            return images, [changed, *_alternate_each(real_seen[1:], fake_seen[1:])]
+        maps = [part.requires_grad_(smooths) for part in _alternate_each(real_seen, fake_seen)]
+        return maps, maps
 
     def _logits(self, seen: Sequence[Tensor], labels: Tensor | None, draws: Draws, *, twice: bool = False) -> Tensor:
         """(B,) or (B, J); `twice`: they will be differentiated twice, which what torch.compile makes cannot be."""
