@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from picture_files import make_array, make_file, pictures, write_files
 
 from smalti.data import PackedImages, load
-from smalti.data.packed import Description, flips, permutation, shifts
+from smalti.data.order import permutation
+from smalti.data.packed import Description, flips, shifts
 from smalti.errors import DataError, OutputError
 
 positions = st.integers(0, 10**9)

@@ -7,8 +7,7 @@ Position p in the stream of training images shows
     shift  halves of another hash(seed, p), taken to -reach..reach
 
 so a run that stops at any moment goes on with the same images, with any batch size, and nothing needs saving.
-The hash is splitmix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195) in 64-bit integers; the permutation is
-the stable order of the hashes of 0..N-1. Neither depends on the version of numpy.
+The hash and the permutation are those of order.py.
 
 Pixels are uint8, (N, height, width, channels).
 """
@@ -17,7 +16,6 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from smalti.data.augmentation import mirrored, moved
+from smalti.data.order import Shuffled, hashes, mix
 from smalti.errors import DataError
-
-_MASK = 2**64 - 1
-_GOLDEN = 0x9E3779B97F4A7C15
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ class RowReader:
         return images
 
 
-class PackedImages:
+class PackedImages(Shuffled):
     """Images of one size and one number of channels, on disk.
 
     Attributes:
@@ -140,8 +136,7 @@ class PackedImages:
         self.splits = description.splits
         self.skipped = description.skipped
         self._rows = rows
-        self._permutations: tuple[tuple[tuple[int, int], np.ndarray], ...] = ()
-        self._lock = threading.Lock()
+        super().__init__()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -170,7 +165,7 @@ class PackedImages:
         """
         if images_seen < 0 or count < 0:
             raise ValueError(f"images_seen is {images_seen} and count is {count}; neither may be negative")
-        indices = self._indices(seed, images_seen, count)
+        indices = self.indices(seed, images_seen, count)
         images = self.pixels(indices)
         if flip and count:
             turned = flips(seed, images_seen, count)
@@ -183,7 +178,7 @@ class PackedImages:
     def order(self, seed: int, images_seen: int, count: int, *, flip: bool = False, shift: int = 0) -> Order:
         """What `batch` would read, without reading it; the arguments are the same."""
         height, width = self.shape[1:]
-        indices = self._indices(seed, images_seen, count)
+        indices = self.indices(seed, images_seen, count)
         offsets = shifts(seed, images_seen, count, shift) if shift else np.zeros((count, 2), np.int64)
         rows, columns = mirrored(height, offsets[:, 0]), mirrored(width, offsets[:, 1])
         if flip:
@@ -205,59 +200,15 @@ class PackedImages:
             raise IndexError(f"image {chosen[(chosen < 0) | (chosen >= len(self))][0]} of {len(self)}")
         return self.images[chosen] if self._rows is None else self._rows.read(chosen)
 
-    def _indices(self, seed: int, images_seen: int, count: int) -> np.ndarray:
-        parts = []
-        position, end = images_seen, images_seen + count
-        while position < end:
-            epoch, start = divmod(position, len(self))
-            stop = min(len(self), start + end - position)
-            parts.append(self._permutation(seed, epoch)[start:stop])
-            position += stop - start
-        return np.concatenate(parts) if parts else np.empty(0, np.int64)
-
-    def _permutation(self, seed: int, epoch: int) -> np.ndarray:
-        """The order of an epoch; the last two are kept, since a batch may lie across two."""
-        with self._lock:
-            for key, order in self._permutations:
-                if key == (seed, epoch):
-                    return order
-            order = permutation(seed, epoch, len(self))
-            self._permutations = (*self._permutations[-1:], ((seed, epoch), order))
-            return order
-
-
-def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Order of `count` images in one epoch: (count,) int64 with each of 0..count-1 once."""
-    keys = _hashes(_mix(_mix(seed & _MASK) ^ _mix((2 * epoch) & _MASK)), 0, count)
-    return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
-
 
 def flips(seed: int, images_seen: int, count: int) -> np.ndarray:
     """Whether the images at positions images_seen .. + count - 1 are mirrored: (count,) bool."""
-    keys = _hashes(_mix(_mix(seed & _MASK) ^ _mix(1)), images_seen, count)  # odd: never the stream of an epoch
+    keys = hashes(mix(mix(seed) ^ mix(1)), images_seen, count)  # odd: never the stream of an epoch
     return (keys & np.uint64(1)).astype(bool)
 
 
 def shifts(seed: int, images_seen: int, count: int, reach: int) -> np.ndarray:
     """How far the images at positions images_seen .. + count - 1 are moved: (count, 2) int64 in -reach..reach."""
-    keys = _hashes(_mix(_mix(seed & _MASK) ^ _mix(3)), images_seen, count)  # odd, and not that of the flips
+    keys = hashes(mix(mix(seed) ^ mix(3)), images_seen, count)  # odd, and not that of the flips
     halves = np.stack([keys >> np.uint64(32), keys & np.uint64(2**32 - 1)], axis=1)
     return (halves % np.uint64(2 * reach + 1)).astype(np.int64) - reach
-
-
-def _hashes(stream: int, start: int, count: int) -> np.ndarray:
-    """Outputs start .. start + count - 1 of splitmix64 begun at `stream`; distinct, as each step is invertible."""
-    state = np.arange(count, dtype=np.uint64)
-    state *= np.uint64(_GOLDEN)
-    state += np.uint64((stream + _GOLDEN * (start + 1)) & _MASK)
-    state ^= state >> np.uint64(30)
-    state *= np.uint64(0xBF58476D1CE4E5B9)
-    state ^= state >> np.uint64(27)
-    state *= np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
-    return state
-
-
-def _mix(value: int) -> int:
-    """One step of splitmix64 on a Python integer."""
-    return int(_hashes(value, 0, 1)[0])

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.data.augmentation import gathered, mirrored
-from smalti.data.packed import permutation
+from smalti.data.order import permutation
 from smalti.errors import ConfigError, DataError
 from smalti.layers.randomness import Draws, mix
 from smalti.machine import fast_bfloat16
