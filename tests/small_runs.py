@@ -9,6 +9,7 @@ import numpy as np
 
 from smalti.config import RunConfig, override
 from smalti.data import PackedImages, load
+from smalti.data.codes import CodeSet
 from smalti.presets import preset
 
 TILES = (
@@ -71,6 +72,18 @@ SMALL = {
     ),
     "dcgan": ("model.network.generator_width=8", "model.network.discriminator_width=4", "model.latent=8"),
 }
+for _name in ("prior-nano", "prior-small", "maskgit-small", "text-emoji"):
+    SMALL[_name] = (
+        "model.width=16",
+        "model.heads=2",
+        "model.depth=2",
+        "model.embedding=4",
+        "model.head_width=8",
+        "model.head_depth=1",
+        "model.text_bytes=12",
+        "model.text_depth=1",
+        "model.optimizer.warm_up=0",
+    )
 LOOP = ("train.batch=8", "train.log_every=16", "train.save_every=32", "train.preview_every=64", "train.images=64")
 
 
@@ -96,6 +109,13 @@ def write_source(path: Path, *, count: int = 40, side: int = 16, channels: int =
 
 def small_data(folder: Path, **options: Any) -> PackedImages:
     return load(write_source(folder / "discs.npz", **options), cache=folder / "cache")
+
+
+def data_for(name: str, folder: Path) -> PackedImages | CodeSet:
+    """What a preset is trained on."""
+    from small_codes import small_codes
+
+    return small_codes(folder) if preset(name).recipe == "prior" else small_data(folder)
 
 
 def small_config(name: str, *assignments: str) -> RunConfig:

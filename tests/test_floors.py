@@ -22,7 +22,8 @@ FLOORS = (
     ("api",),
     ("presets", "train"),
     ("starting",),  # of the loop, as the two below: only train.py needs them
-    ("saver", "feeding"),  # what the loop writes and reads
+    ("saver",),  # what the loop writes
+    ("feeding",),  # and reads
     ("recipes", "runfolder", "latents", "inversion", "codec", "explain", "trust"),
     ("evaluate",),  # scores anybody's images; above checkpoint, because one of its feature extractors is ours
     ("checkpoint",),
@@ -30,7 +31,7 @@ FLOORS = (
     ("data", "quantize", "losses"),  # each knows nothing of the others
     ("layers", "machine", "pixels", "progress", "shell"),  # the last two print, and know nothing of what they print
     ("config", "files"),  # config is below layers: an optimizer is built from its settings
-    ("autoencoder_config", "gan_config", "quantizer_config"),
+    ("autoencoder_config", "gan_config", "prior_config", "quantizer_config"),
     ("optimizer_config",),
     ("checked", "units"),
     ("errors",),

@@ -51,7 +51,7 @@ def test_a_preset_knows_its_name_and_comes_back_from_json(name: str) -> None:
     assert paths(config) | {"preset": ""} == paths(PRESETS[name].config)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [name for name in PRESETS if preset(name).recipe != "prior"])
 def test_a_preset_takes_a_step(name: str) -> None:
     recipe = build_recipe(tiny(preset(name)), Setting((3, 16, 16), classes=2))
     pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_runs import small_config, small_data
+from small_runs import data_for, small_config, small_data
 
 from smalti import api, checkpoint
 from smalti.config import override
@@ -54,7 +54,7 @@ def digest(folder: Path) -> str:
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if name != "smalti-vit"])
 def test_every_preset_trains_and_leaves_what_it_says(name: str, tmp_path: Path) -> None:
-    data = small_data(tmp_path)
+    data = data_for(name, tmp_path)
     watcher = Watcher()
     result = train(small_config(name), data, tmp_path / "run", machine=FLOAT32, reporter=watcher)
     assert (result.reason, result.images_seen) == ("finished", 64)
@@ -81,9 +81,9 @@ def test_the_vqvae_learns(tmp_path: Path) -> None:
     assert watcher.records[-1]["perplexity"] > 4
 
 
-@pytest.mark.parametrize("name", ["vqvae", "vqvae-best", "vqgan", "dcgan"])
+@pytest.mark.parametrize("name", ["vqvae", "vqvae-best", "vqgan", "dcgan", "prior-small"])
 def test_a_stopped_run_ends_where_an_unbroken_one_does(name: str, tmp_path: Path) -> None:
-    data = small_data(tmp_path)
+    data = data_for(name, tmp_path)
     config = small_config(name, "train.images=160")
     train(config, data, tmp_path / "whole", machine=FLOAT32)
 

@@ -21,7 +21,9 @@ from smalti.errors import CheckpointError, ConfigError, did_you_mean
 from smalti.files import input_errors
 from smalti.machine import Machine
 from smalti.models.autoencoder import Autoencoder
+from smalti.models.code_generator import CodeGenerator
 from smalti.models.gan import Generator
+from smalti.models.prior_sampling import Sampling
 from smalti.models.refinement import refine
 from smalti.pixels import to_pixels, to_tensor
 from smalti.runfolder import RunFolder
@@ -64,6 +66,8 @@ class Model:
         label: str | None = None,
         truncation: float = 1.0,
         first: int = 0,
+        prompt: str | None = None,
+        sampling: Sampling | None = None,
     ) -> np.ndarray:
         """Draw new images; image i depends on (seed, i) alone, so more images begin with the same ones.
 
@@ -72,17 +76,19 @@ class Model:
             first: number of the first image, to go on where an earlier call ended.
             seed: any integer from 0.
             label: a class name, for a model trained with `model.conditional=true`; None takes the classes in turn.
-            truncation: latents are multiplied by it, from 0 to 1: less varied images, more like the mean
+            truncation: latents of a GAN are multiplied by it, from 0 to 1: less varied images, more like the mean
                 (Karras et al. 2019, arXiv:1812.04948, section B, with the mean latent 0).
+            prompt: what to draw, for a prior that was trained with captions; None: anything.
+            sampling: how a prior draws codes.
 
         Returns:
             (count, H, W, C) uint8.
 
         Raises:
             CheckpointError: the model is no generator.
-            ConfigError: the count, seed, label or truncation does not fit.
+            ConfigError: the count, seed, label, truncation, prompt or sampling does not fit.
         """
-        self._generator()
+        self.check_drawing(label=label, truncation=truncation, prompt=prompt, sampling=sampling, seed=seed)
         if count < 1 or first < 0:
             raise ConfigError(f"count is {count} and first {first}; the count must be 1 or more, the first 0 or more")
         # Images are drawn in blocks that begin at the same numbers always: even the last bit of an image depends on
@@ -91,9 +97,67 @@ class Model:
         pictures = []
         for start in range(begin, end, BLOCK):
             numbers = range(start, start + BLOCK)
+            if isinstance(self.module, CodeGenerator):
+                pictures.append(self._draw_codes(self.module, numbers, seed, label, prompt, sampling or Sampling()))
+                continue
             z = self.latents(numbers, seed=seed)
             pictures.append(self.draw(z, labels=self.labels(numbers, label), truncation=truncation))
         return np.concatenate(pictures)[first - begin : first - begin + count]
+
+    def check_drawing(
+        self,
+        *,
+        label: str | None = None,
+        truncation: float = 1.0,
+        prompt: str | None = None,
+        sampling: Sampling | None = None,
+        seed: int = 0,
+    ) -> None:
+        """See that `generate` can draw this. Raises as it does."""
+        if not isinstance(self.module, CodeGenerator):
+            self._generator()
+            if prompt is not None or sampling is not None:
+                raise ConfigError(
+                    f"{self.path} is a GAN; prompt, temperature, top k, top p, guidance and steps are for a prior"
+                )
+            return
+        if seed < 0:
+            raise ConfigError(f"seed is {seed}, but must be 0 or more")
+        if truncation != 1:
+            raise ConfigError(f"{self.path} is a prior, which has no latents to truncate; lower the temperature")
+        if prompt is not None and self.module.condition != "text":
+            raise ConfigError(
+                f"{self.path} was trained without captions, so a prompt means nothing to it; leave it out, "
+                "or train with --set model.condition=text on codes that have captions"
+            )
+        self._label(label)
+        if sampling is not None and sampling.guidance != 1:
+            if self.module.condition == "none":
+                raise ConfigError(f"{self.path} was trained without labels or captions: guidance has nothing to go by")
+            if not self.module.prior.config.condition_dropout:
+                raise ConfigError(
+                    f"{self.path} was trained with model.condition_dropout=0: it never saw an image without its label "
+                    "or caption, which guidance needs"
+                )
+
+    def _draw_codes(
+        self,
+        module: CodeGenerator,
+        numbers: Sequence[int],
+        seed: int,
+        label: str | None,
+        prompt: str | None,
+        sampling: Sampling,
+    ) -> np.ndarray:
+        labels = self.labels(numbers, label)
+        codes = module.draw(
+            numbers,
+            seed,
+            sampling,
+            labels=None if labels is None else torch.tensor(labels, device=self.device),
+            texts=None if prompt is None else [prompt] * len(numbers),
+        )
+        return to_pixels(module.decode(codes))
 
     def latents(self, numbers: Sequence[int], *, seed: int = 0) -> np.ndarray:
         """What `generate` makes images of these numbers from: (N, D) float32. Raises as `generate`."""
@@ -104,7 +168,7 @@ class Model:
 
     def labels(self, numbers: Sequence[int], label: str | None = None) -> list[int] | None:
         """The class numbers of `generate` for images of these numbers; None without labels. Raises as `generate`."""
-        classes, chosen = self._generator().classes, self._label(label)
+        classes, chosen = self._drawer().classes, self._label(label)
         return [n % classes if chosen is None else chosen for n in numbers] if classes else None
 
     @torch.no_grad()
@@ -173,7 +237,15 @@ class Model:
             known = did_you_mean("", self.card.classes)
             raise ConfigError(f"{self.path} draws by label; say which with --label; {known}")
 
+    def _drawer(self) -> Generator | CodeGenerator:
+        return self.module if isinstance(self.module, CodeGenerator) else self._generator()
+
     def _generator(self) -> Generator:
+        if isinstance(self.module, CodeGenerator):
+            raise CheckpointError(
+                f"{self.path} is a prior, which has no latents to walk between or to find; "
+                "give a model trained with a gan preset, for example gan-nano"
+            )
         if not isinstance(self.module, Generator):
             raise CheckpointError(
                 f"{self.path} is a {self.card.kind}, which draws no new images; "
@@ -184,10 +256,11 @@ class Model:
     def _label(self, label: str | None) -> int | None:
         if label is None:
             return None
-        if not self._generator().classes:
+        if not self._drawer().classes:
+            prior = isinstance(self.module, CodeGenerator)
             raise ConfigError(
                 f"{self.path} was trained without labels, so --label {label} means nothing to it; "
-                "leave it out, or train with --set model.conditional=true"
+                f"leave it out, or train with --set model.{'condition=class' if prior else 'conditional=true'}"
             )
         if label not in self.card.classes:
             raise ConfigError(f"{self.path} knows no label {label!r}; {did_you_mean(label, self.card.classes)}")
@@ -234,6 +307,11 @@ class Model:
     def alphabet(self) -> tuple[int, ...]:
         """Number of codes in each plane of what `encode` gives; CheckpointError for a model that is no autoencoder."""
         return self._autoencoder().quantizer.alphabet
+
+    @property
+    def stride(self) -> int:
+        """Pixels along each side that one place of the grid of codes is for; raises as `alphabet`."""
+        return self._autoencoder().stride
 
     def _autoencoder(self) -> Autoencoder:
         if not isinstance(self.module, Autoencoder):

@@ -3,10 +3,13 @@
 The header's `smalti` entry is JSON:
 
     {"format": 1, "kind": "vqvae", "config": {...}, "image": [3, 32, 32], "classes": [...], "images_seen": ...,
-     "data": {"source": ..., "fingerprint": ...}, "version": ..., "license": ..., "digest": "sha256..."}
+     "data": {"source": ..., "fingerprint": ...}, "version": ..., "license": ..., "digest": "sha256...",
+     "tokenizer": the same of the VQ-VAE whose codes a prior knows, or null}
 
-The digest is over the canonical JSON of (format, kind, config, image, classes) and over every tensor's name, type,
-shape and bytes: it names the model, not the file. Loading is strict: every tensor must be there, none may be more.
+A prior's file holds its tokenizer's weights too, under `tokenizer.`, so that it makes images alone. The digest is over
+the canonical JSON of (format, kind, config, image, classes, the tokenizer's digest if there is one) and over every
+tensor's name, type, shape and bytes: it names the model, not the file. Loading is strict: every tensor must be there,
+none may be more.
 Nothing is unpickled, and no memory is taken before the file is known to hold that much.
 Floats are stored as float32, or all as float16 where half the size is worth 11 bits of precision; they are read as
 float32 either way.
@@ -30,10 +33,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from smalti import __version__
-from smalti.config import ContrastiveConfig, GANConfig, RunConfig, from_plain, to_plain
+from smalti.config import ContrastiveConfig, GANConfig, PriorConfig, RunConfig, from_plain, to_plain
 from smalti.errors import CheckpointError, ConfigError
 from smalti.files import write_atomically
 from smalti.models.autoencoder import Autoencoder
+from smalti.models.code_generator import CodeGenerator
 from smalti.models.gan import Generator
 from smalti.models.vision_transformer import VisionTransformer
 
@@ -47,7 +51,7 @@ class Card:
     """What a checkpoint says about itself, beside its weights.
 
     Attributes:
-        kind: the recipe that trained it, `vqvae`, `gan` or `contrastive`.
+        kind: the recipe that trained it, `vqvae`, `gan`, `contrastive` or `prior`.
         config: the whole configuration of the training.
         image: (channels, height, width) of its images.
         classes: names of the labels, in order; empty without labels.
@@ -57,6 +61,7 @@ class Card:
         version: of smalti, when it was written.
         score: the figure on held-out images at this point, {} when none was taken.
         digest: sha256 over configuration and tensors; filled in by `write`.
+        tokenizer: of a prior, the card of the VQ-VAE whose codes it knows.
     """
 
     kind: str
@@ -69,6 +74,7 @@ class Card:
     version: str = __version__
     score: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     digest: str = ""
+    tokenizer: Card | None = None
 
 
 def build(card: Card) -> nn.Module:
@@ -78,6 +84,11 @@ def build(card: Card) -> nn.Module:
         return Generator(card.config.model, card.image, classes)
     if isinstance(card.config.model, ContrastiveConfig):
         return VisionTransformer(card.config.model.encoder, card.image)
+    if isinstance(card.config.model, PriorConfig):
+        assert card.tokenizer is not None
+        tokenizer = build(card.tokenizer)
+        assert isinstance(tokenizer, Autoencoder)
+        return CodeGenerator(card.config.model, tokenizer, card.image, len(card.classes))
     return Autoencoder(card.config.model, card.image[0])
 
 
@@ -89,6 +100,8 @@ def digest(card: Card, tensors: Mapping[str, Tensor], config: Mapping[str, Any] 
     """
     described = {"format": FORMAT, "kind": card.kind, "image": list(card.image), "classes": list(card.classes)}
     described["config"] = to_plain(card.config) if config is None else config
+    if card.tokenizer is not None:
+        described["tokenizer"] = card.tokenizer.digest
     sha = hashlib.sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -207,38 +220,46 @@ def _parse_card(path: Path, header: Mapping[str, Any]) -> Card:
             f"{path} is a safetensors file, but smalti did not write it; expected a smalti checkpoint"
         )
     try:
-        entry = json.loads(metadata["smalti"])
-        version = entry.pop("format")
-        if version != FORMAT:
-            raise CheckpointError(
-                f"{path} has the checkpoint format {version!r}, but smalti {__version__} reads format {FORMAT}; "
-                "install the version that wrote it"
-                + (f" (smalti {entry['version']})" if isinstance(entry.get("version"), str) else "")
-            )
-        config = from_plain(RunConfig, entry.pop("config"))
-        image = tuple(entry.pop("image"))
-        card = Card(config=config, image=image, classes=tuple(entry.pop("classes")), **entry)
-        if (
-            not all(type(side) is int for side in image)
-            or len(image) != 3
-            or image[0] not in (1, 3, 4)
-            or not all(1 <= side <= 16384 for side in image[1:])
-        ):
-            raise CheckpointError(f"{path}: its image shape is none that smalti makes")
-        if (
-            card.kind != config.recipe
-            or not all(isinstance(name, str) for name in (*card.classes, card.license, card.version, card.digest))
-            or not all(isinstance(table, dict) for table in (card.data, card.score))
-            or type(card.images_seen) is not int
-        ):
-            raise CheckpointError(f"{path}: its card contradicts itself; it was changed or damaged")
-        return card
+        return _card(path, json.loads(metadata["smalti"]))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: its card cannot be read ({_first_line(error)}); it was changed or damaged"
         ) from None
     except ConfigError as error:
         raise CheckpointError(f"{path}: its configuration does not fit smalti {__version__}: {error}") from None
+
+
+def _card(path: Path, entry: dict[str, Any]) -> Card:
+    """What a header says, with the tokenizer in it."""
+    version = entry.pop("format")
+    if version != FORMAT:
+        raise CheckpointError(
+            f"{path} has the checkpoint format {version!r}, but smalti {__version__} reads format {FORMAT}; "
+            "install the version that wrote it"
+            + (f" (smalti {entry['version']})" if isinstance(entry.get("version"), str) else "")
+        )
+    config = from_plain(RunConfig, entry.pop("config"))
+    image = tuple(entry.pop("image"))
+    inner = entry.pop("tokenizer", None)
+    tokenizer = None if inner is None else _card(path, {"format": FORMAT} | inner)
+    card = Card(config=config, image=image, classes=tuple(entry.pop("classes")), tokenizer=tokenizer, **entry)
+    if (
+        not all(type(side) is int for side in image)
+        or len(image) != 3
+        or image[0] not in (1, 3, 4)
+        or not all(1 <= side <= 16384 for side in image[1:])
+    ):
+        raise CheckpointError(f"{path}: its image shape is none that smalti makes")
+    if (
+        card.kind != config.recipe
+        or not all(isinstance(name, str) for name in (*card.classes, card.license, card.version, card.digest))
+        or not all(isinstance(table, dict) for table in (card.data, card.score))
+        or type(card.images_seen) is not int
+        or (card.kind == "prior") != (tokenizer is not None)
+        or (tokenizer is not None and (tokenizer.kind != "vqvae" or tokenizer.image[0] != image[0]))
+    ):
+        raise CheckpointError(f"{path}: its card contradicts itself; it was changed or damaged")
+    return card
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:

@@ -39,6 +39,7 @@ from smalti.gan_config import (  # noqa: F401
     SNGANConfig,
 )
 from smalti.optimizer_config import OptimizerConfig
+from smalti.prior_config import PriorConfig
 from smalti.quantizer_config import (  # noqa: F401
     QUANTIZER_CONFIGS,
     BinaryConfig,
@@ -175,8 +176,8 @@ class LoopConfig(Checked):
 class RunConfig(Checked):
     """Everything that decides what a training computes; the machine, the precision and the folder are apart."""
 
-    recipe: str = choice("vqvae", "gan", "contrastive")
-    model: VQVAEConfig | GANConfig | ContrastiveConfig = VQVAEConfig()
+    recipe: str = choice("vqvae", "gan", "contrastive", "prior")
+    model: VQVAEConfig | GANConfig | ContrastiveConfig | PriorConfig = VQVAEConfig()
     data: DataConfig = DataConfig()
     train: LoopConfig = LoopConfig()
     preset: str = ""
@@ -189,10 +190,11 @@ class RunConfig(Checked):
 
 ENDLESS = 10**13  # images, for a training that the clock ends
 
-MODELS: dict[str, type[VQVAEConfig] | type[GANConfig] | type[ContrastiveConfig]] = {
+MODELS: dict[str, type[VQVAEConfig] | type[GANConfig] | type[ContrastiveConfig] | type[PriorConfig]] = {
     "vqvae": VQVAEConfig,
     "gan": GANConfig,
     "contrastive": ContrastiveConfig,
+    "prior": PriorConfig,
 }
 
 

@@ -20,6 +20,7 @@ from smalti.config import (
     OptimizerConfig,
     PenaltyConfig,
     PerceptualConfig,
+    PriorConfig,
     ProductConfig,
     R3GANConfig,
     ResidualConfig,
@@ -249,6 +250,68 @@ PRESETS: dict[str, Preset] = {
         ),
         "the classic convolutional GAN, BCE on logits, Adam for each network",
         "FD 199 (efficientnet-lite0, 128 px, 10,000 images): CIFAR-10 (JPEG copy), test, 2.00M images",
+    ),
+    "prior-nano": Preset(
+        RunConfig(
+            recipe="prior",
+            model=PriorConfig(
+                width=256,
+                depth=4,
+                optimizer=OptimizerConfig(
+                    "adamw", 1e-3, beta2=0.98, weight_decay=0.05, schedule="cosine", warm_up=20_000
+                ),
+            ),
+            train=LoopConfig(images=1_000_000, batch=64, average_half_life=20_000),
+        ),
+        "a transformer over the codes of a VQ-VAE: draws images, knows how many bits they are; for a processor",
+    ),
+    "prior-small": Preset(
+        RunConfig(
+            recipe="prior",
+            model=PriorConfig(
+                order="annealed",
+                width=512,
+                depth=12,
+                heads=8,
+                embedding=128,
+                optimizer=OptimizerConfig(
+                    "adamw", 5e-4, beta2=0.98, weight_decay=0.05, schedule="cosine", warm_up=100_000
+                ),
+            ),
+            train=LoopConfig(images=20_000_000, batch=256, average_half_life=200_000),
+        ),
+        "the same larger, from random orders at first, for hours on a GPU",
+    ),
+    "maskgit-small": Preset(
+        RunConfig(
+            recipe="prior",
+            model=PriorConfig(
+                order="masked",
+                width=256,
+                depth=6,
+                optimizer=OptimizerConfig(
+                    "adamw", 1e-3, beta2=0.98, weight_decay=0.05, schedule="cosine", warm_up=20_000
+                ),
+            ),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
+        ),
+        "a transformer that guesses hidden codes from the rest: draws images in 10 steps, fills holes",
+    ),
+    "text-emoji": Preset(
+        RunConfig(
+            recipe="prior",
+            model=PriorConfig(
+                width=256,
+                depth=4,
+                dropout=0.2,
+                condition="text",
+                optimizer=OptimizerConfig(
+                    "adamw", 1e-3, beta2=0.98, weight_decay=0.05, schedule="cosine", warm_up=20_000
+                ),
+            ),
+            train=LoopConfig(images=500_000, batch=64, average_half_life=20_000),
+        ),
+        "prior-nano with captions: draws what a prompt says; for the emoji that come with smalti",
     ),
     "smalti-vit": Preset(
         RunConfig(

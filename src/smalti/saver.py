@@ -10,12 +10,12 @@ from typing import Any
 
 from smalti import checkpoint
 from smalti.config import RunConfig
-from smalti.data import PackedImages
 from smalti.data.pictures import grid, side_by_side, write_png
+from smalti.feeding import Data
 from smalti.files import output_errors
 from smalti.layers.ranks import rank
 from smalti.pixels import to_pixels
-from smalti.recipes import Images, Recipe, Score
+from smalti.recipes import Codes, Images, Recipe, Score
 from smalti.runfolder import RunFolder
 
 STATE_FORMAT = 1  # of resume.pt
@@ -39,7 +39,7 @@ class Progress:
 class Saver:
     """Log, previews, checkpoints and resume state of one run."""
 
-    def __init__(self, folder: RunFolder, config: RunConfig, data: PackedImages, recipe: Recipe, license: str) -> None:
+    def __init__(self, folder: RunFolder, config: RunConfig, data: Data, recipe: Recipe[Any], license: str) -> None:
         # The path is the user's own; the fingerprint says which images they are, wherever they lie.
         source = dataclasses.replace(config.data, source=Path(config.data.source).name)
         self.config = dataclasses.replace(config, data=source)
@@ -69,7 +69,7 @@ class Saver:
                             self.tensorboard.add_scalar(name, value, progress.images_seen)
         return record
 
-    def preview(self, progress: Progress, images: Images) -> None:
+    def preview(self, progress: Progress, images: Images | Codes) -> None:
         """One sheet: pairs where the recipe shows two sets of pictures, a grid where it shows one."""
         if rank() != 0:
             return
@@ -130,4 +130,5 @@ class Saver:
             },
             license=self.license,
             score=progress.score,
+            tokenizer=None if self.recipe.setting.tokenizer is None else self.recipe.setting.tokenizer.card,
         )

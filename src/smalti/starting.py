@@ -9,18 +9,20 @@ import torch
 
 from smalti import __version__, checkpoint
 from smalti.config import RunConfig
-from smalti.data import PackedImages
+from smalti.data.codes import TOKENIZER, CodeSet
 from smalti.errors import CheckpointError, ConfigError, DataError
+from smalti.feeding import Data
 from smalti.layers.ranks import rank, world
 from smalti.machine import Machine
-from smalti.recipes import Recipe
+from smalti.models.autoencoder import Autoencoder
+from smalti.recipes import Recipe, Setting, Tokenizer
 from smalti.runfolder import RunFolder
 from smalti.saver import STATE_FORMAT, Progress
 
 _OTHER_FOLDER = "give --out another folder"
 
 
-def check(config: RunConfig, data: PackedImages, held_out: PackedImages | None, on_nan: str, on_collapse: str) -> None:
+def check(config: RunConfig, data: Data, held_out: Data | None, on_nan: str, on_collapse: str) -> None:
     """Refuse settings that do not fit the images, the held-out images or the ranks.
 
     Raises:
@@ -32,6 +34,10 @@ def check(config: RunConfig, data: PackedImages, held_out: PackedImages | None, 
         raise ConfigError(f"--on-collapse is {on_collapse!r}, but must be stop, rollback or continue")
     if config.train.batch % world():
         raise ConfigError(f"train.batch is {config.train.batch}, which {world()} ranks cannot share evenly")
+    if isinstance(data, CodeSet) and config.recipe != "prior":
+        raise ConfigError(
+            f"{data.source} holds codes, which the recipe prior learns; {config.recipe} learns images, so give some"
+        )
     if len(data) < 2:
         raise DataError(f"{data.source} holds {len(data)} image; a training needs at least 2")
     if config.data.shift >= min(data.shape[1:]):
@@ -46,6 +52,13 @@ def check(config: RunConfig, data: PackedImages, held_out: PackedImages | None, 
             f"{held_out.source} holds {len(held_out)} image to compare with; the score of a GAN, a Frechet distance, "
             "needs at least 2"
         )
+    if isinstance(held_out, CodeSet) != isinstance(data, CodeSet):
+        raise DataError(f"{held_out.source} and {data.source} are not both images, or both codes")
+    if isinstance(held_out, CodeSet) and isinstance(data, CodeSet) and held_out.about.tokenizer != data.about.tokenizer:
+        raise DataError(
+            f"the held-out codes are of the tokenizer {held_out.about.tokenizer[:16]}, those to train on of "
+            f"{data.about.tokenizer[:16]}; encode both with one"
+        )
     if held_out.shape != data.shape:
         raise DataError(f"the held-out images have the shape {held_out.shape}, those to train on {data.shape}")
     if getattr(config.model, "conditional", False) and held_out.classes != data.classes:
@@ -55,10 +68,30 @@ def check(config: RunConfig, data: PackedImages, held_out: PackedImages | None, 
         )
 
 
+def setting_of(data: Data, device: torch.device, precision: str) -> Setting:
+    """Where and for what a recipe runs; for codes with the tokenizer that lies beside them.
+
+    Raises:
+        CheckpointError, DataError: the tokenizer cannot be read, or did not write these codes.
+    """
+    if not isinstance(data, CodeSet):
+        return Setting(data.shape, len(data.classes), device, precision, len(data))
+    path = data.folder / TOKENIZER
+    module, card = checkpoint.read(path)
+    if card.digest != data.about.tokenizer or not isinstance(module, Autoencoder):
+        raise DataError(
+            f"the codes in {data.folder} are of the tokenizer {data.about.tokenizer[:16]}, but {path} is "
+            f"{card.digest[:16]}; encode the images again"
+        )
+    module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    captions = data.about.captions is not None
+    return Setting(data.shape, len(data.classes), device, precision, len(data), Tokenizer(module, card), captions)
+
+
 def find_place(
     folder: RunFolder,
     resuming: bool,
-    data: PackedImages,
+    data: Data,
     machine: Machine,
     precision: str,
     device: torch.device,
@@ -101,7 +134,7 @@ def find_place(
     return progress, modules
 
 
-def load_state(recipe: Recipe, state: dict[str, Any], folder: RunFolder) -> None:
+def load_state(recipe: Recipe[Any], state: dict[str, Any], folder: RunFolder) -> None:
     """Bring a recipe to where a state was saved.
 
     Raises:

@@ -23,9 +23,8 @@ from torch import Tensor
 
 from smalti import __version__, checkpoint
 from smalti.config import RunConfig
-from smalti.data import PackedImages
 from smalti.errors import TrainingError
-from smalti.feeding import Feed, first_batches, preview_count, slices, some_images
+from smalti.feeding import Data, first_batches, open_feed, preview_count, slices, some_images
 from smalti.layers.randomness import mix
 from smalti.layers.ranks import (
     largest_over_ranks,
@@ -36,10 +35,10 @@ from smalti.layers.ranks import (
     world,
 )
 from smalti.machine import Machine
-from smalti.recipes import Recipe, Score, Setting, build_recipe
+from smalti.recipes import Recipe, Score, build_recipe
 from smalti.runfolder import RunFolder
 from smalti.saver import Progress, Saver
-from smalti.starting import check, find_place, load_state
+from smalti.starting import check, find_place, load_state, setting_of
 
 MAX_ROLLBACKS = 5
 SAVE_SECONDS = 600.0  # without a save before one is made out of turn
@@ -79,10 +78,10 @@ class Result:
 
 def train(
     config: RunConfig,
-    data: PackedImages,
+    data: Data,
     out: str | Path,
     *,
-    held_out: PackedImages | None = None,
+    held_out: Data | None = None,
     machine: Machine | None = None,
     budget_seconds: float | None = None,
     on_nan: str = "stop",
@@ -94,7 +93,7 @@ def train(
 
     Args:
         config: what to train; `config.train.images` is where it ends.
-        data: the training images.
+        data: the training images, or codes for the recipe prior.
         out: the run's folder; one that already holds this run is resumed.
         held_out: images for scores and previews; without them the training images are used, and the log says so.
         machine: device, precision, compilation.
@@ -129,10 +128,10 @@ class _Session:
     def __init__(
         self,
         config: RunConfig,
-        data: PackedImages,
+        data: Data,
         folder: RunFolder,
         *,
-        held_out: PackedImages | None,
+        held_out: Data | None,
         machine: Machine,
         budget_seconds: float | None,
         policies: dict[str, str],
@@ -151,7 +150,7 @@ class _Session:
         resuming = bool(largest_over_ranks(int(rank() == 0 and folder.state.exists())))
         with shared_fate():
             self.progress, state = find_place(folder, resuming, data, machine, precision, self.device, reporter.message)
-            setting = Setting(data.shape, len(data.classes), self.device, self.progress.precision, len(data))
+            setting = setting_of(data, self.device, self.progress.precision)
             self.recipe = build_recipe(config, setting)
             if state is not None:
                 load_state(self.recipe, state, folder)
@@ -172,7 +171,7 @@ class _Session:
                 self.saver.save(self.progress)  # so that a full disk is noticed now, and there is one to go back to
         if not resuming:
             take_from_first_rank(self.recipe.tensors())  # what was saved
-        self.feed = Feed(data, self.device)
+        self.feed = open_feed(data, self.device)
         self.clock = _Clock(self.progress)
 
     def run(self) -> Result:
@@ -183,7 +182,7 @@ class _Session:
         with _StopSignals() as stop:
             while True:
                 progress.seconds = self.clock.seconds()
-                done = progress.images_seen >= loop.images
+                done = progress.images_seen >= loop.images or self.recipe.enough()
                 over = self.budget_seconds is not None and progress.seconds >= self.budget_seconds
                 stopped_by, over = _agree(stop.asked, over, step=progress.images_seen // loop.batch)
                 ending = done or over or stopped_by != 0

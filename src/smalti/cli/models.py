@@ -48,6 +48,7 @@ def train(
         "smalti generate runs/cifar --count 64 --out grid.png",
         "smalti generate runs/cifar/best.safetensors --count 1000 --seed 7 --out samples/",
         "smalti generate runs/cifar --interpolate 3,17 --count 48 --out walk.webp",
+        'smalti generate runs/emoji-prior --prompt "red apple" --guidance 2 --out apples.png',
     )
 )
 def generate(
@@ -62,7 +63,7 @@ def generate(
     device: str = "cpu",
     overwrite: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Draw new images with a trained GAN.
+    """Draw new images with a trained GAN, or a trained prior.
 
     Parameters
     ----------
@@ -171,6 +172,97 @@ def reconstruct(
     from smalti.commands.using import run_reconstruct
 
     return run_reconstruct(model, images, out, size, resize, effort, device, overwrite)
+
+
+@app.command(
+    help_epilogue=examples(
+        "smalti encode runs/photos photos/ --size 64 --out codes/",
+        "smalti encode runs/cifar cifar10 --out codes/ --flip",
+    )
+)
+def encode(
+    model: Path,
+    source: str,
+    /,
+    *,
+    out: Path,
+    split: str | None = None,
+    size: str | None = None,
+    resize: Resize = "cover",
+    flip: Annotated[bool, Parameter(negative=())] = False,
+    effort: int = 0,
+    device: str = "cpu",
+    cache: Path | None = None,
+) -> int:
+    """Turn a source of images into the codes of a trained VQ-VAE. The same command again goes on where it stopped.
+
+    Parameters
+    ----------
+    model:
+        A run folder (its last save) or a checkpoint file.
+    source:
+        A folder, archive, data set file, or the words cifar10, emoji.
+    out:
+        Folder for the codes of each split, and a copy of the model that reads them.
+    split:
+        Encode one split alone.
+    size:
+        Bring the images to this size first: 64, or 48x64. Default: as they are.
+    resize:
+        cover fills and crops the middle, contain fits and pads, stretch distorts.
+    flip:
+        Encode the images to train on mirrored as well.
+    effort:
+        Rounds in which the codes are improved after encoding.
+    device:
+        auto, cpu, cuda, cuda:1, mps.
+    cache:
+        Folder for packed images. Default: the user's cache folder.
+    """
+    from smalti.commands.coding import run_encode
+
+    return run_encode(model, source, out, split, size, resize, flip, effort, device, cache)
+
+
+@app.command(
+    help_epilogue=examples(
+        "smalti decode codes/ --out decoded/",
+        "smalti decode codes/ --split test --count 100 --out grid.png",
+    )
+)
+def decode(
+    codes: Path,
+    /,
+    *,
+    out: Path,
+    split: str | None = None,
+    first: int = 0,
+    count: int | None = None,
+    device: str = "cpu",
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Turn codes of smalti encode back into images.
+
+    Parameters
+    ----------
+    codes:
+        The folder that smalti encode wrote.
+    out:
+        A .png for one grid, or a folder for one file an image.
+    split:
+        Which split. Default: train, or all where there are no splits.
+    first:
+        Number of the first image.
+    count:
+        How many. Default: all that there are, in a grid 64.
+    device:
+        auto, cpu, cuda, cuda:1, mps.
+    overwrite:
+        Replace files that are there.
+    """
+    from smalti.commands.coding import run_decode
+
+    return run_decode(codes, out, split, first, count, device, overwrite)
 
 
 @app.command(

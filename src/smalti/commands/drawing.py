@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from smalti.data.sources import IMAGE_EXTENSIONS
 from smalti.errors import ConfigError, OutputError
 from smalti.evaluate.distortion import psnr_db, squared_error_uint8
 from smalti.files import output_errors
+from smalti.models.prior_sampling import Sampling
 
 COUNT = 64  # where none is given
 COUNT_LIMIT = 10_000_000
@@ -28,6 +30,7 @@ GRID_LIMIT = 10_000  # images in one picture
 FRAME_LIMIT = 5_000  # of a walk; a GIF cannot show one picture for longer than it and its way back take
 MIX_LIMIT = 100  # images that are mixed with each other
 CHUNK = 256  # images drawn before they are written
+SAMPLING = ("temperature", "top_k", "top_p", "guidance", "steps")
 NUMBERED = re.compile(r"[0-9]{6,}\.png")
 
 
@@ -62,15 +65,28 @@ def run_generate(
         return _mix(model, out, seed, drawing, overwrite)
     if walking:
         return _interpolate(model, out, count, seed, drawing, columns, overwrite)
-    draw = functools.partial(model.generate, seed=seed, label=drawing.label, truncation=drawing.truncation)
-    about = functools.partial(model.provenance, seed=seed, label=drawing.label, truncation=drawing.truncation)
+    chosen = {name: getattr(drawing, name) for name in SAMPLING if getattr(drawing, name) is not None}
+    how: dict[str, Any] = {
+        "label": drawing.label,
+        "truncation": drawing.truncation,
+        "prompt": drawing.prompt,
+        "sampling": Sampling(**chosen) if chosen else None,
+    }
+    model.check_drawing(**how, seed=seed)
+
+    def draw(count: int, first: int = 0) -> np.ndarray:
+        return model.generate(count, seed=seed, first=first, **how)
+
+    about = functools.partial(
+        model.provenance, seed=seed, label=drawing.label, truncation=drawing.truncation, prompt=drawing.prompt, **chosen
+    )
     if extension == "png":
         shell.free_to_write(out, overwrite)
         api.save_grid(draw(count), out, columns=columns, text=about(count=count))
         shell.note(f"{count} images, seed {seed}: {out}")
         return 0
     if not overwrite:
-        _refuse_numbered(out)
+        refuse_numbered(out)
     for start in range(0, count, CHUNK):
         for number, picture in enumerate(draw(min(CHUNK, count - start), first=start), start):
             write_png(out / f"{number:06d}.png", picture, about(image=number))
@@ -160,7 +176,8 @@ def _class_name(model: Model, label: int | None) -> str | None:
     return None if label is None else model.card.classes[label]
 
 
-def _refuse_numbered(folder: Path) -> None:
+def refuse_numbered(folder: Path) -> None:
+    """See that no numbered picture would be written over."""
     with output_errors(folder):
         there = os.listdir(folder) if folder.exists() else []
     name = next(filter(NUMBERED.fullmatch, there), None)

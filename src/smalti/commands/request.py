@@ -207,9 +207,27 @@ class Drawing:
         labels, all frames are of one class: --label, else that of the first latent file, else the first picture's.
     mix:
         A table of pictures, given likewise, each pair mixed.
+    prompt:
+        What a prior that was trained with captions is to draw.
+    temperature:
+        Of a prior, from 0: less for likelier pictures. Default: 1.
+    top_k:
+        Of a prior: draw each code from so many of the likeliest. Default: all.
+    top_p:
+        Of a prior: draw each code from the likeliest that have so much probability together. Default: 1.
+    guidance:
+        Of a prior, from 1: more of what the label or the prompt says. Default: 1.
+    steps:
+        Of a prior that was trained with model.order=masked. Default: 10.
     """
 
     label: str | None = None
     truncation: float = 1.0
     interpolate: str | None = None
     mix: str | None = None
+    prompt: str | None = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    guidance: float | None = None
+    steps: int | None = None

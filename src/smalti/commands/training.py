@@ -12,7 +12,9 @@ from smalti import data, shell
 from smalti.commands.request import Running, Settings, Source
 from smalti.config import ENDLESS, DataConfig, LoopConfig, RunConfig, override, read_toml
 from smalti.data import PackedImages
-from smalti.errors import ConfigError, RankError
+from smalti.data.codes import CodeSet, is_code_set, open_codes
+from smalti.errors import ConfigError, DataError, RankError
+from smalti.feeding import Data
 from smalti.layers.ranks import end_ranks, rank, shared_fate, start_ranks
 from smalti.machine import Machine, world_size
 from smalti.presets import preset
@@ -30,6 +32,7 @@ NEXT = {
     "vqvae": (("reconstruct",), ("IMAGES...", "--out", "FOLDER")),
     "gan": (("generate",), ("--out", "grid.png")),
     "contrastive": (("evaluate", "encoder"), ("--on", "SOURCE")),
+    "prior": (("generate",), ("--out", "grid.png")),
 }
 
 
@@ -68,6 +71,28 @@ def _with(table: T, **options: Any) -> T:
     return dataclasses.replace(table, **{name: value for name, value in options.items() if value is not None})
 
 
+def open_data(
+    config: RunConfig, held_out: str | None, cache: Path | None, progress: Progress | None = None
+) -> tuple[Data, Data | None]:
+    """The training images or codes, and those held out for scores: another source's, or the source's own split."""
+    source = config.data.source
+    if is_code_set(Path(source)) != (config.recipe == "prior"):
+        raise ConfigError(
+            f"a prior learns codes, and {source} holds images; write codes with smalti encode RUN SOURCE --out CODES, "
+            "then give --data CODES"
+            if config.recipe == "prior"
+            else f"{source} holds codes, which the recipe prior learns; {config.recipe} learns images, so give some"
+        )
+    if config.recipe != "prior":
+        return open_images(config, held_out, cache, progress)
+    codes = open_codes(config.data.source, config.data.split)
+    place = Path(held_out or config.data.source)
+    if held_out is not None and not is_code_set(place):
+        raise DataError(f"--held-out {held_out} holds no codes, which --data {config.data.source} does")
+    split = next((s for s in ("val", "test") if (place / s).is_dir() and (held_out or s != codes.split)), None)
+    return codes, open_codes(place, split) if held_out or split else None
+
+
 def open_images(
     config: RunConfig, held_out: str | None, cache: Path | None, progress: Progress | None = None
 ) -> tuple[PackedImages, PackedImages | None]:
@@ -103,16 +128,17 @@ def run_training(name: str, out: Path, source: Source, settings: Settings, runni
         with shared_fate():
             if rank() == 0:
                 with counting("packing", quiet=quiet) as packing:
-                    images, held_out = open_images(config, source.held_out, source.cache, packing)
+                    images, held_out = open_data(config, source.held_out, source.cache, packing)
                 _say_what_was_skipped(images)
         with shared_fate():
             if rank() != 0:  # packed by now, so this only opens it
-                images, held_out = open_images(config, source.held_out, source.cache)
+                images, held_out = open_data(config, source.held_out, source.cache)
         reporter = TerminalReporter(RECIPES[config.recipe].headline, budget_seconds=budget_seconds)
         if not quiet:
             channels, height, width = images.shape
+            kind = "codes of images" if isinstance(images, CodeSet) else "images"
             shell.note(
-                f"{len(images):,} images of {height}x{width}x{channels} from {config.data.source}; "
+                f"{len(images):,} {kind} of {height}x{width}x{channels} from {config.data.source}; "
                 f"recipe {config.recipe}; run folder {out}"
             )
         result = train(
@@ -151,8 +177,8 @@ def _refuse_writing_into_the_data(config: RunConfig, out: Path, cache: Path | No
             raise ConfigError(f"{name} {place} lies inside the images of --data {source}; give a place outside")
 
 
-def _say_what_was_skipped(images: PackedImages) -> None:
-    if not images.skipped:
+def _say_what_was_skipped(images: Data) -> None:
+    if isinstance(images, CodeSet) or not images.skipped:
         return
     name, reason = images.skipped[0]
     more = "; smalti data inspect lists them all" if len(images.skipped) > 1 else ""

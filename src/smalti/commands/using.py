@@ -72,6 +72,7 @@ def run_info(path: Path, as_json: bool) -> int:
         "license": card.license,
         "smalti": card.version,
         "digest": card.digest,
+        **({} if card.tokenizer is None else {"tokenizer": card.tokenizer.digest}),
     }
     try:
         if as_json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,13 +13,19 @@ from smalti.layers.blocks import group_norm
 FEW_PLACES = 64
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v over (B, heads, T, d).  Vaswani et al. 2017, arXiv:1706.03762, equation 1."""
+def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over (B, heads, T, d).  Vaswani et al. 2017, arXiv:1706.03762, equation 1.
+
+    Args:
+        mask: bool that fits to (B, heads, T, S), true where a query sees a key; None: each sees all.
+    """
     if query.device.type != "cpu" or query.shape[2] > FEW_PLACES:
-        return F.scaled_dot_product_attention(query, key, value)
+        return F.scaled_dot_product_attention(query, key, value, mask)
     # torch's fused kernel works through one head of one image at a time: at 16 tokens it takes seven times as long.
-    weights = torch.softmax(query @ key.transpose(2, 3) * query.shape[3] ** -0.5, dim=3)
-    return weights @ value
+    scores = query @ key.transpose(2, 3) * query.shape[3] ** -0.5
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return torch.softmax(scores, dim=3) @ value
 
 
 class PlaceAttention(nn.Module):

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from smalti.config import RunConfig
-from smalti.recipes.base import Images, Recipe, Score, Setting
+from smalti.recipes.base import Codes, Images, Recipe, Score, Setting, Tokenizer
 from smalti.recipes.contrastive import ContrastiveRecipe
 from smalti.recipes.gan import GANRecipe
+from smalti.recipes.prior import PriorRecipe
 from smalti.recipes.vqvae import VQVAERecipe
 
 # The keys are words of the file format: never renamed.
-RECIPES: dict[str, type[Recipe]] = {"vqvae": VQVAERecipe, "gan": GANRecipe, "contrastive": ContrastiveRecipe}
+RECIPES: dict[str, type[Recipe[Any]]] = {
+    "vqvae": VQVAERecipe,
+    "gan": GANRecipe,
+    "contrastive": ContrastiveRecipe,
+    "prior": PriorRecipe,
+}
 
 
-def build_recipe(config: RunConfig, setting: Setting) -> Recipe:
+def build_recipe(config: RunConfig, setting: Setting) -> Recipe[Any]:
     """The recipe a configuration names."""
     return RECIPES[config.recipe](config, setting)
 
 
-__all__ = ["RECIPES", "Images", "Recipe", "Score", "Setting", "build_recipe"]
+__all__ = ["RECIPES", "Codes", "Images", "Recipe", "Score", "Setting", "Tokenizer", "build_recipe"]

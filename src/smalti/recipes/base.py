@@ -10,15 +10,17 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from smalti.checkpoint import Card
 from smalti.config import OptimizerConfig, RunConfig
 from smalti.layers.averaging import WeightAverage
 from smalti.layers.optimizers import build_optimizer, descend, rate_factor
 from smalti.layers.randomness import mix
+from smalti.models.autoencoder import Autoencoder
 
 CPU = torch.device("cpu")
 
@@ -32,6 +34,26 @@ class Images:
 
 
 @dataclass(frozen=True)
+class Codes:
+    """A batch of codes on the device: (B, P, h, w) int64, labels (B,) int64 or None, captions or None."""
+
+    codes: Tensor
+    labels: Tensor | None = None
+    captions: list[str] | None = None
+
+
+Batch = TypeVar("Batch", Images, Codes)
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """What codes were written by: a trained autoencoder on the device, in eval mode, and its card."""
+
+    module: Autoencoder
+    card: Card
+
+
+@dataclass(frozen=True)
 class Setting:
     """Where and for what a recipe runs.
 
@@ -40,6 +62,8 @@ class Setting:
         classes: number of labels in the data, 0 without.
         precision: "float32" or "bfloat16"; weights are float32 with both.
         count: how many images there are to train on; None: always new ones.
+        tokenizer: of the codes, where the data is codes.
+        captions: whether there are any.
     """
 
     image: tuple[int, int, int]
@@ -47,6 +71,8 @@ class Setting:
     device: torch.device = CPU
     precision: str = "float32"
     count: int | None = None
+    tokenizer: Tokenizer | None = None
+    captions: bool = False
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context the networks run in."""
@@ -64,7 +90,7 @@ class Score:
     larger_is_better: bool
 
 
-class Recipe(ABC):
+class Recipe(ABC, Generic[Batch]):
     """One training algorithm. Subclasses fill `modules`, `optimizers` and `averages` in `__init__`."""
 
     kind: str  # the word in configurations and checkpoints
@@ -81,7 +107,7 @@ class Recipe(ABC):
         self.horizon = config.train.images  # when schedules have run out; earlier if a time limit ends the training
         self.draw_seed = config.train.seed  # changed by a rollback, so that the same step is not drawn again
 
-    def start(self, batches: Callable[[], Iterable[Images]]) -> None:  # noqa: B027 - most have nothing to do
+    def start(self, batches: Callable[[], Iterable[Batch]]) -> None:
         """Before the first step of a new training: fit to some of the images what is not learned by steps.
 
         Args:
@@ -89,15 +115,15 @@ class Recipe(ABC):
         """
 
     @abstractmethod
-    def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
+    def step(self, batch: Batch, images_seen: int) -> dict[str, Tensor]:
         """Train on this rank's share of one batch; returns scalars to log, detached."""
 
     @abstractmethod
-    def preview(self, batch: Images) -> dict[str, Tensor]:
+    def preview(self, batch: Batch) -> dict[str, Tensor]:
         """Pictures to look at, by name: (N, C, H, W) in [-1, 1], from the averaged weights."""
 
     @abstractmethod
-    def score(self, batches: Iterable[Images]) -> Score:
+    def score(self, batches: Iterable[Batch]) -> Score:
         """One figure on held-out images, from the averaged weights."""
 
     @abstractmethod
@@ -147,11 +173,15 @@ class Recipe(ABC):
         """
         return {}, None
 
+    def enough(self) -> bool:
+        """Whether to train on would make it worse, though nothing has gone wrong."""
+        return False
+
     def judge(self, score: Score) -> str | None:
         """The same about a score, at every regular save; None if nothing is wrong."""
         return None
 
-    def forget_scores(self) -> None:  # noqa: B027 - most remember none
+    def forget_scores(self) -> None:
         """From now on others are scored than before: what was measured on those does not compare."""
 
     def calm(self, times: int) -> None:

@@ -43,7 +43,7 @@ class Projector(nn.Module):
         return self.narrow(F.relu(hidden))
 
 
-class ContrastiveRecipe(Recipe):
+class ContrastiveRecipe(Recipe[Images]):
     """Modules: `encoder`, `projector`. Logs: loss, accuracy (the other view is the nearest), spread of the features."""
 
     kind = "contrastive"

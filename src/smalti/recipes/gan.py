@@ -42,7 +42,7 @@ WATCHED = 64  # latents that are always the same
 GAMMA_IMAGES = 2_000  # or as many as there are in the first batches
 
 
-class GANRecipe(Recipe):
+class GANRecipe(Recipe[Images]):
     """Modules: `generator`, `discriminator`, and what they have beside weights: `augmentation`, `lecam`, `watch`.
 
     Logs: generator, discriminator, penalty, real and fake logits, the norms of both gradients, diversity.

@@ -33,7 +33,7 @@ USAGE_HALF_LIFE = 20_000  # images over which the use of the codes is counted
 FIRST_ADVICE = 10_000  # images before which a codebook cannot be judged
 
 
-class VQVAERecipe(Recipe):
+class VQVAERecipe(Recipe[Images]):
     """Modules: `autoencoder`, `usage`, and with an adversary `discriminator`.
 
     Logs: loss, reconstruction, quantizer, psnr (of the batch, in dB), perplexity, used and dead codes, norm_ratio;

@@ -1,0 +1,153 @@
+"""`smalti encode` and `decode`: a source of images to a set of codes, and back."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from smalti import api, checkpoint, data, shell
+from smalti.api import Model
+from smalti.commands.drawing import CHUNK, COUNT, GRID_LIMIT, refuse_numbered
+from smalti.data import PackedImages
+from smalti.data.codes import TOKENIZER, CodesAbout, CodeWriter, open_codes, refuse_other_codes
+from smalti.data.pictures import write_png
+from smalti.errors import ConfigError, OutputError
+from smalti.files import input_errors, write_atomically
+from smalti.progress import counting
+from smalti.units import parse_size
+
+MIRRORED = " (mirrored)"  # after the name of an image that is encoded a second time
+
+
+def run_encode(
+    path: Path,
+    source: str,
+    out: Path,
+    split: str | None,
+    size: str | None,
+    resize: str,
+    flip: bool,
+    effort: int,
+    device: str,
+    cache: Path | None,
+) -> int:
+    """Encode one split, or all there are; goes on where an earlier encoding was stopped."""
+    api.check_effort(effort)
+    model = api.load(path, device=device)
+    alphabet = model.alphabet  # says so if the model has no codes
+    wanted = None if size is None else parse_size(size)
+    channels = model.card.image[0]
+    with counting("packing") as packing:
+        load = functools.partial(
+            data.load, source, size=wanted, resize=resize, channels=channels, cache=cache, progress=packing
+        )
+        first = load(split=split)
+        others = [] if split is not None else [name for name in first.splits if name != first.split]
+        sets = [first, *(load(split=name, size=first.shape[1:]) for name in others)]
+    _place_tokenizer(model, out)
+    for images in sets:
+        mirrored = flip and images.split in (None, "train")
+        about = _about(model, images, alphabet, source, mirrored)
+        labels = None if images.labels is None else np.tile(images.labels, 2 if mirrored else 1)
+        where = out / (images.split or "all")
+        if refuse_other_codes(out, images.split, model.card.digest, about.images):
+            shell.note(f"{where} holds these codes already")
+            continue
+        _encode(model, images, CodeWriter(out, about, labels), effort)
+        bits = sum(np.log2(alphabet)) * about.grid[0] * about.grid[1]
+        shell.note(f"{len(about.names):,} images, {bits:g} bits each: {where}")
+    shell.suggest("train", "prior-nano", "--data", str(out), "--out", "FOLDER")
+    return 0
+
+
+def _place_tokenizer(model: Model, out: Path) -> None:
+    """Lay a copy of the tokenizer beside the codes, where there is none."""
+    place = out / TOKENIZER
+    if place.exists():
+        found = checkpoint.read_card(place).digest
+        if found != model.card.digest:
+            raise OutputError(
+                f"{out} holds codes of the tokenizer {found[:16]}, not of {model.card.digest[:16]}; give another --out"
+            )
+        return
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise OutputError(f"{out} holds other things than codes; give --out a new folder")
+    with input_errors(model.path, OutputError):
+        content = model.path.read_bytes()
+        out.mkdir(parents=True, exist_ok=True)
+    write_atomically(place, lambda file: file.write(content))
+
+
+def _about(model: Model, images: PackedImages, alphabet: tuple[int, ...], source: str, mirrored: bool) -> CodesAbout:
+    _, height, width = images.shape
+    stride = model.stride
+    names: Sequence[str] = images.names
+    captions = images.captions
+    if mirrored:
+        names = [*names, *(f"{name}{MIRRORED}" for name in names)]
+        captions = None if captions is None else [*captions, *captions]
+    return CodesAbout(
+        alphabet, (-(-height // stride), -(-width // stride)), images.shape, model.card.digest, Path(source).name,
+        images.fingerprint + (" and mirrored" if mirrored else ""), images.split, images.splits, images.classes, names,
+        captions,
+    )  # fmt: skip
+
+
+def _encode(model: Model, images: PackedImages, writer: CodeWriter, effort: int) -> None:
+    total = len(writer.about.names)
+    with counting("encoding") as tell:
+        try:
+            while writer.done < total:
+                rows = np.arange(writer.done, min(writer.done + CHUNK, total))
+                pixels = images.pixels(rows % len(images))
+                turned = rows >= len(images)
+                pixels[turned] = pixels[turned][:, :, ::-1]
+                writer.append(model.encode(pixels, effort=effort))
+                writer.flush()
+                tell(writer.done, total)
+            writer.finish()
+        finally:
+            writer.close()
+
+
+def run_decode(
+    path: Path, out: Path, split: str | None, first: int, count: int | None, device: str, overwrite: bool
+) -> int:
+    """Images of codes, into one grid or a file each."""
+    codes = open_codes(path, split)
+    if not 0 <= first < len(codes):
+        raise ConfigError(f"--first is {first}, but {path} has images 0 to {len(codes) - 1}")
+    gridded = out.suffix.lower() == ".png"
+    left = len(codes) - first
+    if count is None:
+        count = min(COUNT, left) if gridded else left
+    if not 1 <= count <= (min(GRID_LIMIT, left) if gridded else left):
+        limit = f", and in one grid at most {GRID_LIMIT}" if gridded else ""
+        raise ConfigError(f"--count is {count}, but must be from 1 to {left}{limit}")
+    model = api.load(path / TOKENIZER, device=device)
+    if model.card.digest != codes.about.tokenizer:
+        raise ConfigError(
+            f"the codes in {path} are of the tokenizer {codes.about.tokenizer[:16]}, but {path / TOKENIZER} is "
+            f"{model.card.digest[:16]}; encode the images again"
+        )
+    _, height, width = codes.shape
+
+    def pictures(start: int, end: int) -> np.ndarray:
+        return model.decode(codes.take(np.arange(start, end)).codes)[:, :height, :width]
+
+    if gridded:
+        shell.free_to_write(out, overwrite)
+        api.save_grid(pictures(first, first + count), out, text=model.provenance(source=codes.source))
+        shell.note(f"{count} images: {out}")
+        return 0
+    if not overwrite:
+        refuse_numbered(out)
+    for start in range(first, first + count, CHUNK):
+        end = min(start + CHUNK, first + count)
+        for number, picture in enumerate(pictures(start, end), start):
+            write_png(out / f"{number:06d}.png", picture, model.provenance(source=codes.about.names[number]))
+    shell.note(f"{count} images: {out}/")
+    return 0

@@ -1,0 +1,287 @@
+"""Code sets: the codes of a set of images, one memory-mapped array for each split.
+
+    FOLDER/tokenizer.safetensors   the VQ-VAE that wrote the codes and reads them
+           train/codes.npy         (N, P, h, w) int16, or int32 where an alphabet needs it; plain .npy
+                 labels.npy        (N,) int64, absent without labels
+                 index.json        alphabet, image, tokenizer's digest, names, captions, fingerprint, ...
+           test/...                a folder for each split; `all` where the source has none
+
+index.json is written last: a folder that has one is whole, in any other an encoding was stopped, and the rows in
+codes.npy.partial are what is done of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from smalti.data.order import Shuffled
+from smalti.errors import DataError, OutputError
+from smalti.files import output_errors, write_atomically
+
+FORMAT_VERSION = 1
+TOKENIZER = "tokenizer.safetensors"
+WHOLE = "all"  # the folder of a source without splits
+_INDEX, _CODES, _LABELS, _PARTIAL = "index.json", "codes.npy", "labels.npy", "codes.npy.partial"
+_INDEX_LIMIT = 2**30  # bytes
+_CHUNK = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class CodesAbout:
+    """Everything about the codes of a split but the codes and labels.
+
+    Attributes:
+        alphabet: number of codes in each plane.
+        grid: (height, width) in codes.
+        image: (channels, height, width) of the images.
+        tokenizer: digest of what wrote the codes.
+        source: where the images came from.
+        images: the fingerprint of the images.
+        split, splits: which split it is, and all there are.
+        classes, names, captions: as those of the images; captions None where there are none.
+        fingerprint: SHA-256 over all of this but the names and paths, and over codes and labels.
+    """
+
+    alphabet: tuple[int, ...]
+    grid: tuple[int, int]
+    image: tuple[int, int, int]
+    tokenizer: str
+    source: str
+    images: str
+    split: str | None
+    splits: tuple[str, ...]
+    classes: tuple[str, ...]
+    names: Sequence[str]
+    captions: Sequence[str] | None
+    fingerprint: str = ""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype("<i2" if max(self.alphabet) <= 2**15 else "<i4")
+
+    @property
+    def row(self) -> tuple[int, int, int]:
+        """(planes, height, width) of one image's codes."""
+        return len(self.alphabet), *self.grid
+
+
+@dataclass(frozen=True)
+class CodeBatch:
+    """Codes of one step: (count, P, h, w) int64, labels (count,) int64 or None, captions or None."""
+
+    codes: np.ndarray
+    labels: np.ndarray | None
+    captions: list[str] | None
+    indices: np.ndarray
+
+
+class CodeSet(Shuffled):
+    """The codes of one split.
+
+    Attributes:
+        about: everything but codes and labels.
+        codes: (N, P, h, w), memory-mapped, read-only.
+        labels: (N,) int64 class numbers, or None.
+        folder: of the whole set, which holds its tokenizer.
+    """
+
+    def __init__(self, about: CodesAbout, codes: np.ndarray, labels: np.ndarray | None, folder: Path) -> None:
+        super().__init__()
+        self.about, self.codes, self.labels, self.folder = about, codes, labels, folder
+        self.fingerprint, self.classes, self.split = about.fingerprint, about.classes, about.split
+        self.source, self.shape = about.source, about.image
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __repr__(self) -> str:
+        planes, height, width = self.about.row
+        return f"CodeSet({len(self)} x {planes} x {height}x{width} of {self.about.alphabet}, {self.source!r})"
+
+    def batch(self, seed: int, images_seen: int, count: int) -> CodeBatch:
+        """Rows at positions images_seen .. images_seen + count - 1 of the stream of this seed: order.py."""
+        return self.take(self.indices(seed, images_seen, count))
+
+    def take(self, indices: np.ndarray) -> CodeBatch:
+        """Some rows.
+
+        Raises:
+            DataError: one holds codes that its tokenizer cannot have written.
+        """
+        codes = self.codes[indices].astype(np.int64)
+        limit = np.array(self.about.alphabet)[:, None, None]
+        if codes.size and (codes.min() < 0 or (codes >= limit).any()):
+            raise DataError(f"{self.folder} holds codes outside of its alphabet {self.about.alphabet}; encode it again")
+        labels = None if self.labels is None else self.labels[indices]
+        captions = self.about.captions
+        texts = None if captions is None else [captions[index] for index in indices.tolist()]
+        return CodeBatch(codes, labels, texts, indices)
+
+
+def is_code_set(path: Path) -> bool:
+    """Whether a folder holds codes, whole or begun."""
+    return any((path / split / name).is_file() for split in _splits(path) for name in (_INDEX, _PARTIAL))
+
+
+def _splits(path: Path) -> list[str]:
+    return [name for name in ("train", "val", "test", WHOLE) if (path / name).is_dir()]
+
+
+def open_codes(path: str | os.PathLike[str], split: str | None = None) -> CodeSet:
+    """The codes of one split of a folder.
+
+    Args:
+        split: which one; None: train, or all where there are no splits.
+
+    Raises:
+        DataError: there are none, or they are not whole; what to do stands in the message.
+    """
+    folder = Path(path)
+    there = _splits(folder)
+    if not there:
+        raise DataError(f"{folder} holds no codes; write some with smalti encode RUN SOURCE --out {folder}")
+    wanted = split or ("train" if "train" in there else there[0])
+    if wanted not in there:
+        raise DataError(f"{folder} has no split {wanted!r}; it has {', '.join(there)}")
+    place = folder / wanted
+    if not (place / _INDEX).exists():
+        raise DataError(f"{place} was not encoded to its end; give the same smalti encode command again")
+    try:
+        about, labelled = _read_index(place / _INDEX)
+        codes = np.load(place / _CODES, mmap_mode="r", allow_pickle=False)
+        labels = np.load(place / _LABELS, allow_pickle=False) if labelled else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
+        raise DataError(f"{place} is damaged or was cut short ({str(error)[:160]}); encode it again") from None
+    shape = (len(about.names), *about.row)
+    if codes.shape != shape or codes.dtype != about.dtype:
+        raise DataError(f"{place} holds {codes.dtype} of shape {codes.shape}, but its index says {shape}; encode again")
+    if labels is not None and (labels.shape != shape[:1] or labels.dtype != np.int64):
+        raise DataError(f"{place} holds {labels.shape} labels for {shape[0]} images; encode it again")
+    return CodeSet(about, codes, labels, folder)
+
+
+def _read_index(path: Path) -> tuple[CodesAbout, bool]:
+    if path.stat().st_size > _INDEX_LIMIT:
+        raise ValueError("its index is too large")
+    plain = json.loads(path.read_text("utf-8"))
+    version = plain.pop("format")
+    if version != FORMAT_VERSION:
+        raise ValueError(f"it has the format {version!r}, this version reads {FORMAT_VERSION}")
+    labelled = bool(plain.pop("labelled"))
+    for name in ("alphabet", "grid", "image", "splits", "classes"):
+        plain[name] = tuple(plain[name])
+    about = CodesAbout(**plain)
+    whole = (*about.alphabet, *about.grid, *about.image)
+    if not all(type(number) is int and 1 <= number <= 2**31 for number in whole) or len(about.image) != 3:
+        raise ValueError("its sizes make no sense")
+    if about.captions is not None and len(about.captions) != len(about.names):
+        raise ValueError(f"{len(about.captions)} captions for {len(about.names)} images")
+    return about, labelled
+
+
+class CodeWriter:
+    """Writes the codes of a split, and goes on where an earlier writer of the same was stopped.
+
+    Attributes:
+        done: rows that are written.
+
+    Raises:
+        OutputError: the folder holds other codes, or cannot be written.
+    """
+
+    def __init__(self, folder: Path, about: CodesAbout, labels: np.ndarray | None) -> None:
+        self.place = folder / (about.split or WHOLE)
+        self.about, self.labels = about, labels
+        self._row_bytes = math.prod(about.row) * about.dtype.itemsize
+        self._path = self.place / _PARTIAL
+        note = self.place / "partial.json"
+        told = json.dumps([about.tokenizer, about.images, about.alphabet, about.grid])
+        with output_errors(self.place):
+            self.place.mkdir(parents=True, exist_ok=True)
+            begun = self._path.exists() and note.exists() and note.read_text() == told
+            note.write_text(told)
+            self._file: IO[bytes] = self._path.open("r+b" if begun else "w+b")
+            header = {"descr": about.dtype.str, "fortran_order": False, "shape": (len(about.names), *about.row)}
+            np.lib.format.write_array_header_1_0(self._file, header)
+            self._offset = self._file.tell()
+            size = self._file.seek(0, os.SEEK_END)
+            self.done = min((size - self._offset) // self._row_bytes, len(about.names))
+            self._file.truncate(self._offset + self.done * self._row_bytes)
+            self._file.seek(0, os.SEEK_END)
+        self._note = note
+
+    def append(self, codes: np.ndarray) -> None:
+        """The next rows, (n, P, h, w)."""
+        assert codes.shape[1:] == self.about.row
+        with output_errors(self.place):
+            self._file.write(np.ascontiguousarray(codes, self.about.dtype).data)
+        self.done += len(codes)
+
+    def flush(self) -> None:
+        """What is appended outlasts a kill."""
+        with output_errors(self.place):
+            self._file.flush()
+
+    def close(self) -> None:
+        """Stop here; another writer of the same goes on."""
+        self._file.close()
+
+    def finish(self) -> CodesAbout:
+        """See that all is there, and say so; returns what is said."""
+        assert self.done == len(self.about.names)
+        with output_errors(self.place):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            about = dataclasses.replace(self.about, fingerprint=self._fingerprint())
+            self._file.close()
+            if self.labels is not None:
+                np.save(self.place / _LABELS, self.labels)
+            self._path.replace(self.place / _CODES)
+            plain = dataclasses.asdict(about) | {"names": list(about.names)}
+            plain["captions"] = None if about.captions is None else list(about.captions)
+            content = {"format": FORMAT_VERSION, "labelled": self.labels is not None, **plain}
+            write_atomically(self.place / _INDEX, lambda file: file.write(json.dumps(content).encode()))
+            self._note.unlink()
+        return about
+
+    def _fingerprint(self) -> str:
+        about = self.about
+        header = [about.alphabet, about.grid, about.image, about.tokenizer, about.classes, about.captions is not None]
+        digest = hashlib.sha256(json.dumps(header).encode() + b"\n")
+        self._file.seek(self._offset)
+        while chunk := self._file.read(_CHUNK):
+            digest.update(chunk)
+        if self.labels is not None:
+            digest.update(self.labels.astype("<i8").tobytes())
+        for caption in about.captions or ():
+            digest.update(caption.encode() + b"\0")
+        return digest.hexdigest()
+
+
+def refuse_other_codes(folder: Path, split: str | None, tokenizer: str, images: str) -> bool:
+    """Whether a folder holds the codes of these images by this tokenizer already.
+
+    Raises:
+        OutputError: it holds others.
+    """
+    place = folder / (split or WHOLE)
+    if not (place / _INDEX).exists():
+        return False
+    about = open_codes(folder, split or WHOLE).about
+    if about.tokenizer != tokenizer:
+        raise OutputError(
+            f"{place} holds codes of the tokenizer {about.tokenizer[:16]}, not of {tokenizer[:16]}; give another --out"
+        )
+    if about.images != images:
+        raise OutputError(f"{place} holds the codes of other images ({about.source}); give another --out")
+    return True

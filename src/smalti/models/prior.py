@@ -1,0 +1,385 @@
+"""A transformer over the codes of an image: what the next code is, or what the hidden ones are.
+
+    tokens   the places of the grid in rows from the top, the P codes of a place one token; or each a token of its own
+    causal   token t of an order sees the codes of tokens 0 .. t-1:  x_t = E(c_{t-1}) + known_{t-1} + asked_t
+    masked   every token sees all codes that are not hidden:         x_t = (E(c_t) or `hidden`) + known_t
+    block    x + attention([context, RMSNorm x]),  x + SwiGLU(RMSNorm x)
+    logits   <Linear(RMSNorm x), E(c)> + b_c; where a token is P codes, a small causal transformer goes through them
+
+E(c) are a few numbers for each code of each plane, mapped to the width; `known` and `asked` are learned places: the sum
+of a row's, a column's and a plane's. Because `asked` names the place that is predicted, the order may be any (Yu et al.
+2024, arXiv:2411.00776, section 3.2). The context is nothing, a class or the bytes of a text; it is beside the keys and
+values of every block, and what is left out of it has a token of its own, so that there can be guidance.
+Sources: Vaswani et al. 2017, arXiv:1706.03762; Esser et al. 2021, arXiv:2012.09841; Chang et al. 2022,
+arXiv:2202.04200, for `masked`; Lee et al. 2022, arXiv:2203.01941, for the depth transformer; Shazeer 2020,
+arXiv:2002.05202, for SwiGLU.  Layout: codes (B, P, H, W); tokens (B, L, I), I codes each, L * I = P * H * W.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smalti.config import PriorConfig
+from smalti.layers.attention import attention
+from smalti.layers.randomness import Draws
+
+LONGEST_SEQUENCE = 256  # tokens, up to which "auto" gives each code a token of its own
+PADDING = 256  # after the last byte of a text
+TABLE_STD, WEIGHT_STD = 0.1, 0.02
+
+
+@dataclass(frozen=True)
+class Context:
+    """What images are to be of: tokens (B, T, width), and which of them are there, (B, T) bool."""
+
+    tokens: Tensor
+    there: Tensor
+
+
+class Cache:
+    """Keys and values of the tokens so far, of one block and `count` images: (B, heads, up to `room`, d)."""
+
+    def __init__(self, count: int, room: int) -> None:
+        self.count, self.room, self.length = count, room, 0
+        self.keys = self.values = torch.empty(0)
+
+    def add(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in (B, heads, t, d); everything so far."""
+        if not self.length:
+            shape = (self.count, key.shape[1], self.room, key.shape[3])
+            self.keys, self.values = key.new_empty(shape), value.new_empty(shape)
+        end = self.length + key.shape[2]
+        self.keys[:, :, self.length : end], self.values[:, :, self.length : end] = key, value
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+
+class CodePrior(nn.Module):
+    """Logits of codes.
+
+    Args:
+        alphabet: number of codes in each plane.
+        grid: (height, width) in codes.
+        classes: number of labels it knows, for condition "class".
+
+    Attributes:
+        length: L, tokens of an image.
+        inner: I, codes of a token.
+        causal: whether a token sees those before it alone.
+    """
+
+    def __init__(self, config: PriorConfig, alphabet: tuple[int, ...], grid: tuple[int, int], classes: int = 0) -> None:
+        super().__init__()
+        self.config, self.alphabet, self.grid, self.classes = config, alphabet, grid, classes
+        planes, places, width = len(alphabet), grid[0] * grid[1], config.width
+        each = config.planes == "sequence" or (config.planes == "auto" and planes * places <= LONGEST_SEQUENCE)
+        self.inner = 1 if each else planes
+        self.length = places * planes // self.inner
+        self.causal = config.order != "masked"
+        largest = max(alphabet)
+        self.table = nn.Parameter(TABLE_STD * torch.randn(planes, largest, config.embedding))
+        self.bias = nn.Parameter(torch.zeros(planes, largest))
+        self.enter = nn.Linear(config.embedding, width, bias=False)
+        self.known, self.asked = _Places(grid, planes // self.inner, width), _Places(grid, planes // self.inner, width)
+        self.first = nn.Parameter(WEIGHT_STD * torch.randn(width))  # before any code, or in the place of a hidden one
+        self.context = _context(config, classes)
+        self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.depth))
+        self.norm = nn.RMSNorm(width)
+        self.head = _DepthHead(config, planes) if self.inner > 1 else None
+        self.leave = nn.Linear(config.head_width if self.inner > 1 else width, config.embedding, bias=False)
+        _initialise(self, config.depth)
+
+    def tokens(self, codes: Tensor) -> Tensor:
+        """(B, P, H, W) codes -> (B, L, I)."""
+        return codes.flatten(2).transpose(1, 2).reshape(len(codes), self.length, self.inner)
+
+    def codes(self, tokens: Tensor) -> Tensor:
+        """The inverse of `tokens`."""
+        planes = len(self.alphabet)
+        return tokens.reshape(len(tokens), -1, planes).transpose(1, 2).unflatten(2, self.grid).contiguous()
+
+    def embed(self, tokens: Tensor, at: int | None = None) -> Tensor:
+        """(B, t, I) -> (B, t, width), of all tokens or of the one with that number."""
+        vectors: Tensor = self.enter(self.table[self._planes(at), tokens].sum(dim=2))
+        return vectors
+
+    def _planes(self, at: int | None = None) -> Tensor:
+        """(L, I), of each code the number of its plane; or (1, I), of one token."""
+        each = torch.arange(len(self.alphabet), device=self.table.device).view(-1, self.inner)
+        return each.repeat(self.length // len(each), 1) if at is None else each[at % len(each)][None]
+
+    def causal_logits(
+        self, tokens: Tensor, context: Context | None, *, order: Tensor | None = None, draws: Draws | None = None
+    ) -> Tensor:
+        """What each token is, seen from those before it in an order.
+
+        Args:
+            tokens: (B, L, I).
+            order: (B, L) int64, the number of the token that comes t-th; None: as they are.
+            draws: noise for dropout, in training.
+
+        Returns:
+            (B, L, I, K) float32, K the largest alphabet; token by token as in `tokens`, whatever the order.
+        """
+        x, known, asked = self.embed(tokens), self.known(), self.asked()
+        if order is not None:
+            x, known, asked = _take(x, order), known[order], asked[order]
+        before = (x + known)[:, :-1]
+        start = self.first.to(before.dtype).expand(len(x), 1, -1)
+        x = torch.cat([start, before], dim=1) + asked
+        x = self._through(x, context, _causal(self.length, x.device), draws)
+        if order is not None:
+            x = _take(x, order.argsort(dim=1))
+        return self._logits(x, tokens, draws)
+
+    def masked_logits(
+        self, tokens: Tensor, hidden: Tensor, context: Context | None, *, draws: Draws | None = None
+    ) -> Tensor:
+        """What each token is, seen from those that are not hidden: (B, L, I) and (B, L) bool -> (B, L, I, K)."""
+        return self._logits(self.masked_features(tokens, hidden, context, draws=draws), tokens, draws)
+
+    def masked_features(
+        self, tokens: Tensor, hidden: Tensor, context: Context | None, *, draws: Draws | None = None
+    ) -> Tensor:
+        """The last block's output for `masked_logits`: (B, L, width)."""
+        x = self.embed(tokens)
+        x = torch.where(hidden[:, :, None], self.first.to(x.dtype), x) + self.known()
+        return self._through(x, context, None, draws)
+
+    def caches(self, count: int, context: Context | None) -> list[Cache]:
+        """What `step` remembers in, for so many images."""
+        room = self.length + (0 if context is None else context.there.shape[1])
+        return [Cache(count, room) for _ in self.blocks]
+
+    def step(self, before: Tensor | None, at: int, context: Context | None, caches: list[Cache]) -> Tensor:
+        """The features that token `at` is predicted from, in rows.
+
+        Args:
+            before: (B, 1, I) token at - 1; None for the first one.
+            caches: one for each block, which know the tokens before that.
+
+        Returns:
+            (B, 1, width).
+        """
+        if before is None:
+            x = self.first.expand(caches[0].count, 1, -1) + self.asked()[at]
+        else:
+            x = self.embed(before, at - 1) + self.known()[at - 1] + self.asked()[at]
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x = block(x, context, None, None, cache)
+        return self.norm(x)
+
+    def next_logits(self, features: Tensor, given: Tensor, at: int | None = None) -> Tensor:
+        """The next code of one token, or of all.
+
+        Args:
+            features: (B, t, width), of the token, or of all L.
+            given: (B, t, i), those of its codes that are known.
+            at: number of the token; None: all.
+
+        Returns:
+            (B, t, K) float32 logits of code i.
+        """
+        plane = self._planes(at)
+        number = given.shape[2]
+        if self.head is None:
+            vectors = self.leave(features)
+        else:
+            vectors = self.leave(self.head(features, self.table[plane[:, :number], given], None)[:, :, number])
+        different = 1 if self.inner > 1 or at is not None else len(self.alphabet)
+        return self._score(vectors, plane[:different, number])
+
+    def _through(self, x: Tensor, context: Context | None, mask: Tensor | None, draws: Draws | None) -> Tensor:
+        for block in self.blocks:
+            x = block(x, context, mask, draws)
+        return self.norm(x)
+
+    def _logits(self, features: Tensor, tokens: Tensor, draws: Draws | None) -> Tensor:
+        if self.head is None:
+            vectors = self.leave(features)
+        else:
+            vectors = self.leave(self.head(features, self.table[self._planes(), tokens][:, :, :-1], draws))
+        return self._score(vectors, torch.arange(len(self.alphabet), device=vectors.device)).view(*tokens.shape, -1)
+
+    def _score(self, vectors: Tensor, planes: Tensor) -> Tensor:
+        """(B, t, ..., e) vectors, of these p planes in turn -> (B, t, K) float32 logits, or t * I of them."""
+        rows = vectors.reshape(-1, len(planes), vectors.shape[-1]).transpose(0, 1)
+        logits = torch.bmm(rows, self.table[planes].transpose(1, 2).to(rows.dtype)).float()
+        logits = logits + self.bias[planes][:, None]
+        if min(self.alphabet) < logits.shape[2]:  # codes that a plane lacks
+            sizes = torch.tensor(self.alphabet, device=planes.device)[planes]
+            outside = torch.arange(logits.shape[2], device=planes.device) >= sizes[:, None]
+            logits = logits.masked_fill(outside[:, None], -math.inf)
+        return logits.transpose(0, 1).reshape(len(vectors), -1, logits.shape[2])
+
+
+class Block(nn.Module):
+    """x + attention([context, RMSNorm x]), then x + SwiGLU(RMSNorm x)."""
+
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        hidden = -(-8 * width // 3 // 32) * 32  # as many weights as four times the width without the gate
+        self.norm1, self.norm2 = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.attend = nn.Linear(width, 3 * width, bias=False)
+        self.merge = nn.Linear(width, width, bias=False)
+        self.widen = nn.Linear(width, 2 * hidden, bias=False)
+        self.narrow = nn.Linear(hidden, width, bias=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Context | None = None,
+        mask: Tensor | None = None,
+        draws: Draws | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """(B, T, width) -> (B, T, width).
+
+        Args:
+            mask: bool that fits to (B, heads, T, T), who sees whom; None: all see all.
+            cache: what came before, which all see.
+        """
+        query, key, value = self._split(self.attend(self.norm1(x)), 3)
+        seen = mask
+        if context is not None and (cache is None or not cache.length):
+            beside = F.linear(context.tokens, self.attend.weight[x.shape[2] :])
+            keys, values = self._split(beside, 2)
+            key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+        if cache is not None:
+            key, value = cache.add(key, value)
+        if context is not None:
+            rest = key.shape[2] - context.there.shape[1]
+            there = context.there[:, None, None, :]
+            own = there.new_ones(1, 1, 1, rest) if seen is None else seen
+            rows = (len(there), 1, own.shape[2], -1)
+            seen = torch.cat([there.expand(rows), own.expand(rows)], dim=3)
+        mixed = attention(query, key, value, seen).transpose(1, 2).flatten(2)
+        x = x + _dropped(self.merge(mixed), self.dropout, draws)
+        gate, up = self.widen(self.norm2(x)).chunk(2, dim=2)
+        return x + _dropped(self.narrow(F.silu(gate) * up), self.dropout, draws)
+
+    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
+        """(B, T, parts * width) -> parts of (B, heads, T, d)."""
+        return tuple(x.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4))
+
+
+class TextEncoder(nn.Module):
+    """Bytes of texts to context tokens."""
+
+    def __init__(self, config: PriorConfig) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(PADDING + 1, config.width)
+        self.positions = nn.Parameter(WEIGHT_STD * torch.randn(config.text_bytes, config.width))
+        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.text_depth))
+        self.norm = nn.RMSNorm(config.width)
+        self.nothing = nn.Parameter(WEIGHT_STD * torch.randn(config.width))
+
+    def forward(self, text: Tensor, dropped: Tensor, draws: Draws | None = None) -> Context:
+        """(B, T) int64 bytes, PADDING after the end, and (B,) bool, for whom it is left out."""
+        there = text != PADDING
+        x = self.embedding(text) + self.positions
+        # A first token that is always there: nothing else is where a text is empty or left out.
+        first = self.nothing.to(x.dtype).expand(len(x), 1, -1)
+        there = torch.cat([there.new_ones(len(there), 1), there & ~dropped[:, None]], dim=1)
+        x = torch.cat([first, x], dim=1)
+        for block in self.blocks:
+            x = block(x, None, there[:, None, None, :], draws)
+        return Context(self.norm(x), there)
+
+
+class ClassEncoder(nn.Module):
+    """Labels to one context token."""
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.classes = classes
+        self.embedding = nn.Embedding(classes + 1, width)  # the last one is for whom it is left out
+
+    def forward(self, labels: Tensor, dropped: Tensor, draws: Draws | None = None) -> Context:
+        """(B,) int64 and (B,) bool."""
+        tokens = self.embedding(torch.where(dropped, self.classes, labels))[:, None]
+        return Context(tokens, dropped.new_ones(len(labels), 1))
+
+
+class _Places(nn.Module):
+    """A vector for each token: the sum of its row's, its column's and, if it is one code, its plane's."""
+
+    def __init__(self, grid: tuple[int, int], planes: int, width: int) -> None:
+        super().__init__()
+        self.rows = nn.Parameter(torch.empty(grid[0], 1, 1, width))
+        self.columns = nn.Parameter(torch.empty(1, grid[1], 1, width))
+        self.planes = nn.Parameter(torch.empty(1, 1, planes, width))
+
+    def forward(self) -> Tensor:
+        """(L, width)."""
+        return (self.rows + self.columns + self.planes).flatten(0, 2)
+
+
+class _DepthHead(nn.Module):
+    """The codes of one token one after the other: (B, L, width) and i of them known -> (B, L, i + 1, head width)."""
+
+    def __init__(self, config: PriorConfig, planes: int) -> None:
+        super().__init__()
+        width = config.head_width
+        self.gather = nn.Linear(config.width, width, bias=False)
+        self.enter = nn.Linear(config.embedding, width, bias=False)
+        self.planes = nn.Parameter(torch.empty(planes, width))
+        heads = max(1, width // 64)
+        self.blocks = nn.ModuleList(Block(width, heads, config.dropout) for _ in range(config.head_depth))
+        self.norm = nn.RMSNorm(width)
+
+    def forward(self, features: Tensor, given: Tensor, draws: Draws | None) -> Tensor:
+        """`given`: (B, L, i, e), what the first i codes are known by."""
+        count = given.shape[2] + 1
+        x = self.gather(features)[:, :, None] + self.planes[:count]
+        x = x + F.pad(self.enter(given), (0, 0, 1, 0))
+        batch, length = x.shape[:2]
+        x = x.flatten(0, 1)
+        for block in self.blocks:
+            x = block(x, None, _causal(count, x.device), draws)
+        return self.norm(x).unflatten(0, (batch, length))
+
+
+def _context(config: PriorConfig, classes: int) -> nn.Module | None:
+    if config.condition == "text":
+        return TextEncoder(config)
+    return ClassEncoder(classes, config.width) if config.condition == "class" else None
+
+
+def _causal(length: int, device: torch.device) -> Tensor:
+    """(1, 1, T, T): each sees itself and those before it."""
+    return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()
+
+
+def _take(x: Tensor, order: Tensor) -> Tensor:
+    """Rows of (B, L, W) in the order (B, L)."""
+    return x.gather(1, order[:, :, None].expand(-1, -1, x.shape[2]))
+
+
+def _dropped(x: Tensor, rate: float, draws: Draws | None) -> Tensor:
+    """Zero a share of the values and scale up the rest."""
+    if draws is None or rate == 0:
+        return x
+    keep = 1 - rate
+    return x * draws.keep(keep, *x.shape).to(x.dtype).mul_(1 / keep)
+
+
+def _initialise(module: nn.Module, depth: int) -> None:
+    """N(0, 0.02^2), at the end of residual branches smaller with the depth (GPT-2)."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear):
+            last = name.endswith(("merge", "narrow"))
+            nn.init.normal_(layer.weight, 0.0, WEIGHT_STD / (math.sqrt(2 * depth) if last else 1.0))
+        elif isinstance(layer, nn.Embedding):
+            nn.init.normal_(layer.weight, 0.0, WEIGHT_STD)
+        elif isinstance(layer, _Places):
+            for places in layer.parameters():
+                nn.init.normal_(places, 0.0, WEIGHT_STD)
+        elif isinstance(layer, _DepthHead):
+            nn.init.normal_(layer.planes, 0.0, WEIGHT_STD)

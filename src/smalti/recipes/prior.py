@@ -1,0 +1,195 @@
+"""Train a transformer on the codes of a trained VQ-VAE.
+
+    raster     -log p(c_t | c_0 .. c_{t-1}), the mean over all codes of all images
+    annealed   the same in a random order for each image, with the probability 1 - (share of the training) / anneal,
+               else in rows
+    masked     -log p(hidden | the rest), of ceil(L cos(pi/2 u)) tokens, u uniform in [0, 1) for each image
+
+All of it in bits; the first bias of the logits is the log-frequency of the codes. Labels and captions are left out for
+some images, so that there can be guidance.
+Sources: Esser et al. 2021, arXiv:2012.09841; Yu et al. 2024, arXiv:2411.00776; Chang et al. 2022, arXiv:2202.04200.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from smalti.config import PriorConfig, RunConfig
+from smalti.errors import ConfigError
+from smalti.layers.randomness import Draws, seeded_generator
+from smalti.models.code_generator import CodeGenerator, context_of
+from smalti.models.prior import CodePrior
+from smalti.models.prior_sampling import Sampling
+from smalti.recipes.base import Codes, Recipe, Score, Setting, initial_weights
+
+SMOOTHING = 1.0  # added to the count of every code, so that none is impossible
+
+
+class PriorRecipe(Recipe[Codes]):
+    """Modules: `prior` and `patience`. Logs: bits, of a code."""
+
+    kind = "prior"
+    headline = ("bits",)
+    score_images = 2_000
+
+    def __init__(self, config: RunConfig, setting: Setting) -> None:
+        super().__init__(config, setting)
+        self.model = cast(PriorConfig, config.model)
+        if setting.tokenizer is None:
+            raise ConfigError(
+                "a prior learns codes, and the data are images; write codes with smalti encode RUN SOURCE --out CODES, "
+                "then give --data CODES"
+            )
+        if self.model.condition == "class" and setting.classes < 2:
+            raise ConfigError(
+                f"model.condition is class, but the codes have {'one class' if setting.classes else 'no labels'}; "
+                "set model.condition=none, or encode images that lie in a folder for each class"
+            )
+        if self.model.condition == "text" and not setting.captions:
+            raise ConfigError("model.condition is text, but the codes have no captions; set model.condition=none")
+        self.tokenizer = setting.tokenizer.module
+        with initial_weights(config.train.seed):
+            whole = CodeGenerator(self.model, self.tokenizer, setting.image, setting.classes)
+        self.prior = cast(CodePrior, self.add_module("prior", whole.prior))
+        self.patience = cast(_Patience, self.add_module("patience", _Patience()))
+        self.add_optimizer("prior", self.prior, self.model.optimizer)
+        self.add_average("prior")
+
+    @torch.no_grad()
+    def start(self, batches: Callable[[], Iterable[Codes]]) -> None:
+        counts = torch.full_like(self.prior.bias, SMOOTHING)
+        for batch in batches():
+            for plane, codes in enumerate(batch.codes.transpose(0, 1)):
+                counts[plane] += torch.bincount(codes.flatten(), minlength=counts.shape[1])
+        for plane, size in enumerate(self.prior.alphabet):
+            shares = counts[plane, :size] / counts[plane, :size].sum()
+            self.prior.bias[plane, :size] = shares.log()
+        self.averages["prior"].module.load_state_dict(self.prior.state_dict())
+
+    def step(self, batch: Codes, images_seen: int) -> dict[str, Tensor]:
+        draws = Draws(self.draw_seed, images_seen, device=self.setting.device)
+        tokens = self.prior.tokens(batch.codes)
+        bits, weight = self._bits(self.prior, tokens, batch, draws, images_seen)
+        loss = (bits * weight).sum() / weight.sum()
+        self.descend("prior", loss, images_seen)
+        self.update_averages(images_seen)
+        return {"bits": loss.detach()}
+
+    def _bits(
+        self, prior: CodePrior, tokens: Tensor, batch: Codes, draws: Draws, images_seen: int
+    ) -> tuple[Tensor, Tensor]:
+        """Bits of each code in training, (B, L, I), and its weight."""
+        count = len(tokens)
+        dropped = draws.uniform(count) < self.model.condition_dropout
+        with self.setting.autocast():
+            context = context_of(prior, batch.labels, batch.captions, count, dropped)
+            if prior.causal:
+                order = self._order(count, draws, images_seen)
+                logits = prior.causal_logits(tokens, context, order=order, draws=draws)
+                weight = torch.ones_like(tokens)
+            else:
+                hidden = self._hide(count, draws)
+                logits = prior.masked_logits(tokens, hidden, context, draws=draws)
+                weight = hidden[:, :, None].expand_as(tokens)
+        return bits_of(logits, tokens), weight
+
+    def _order(self, count: int, draws: Draws, images_seen: int) -> Tensor | None:
+        """(B, L), the order that each image's tokens are learned in."""
+        if self.model.order != "annealed":
+            return None
+        share = min(1.0, images_seen / max(1.0, self.model.anneal * self.horizon))
+        random = draws.uniform(count, self.prior.length).argsort(dim=1)
+        rows = torch.arange(self.prior.length, device=random.device)
+        return torch.where(draws.uniform(count, 1) < 1 - share, random, rows)
+
+    def _hide(self, count: int, draws: Draws) -> Tensor:
+        """(B, L) bool."""
+        length = self.prior.length
+        hidden = (length * torch.cos(math.pi / 2 * draws.uniform(count, 1))).ceil().clamp(1, length)
+        return draws.uniform(count, length).argsort(dim=1).argsort(dim=1) < hidden
+
+    @torch.no_grad()
+    def preview(self, batch: Codes) -> dict[str, Tensor]:
+        """Images that are drawn, of the labels or captions of the first ones."""
+        count = len(batch.codes)
+        whole = self.export()
+        with self.setting.autocast():
+            codes = whole.draw(
+                range(count), self.config.train.seed, Sampling(),
+                labels=batch.labels if whole.condition == "class" else None,
+                texts=batch.captions if whole.condition == "text" else None,
+            )  # fmt: skip
+            return {"samples": whole.decode(codes)}
+
+    @torch.no_grad()
+    def score(self, batches: Iterable[Codes]) -> Score:
+        """Bits of a held-out code: exact for a causal prior in rows, of hidden codes for a masked one."""
+        prior, total, number = cast(CodePrior, self.averages["prior"].module), 0.0, 0.0
+        for index, batch in enumerate(batches):
+            tokens = prior.tokens(batch.codes)
+            with self.setting.autocast():
+                context = context_of(prior, batch.labels, batch.captions, len(tokens))
+                if prior.causal:
+                    logits, weight = prior.causal_logits(tokens, context), torch.ones_like(tokens)
+                else:
+                    # As many hidden in one image as in the next, and the same ones each time.
+                    noise = torch.rand(tokens.shape[:2], generator=seeded_generator(self.config.train.seed, 9, index))
+                    steps = (torch.arange(len(tokens)) + 0.5) / len(tokens)
+                    hidden_count = (prior.length * torch.cos(math.pi / 2 * steps)).ceil()[:, None]
+                    hidden = (noise.argsort(dim=1).argsort(dim=1) < hidden_count).to(tokens.device)
+                    logits = prior.masked_logits(tokens, hidden, context)
+                    weight = hidden[:, :, None].expand_as(tokens)
+            total += float((bits_of(logits, tokens) * weight).sum())
+            number += float(weight.sum())
+        return Score("bits_per_code", total / number, larger_is_better=False)
+
+    def judge(self, score: Score) -> str | None:
+        self.patience.see(score.value)
+        return None
+
+    def enough(self) -> bool:
+        return 0 < self.model.patience <= int(self.patience.worse)
+
+    def forget_scores(self) -> None:
+        self.patience.forget()
+
+    def export(self) -> CodeGenerator:
+        with torch.device("meta"):
+            whole = CodeGenerator(self.model, self.tokenizer, self.setting.image, self.setting.classes)
+        whole.prior = cast(CodePrior, self.averages["prior"].module)
+        return whole.eval()
+
+
+class _Patience(nn.Module):
+    """How many scores in a row were no better than the best; buffers, so that a resumed run has them."""
+
+    best: Tensor
+    worse: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("best", torch.tensor(torch.finfo(torch.float64).max, dtype=torch.float64))
+        self.register_buffer("worse", torch.zeros((), dtype=torch.int64))
+
+    def see(self, score: float) -> None:
+        if score < float(self.best):
+            self.best.fill_(score)
+            self.worse.zero_()
+        else:
+            self.worse += 1
+
+    def forget(self) -> None:
+        self.best.fill_(torch.finfo(torch.float64).max)
+        self.worse.zero_()
+
+
+def bits_of(logits: Tensor, tokens: Tensor) -> Tensor:
+    """(B, L, I, K) logits and (B, L, I) tokens -> (B, L, I) bits: -log2 of the probability of each."""
+    nats = F.cross_entropy(logits.flatten(0, 2), tokens.flatten(), reduction="none")
+    return nats.view(tokens.shape) / math.log(2)

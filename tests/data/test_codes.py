@@ -1,0 +1,157 @@
+"""Sets of codes on disk: whole or begun, damaged, of another tokenizer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from small_codes import CODES, about_codes, small_codes, some_codes
+
+from smalti.data.codes import CodeWriter, is_code_set, open_codes, refuse_other_codes
+from smalti.errors import DataError, OutputError
+
+
+def write(folder: Path, *, count: int = 10, digest: str = "d", **options) -> None:
+    writer = CodeWriter(folder, about_codes(count, digest, **options), np.arange(count) % 2)
+    writer.append(some_codes(count, planes=options.get("planes", 1)))
+    writer.finish()
+    writer.close()
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    write(tmp_path, planes=3)
+    codes = open_codes(tmp_path)
+    assert len(codes) == 10
+    assert codes.codes.dtype == np.int16
+    assert np.array_equal(codes.codes, some_codes(10, planes=3))
+    assert codes.about.alphabet == (CODES,) * 3
+    assert codes.shape == (3, 16, 16)
+    assert (codes.classes, codes.split) == (("left", "right"), None)
+    batch = codes.take(np.array([3, 1]))
+    assert batch.captions == ["red disc", "red disc"]
+    assert batch.codes.dtype == np.int64
+    assert batch.labels is not None
+    assert batch.labels.tolist() == [1, 1]
+
+
+def test_each_epoch_shows_each_row_once_and_a_batch_depends_on_its_place_alone(tmp_path: Path) -> None:
+    write(tmp_path)
+    codes = open_codes(tmp_path)
+    assert sorted(codes.batch(0, 0, 10).indices.tolist()) == list(range(10))
+    whole = codes.batch(7, 0, 30).indices
+    assert np.array_equal(codes.batch(7, 12, 9).indices, whole[12:21])
+
+
+def test_large_alphabets_have_wide_codes(tmp_path: Path) -> None:
+    import dataclasses
+
+    about = dataclasses.replace(about_codes(2, "d"), alphabet=(2**17,))
+    writer = CodeWriter(tmp_path, about, None)
+    writer.append(np.full((2, 1, 4, 4), 2**17 - 1))
+    writer.finish()
+    codes = open_codes(tmp_path)
+    assert codes.codes.dtype == np.int32
+    assert codes.labels is None
+    assert int(codes.take(np.arange(2)).codes.max()) == 2**17 - 1
+
+
+def test_a_stopped_encoding_goes_on_and_ends_the_same(tmp_path: Path) -> None:
+    write(tmp_path / "whole")
+    about = about_codes(10, "d")
+    first = CodeWriter(tmp_path / "broken", about, np.arange(10) % 2)
+    first.append(some_codes(10)[:4])
+    first.flush()
+    with (tmp_path / "broken" / "all" / "codes.npy.partial").open("ab") as file:
+        file.write(b"\1" * 7)  # a kill in the middle of a row
+    first.close()
+    assert is_code_set(tmp_path / "broken")
+    with pytest.raises(DataError, match="was not encoded to its end; give the same smalti encode command again"):
+        open_codes(tmp_path / "broken")
+    second = CodeWriter(tmp_path / "broken", about, np.arange(10) % 2)
+    assert second.done == 4
+    second.append(some_codes(10)[4:])
+    second.finish()
+    found, whole = open_codes(tmp_path / "broken"), open_codes(tmp_path / "whole")
+    assert found.fingerprint == whole.fingerprint
+    assert np.array_equal(found.codes, whole.codes)
+    assert sorted(path.name for path in (tmp_path / "broken" / "all").iterdir()) == [
+        "codes.npy", "index.json", "labels.npy",
+    ]  # fmt: skip
+
+
+def test_what_another_encoding_left_is_not_continued(tmp_path: Path) -> None:
+    first = CodeWriter(tmp_path, about_codes(10, "one"), None)
+    first.append(some_codes(10)[:4])
+    first.close()
+    second = CodeWriter(tmp_path, about_codes(10, "other"), None)
+    assert second.done == 0
+    second.close()
+
+
+@pytest.mark.parametrize("other", ["codes", "captions", "tokenizer", "labels"])
+def test_the_fingerprint_is_of_all_that_counts(tmp_path: Path, other: str) -> None:
+    about = about_codes(10, "t" if other == "tokenizer" else "d", captions=other != "captions")
+    codes = some_codes(10, seed=int(other == "codes"))
+    writer = CodeWriter(tmp_path / "other", about, None if other == "labels" else np.arange(10) % 2)
+    writer.append(codes)
+    writer.finish()
+    write(tmp_path / "one")
+    assert open_codes(tmp_path / "other").fingerprint != open_codes(tmp_path / "one").fingerprint
+
+
+def test_a_set_that_is_not_whole(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no codes; write some with smalti encode RUN SOURCE --out"):
+        open_codes(tmp_path)
+    write(tmp_path)
+    with pytest.raises(DataError, match="has no split 'test'; it has all"):
+        open_codes(tmp_path, "test")
+    file, index = tmp_path / "all" / "codes.npy", tmp_path / "all" / "index.json"
+    content, text = file.read_bytes(), index.read_text()
+    file.write_bytes(content[:-3])
+    with pytest.raises(DataError, match="is damaged or was cut short"):
+        open_codes(tmp_path)
+    np.save(file, some_codes(9).astype(np.int16))
+    with pytest.raises(DataError, match=r"holds int16 of shape \(9, 1, 4, 4\), but its index says \(10, 1, 4, 4\)"):
+        open_codes(tmp_path)
+    file.write_bytes(content)
+    for broken in (text[:-9], "{}", "[]", text.replace('"format": 1', '"format": 9'), text.replace("[8]", "[-8]")):
+        index.write_text(broken)
+        with pytest.raises(DataError, match="is damaged or was cut short"):
+            open_codes(tmp_path)
+
+
+def test_codes_outside_of_their_alphabet(tmp_path: Path) -> None:
+    write(tmp_path)
+    file = tmp_path / "all" / "codes.npy"
+    np.save(file, np.full((10, 1, 4, 4), CODES, np.int16))
+    with pytest.raises(DataError, match=r"holds codes outside of its alphabet \(8,\); encode it again"):
+        open_codes(tmp_path).batch(0, 0, 4)
+
+
+def test_other_codes_are_not_written_over(tmp_path: Path) -> None:
+    write(tmp_path, digest="a" * 64)
+    images = "fingerprint of the images"
+    assert refuse_other_codes(tmp_path, None, "a" * 64, images)
+    assert not refuse_other_codes(tmp_path, "train", "a" * 64, images)
+    with pytest.raises(
+        OutputError, match="holds codes of the tokenizer aaaaaaaaaaaaaaaa, not of bbbbbbbbbbbbbbbb; give"
+    ):
+        refuse_other_codes(tmp_path, None, "b" * 64, images)
+    with pytest.raises(OutputError, match=r"holds the codes of other images \(discs\); give another --out"):
+        refuse_other_codes(tmp_path, None, "a" * 64, "others")
+
+
+def test_an_index_without_as_many_captions(tmp_path: Path) -> None:
+    write(tmp_path)
+    index = tmp_path / "all" / "index.json"
+    plain = json.loads(index.read_text())
+    plain["captions"] = plain["captions"][:3]
+    index.write_text(json.dumps(plain))
+    with pytest.raises(DataError, match="3 captions for 10 images"):
+        open_codes(tmp_path)
+
+
+def test_a_code_set_says_what_it_is(tmp_path: Path) -> None:
+    assert repr(small_codes(tmp_path)) == "CodeSet(40 x 1 x 4x4 of (8,), 'discs')"

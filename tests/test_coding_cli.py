@@ -1,0 +1,219 @@
+"""From pictures to codes to a prior to new pictures, as typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_codes import small_codes
+from small_runs import settings, small_config, write_source
+
+from smalti import api
+from smalti.data.codes import TOKENIZER, open_codes
+from smalti.errors import CheckpointError
+from smalti.machine import Machine
+from smalti.train import train
+
+
+@pytest.fixture(scope="module")
+def priors(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Priors of the same codes: without condition, with labels, with text."""
+    folder = tmp_path_factory.mktemp("priors")
+    made = SimpleNamespace(codes=folder / "codes")
+    codes = small_codes(folder)
+    for name, preset, extra in (
+        ("plain", "prior-nano", ()),
+        ("masked", "maskgit-small", ()),
+        ("labelled", "prior-nano", ("model.condition=class",)),
+        ("text", "text-emoji", ()),
+        ("sure", "text-emoji", ("model.condition_dropout=0",)),
+    ):
+        train(small_config(preset, *extra), codes, folder / name, machine=Machine("cpu", "float32"))
+        setattr(made, name, folder / name)
+    return made
+
+
+def test_a_source_becomes_codes_and_comes_back(smalti, trained: SimpleNamespace, tmp_path: Path) -> None:
+    done = smalti("encode", trained.vqvae, trained.source, "--out", "codes")
+    assert done.code == 0, done.err
+    assert "40 images, 64 bits each: codes/all" in done.err
+    assert "smalti train prior-nano --data codes" in done.err
+    codes, model = open_codes("codes"), api.load(trained.vqvae)
+    assert codes.about.tokenizer == model.card.digest
+    assert codes.classes == ("0", "1")
+    pixels = np.load(trained.source)["images"]
+    assert np.array_equal(codes.codes, model.encode(pixels))
+    again = smalti("encode", trained.vqvae, trained.source, "--out", "codes")
+    assert again.code == 0
+    assert "codes/all holds these codes already" in again.err
+
+    assert smalti("decode", "codes", "--out", "back", "--first", 3, "--count", 2).code == 0
+    assert sorted(path.name for path in Path("back").iterdir()) == ["000003.png", "000004.png"]
+    picture = np.asarray(Image.open("back/000003.png"))
+    assert np.array_equal(picture, model.reconstruct(pixels[3:4])[0])
+    assert smalti("decode", "codes", "--out", "back", "--count", 2).err.startswith("smalti: error: back holds numbered")
+    assert smalti("decode", "codes", "--out", "grid.png").code == 0
+
+    words = settings("prior-nano")
+    done = smalti("train", "prior-nano", "--data", "codes", "--out", "prior", *words)
+    assert done.code == 0, done.err
+    assert "40 codes of images of 16x16x3 from codes; recipe prior" in done.err
+    done = smalti("generate", "prior", "--count", 3, "--out", "new")
+    assert done.code == 0, done.err
+    assert len(list(Path("new").iterdir())) == 3
+    assert api.load("prior").card.tokenizer.digest == model.card.digest  # type: ignore[union-attr]
+    assert "tokenizer" in smalti("info", "prior").out
+
+
+def test_mirrored_images_follow(smalti, trained: SimpleNamespace) -> None:
+    assert smalti("encode", trained.vqvae, trained.source, "--out", "codes", "--flip").code == 0
+    codes, pixels = open_codes("codes"), np.load(trained.source)["images"]
+    assert len(codes) == 80
+    assert codes.about.names[40] == f"{codes.about.names[0]} (mirrored)"
+    assert np.array_equal(codes.codes[40:], api.load(trained.vqvae).encode(pixels[:, :, ::-1].copy()))
+
+
+def test_every_split_has_a_folder_and_the_other_one_is_held_out(smalti, trained: SimpleNamespace) -> None:
+    for split in ("train", "test"):
+        for number in range(4):
+            Path(f"pictures/{split}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((16, 16, 3), 40 * number, np.uint8)).save(f"pictures/{split}/{number}.png")
+    done = smalti("encode", trained.vqvae, "pictures", "--out", "codes", "--flip")
+    assert done.code == 0, done.err
+    assert (len(open_codes("codes")), len(open_codes("codes", "test"))) == (8, 4)
+    done = smalti("train", "prior-nano", "--data", "codes", "--out", "prior", *settings("prior-nano"))
+    assert done.code == 0, done.err
+    assert "on 4 held-out images" in done.err
+
+
+def test_codes_do_not_go_where_other_things_are(smalti, trained: SimpleNamespace, tmp_path: Path) -> None:
+    Path("mine").mkdir()
+    Path("mine/thesis.txt").write_text("all of it")
+    done = smalti("encode", trained.vqvae, trained.source, "--out", "mine")
+    assert done.code == 1
+    assert done.err == "smalti: error: mine holds other things than codes; give --out a new folder\n"
+    small_codes(tmp_path)
+    done = smalti("encode", trained.vqvae, trained.source, "--out", "codes")
+    assert "codes holds codes of the tokenizer" in done.err
+    assert "give another --out" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("encode", "GAN", "SOURCE", "--out", "x"), "is a gan, which cannot reconstruct images"),
+        (("encode", "VQ", "SOURCE", "--out", "x", "--effort", "-1"), "effort is -1"),
+        (("encode", "VQ", "nowhere", "--out", "x"), "nowhere"),
+        (("decode", "nowhere", "--out", "x"), "nowhere holds no codes; write some with smalti encode"),
+        (("decode", "CODES", "--out", "x", "--first", "40"), "--first is 40, but"),
+        (("decode", "CODES", "--out", "x", "--count", "0"), "--count is 0, but must be from 1 to 40"),
+        (("decode", "CODES", "--out", "x", "--split", "val"), "has no split 'val'; it has train, test"),
+        (
+            ("train", "vqvae", "--data", "CODES", "--out", "x"),
+            "holds codes, which the recipe prior learns; vqvae learns",
+        ),
+        (("train", "prior-nano", "--data", "SOURCE", "--out", "x"), "holds images; write codes with smalti encode"),
+        (
+            ("train", "prior-nano", "--data", "CODES", "--held-out", "SOURCE", "--out", "x"),
+            "holds no codes, which --data",
+        ),
+    ],
+)
+def test_mistakes_are_one_line(smalti, trained, priors, words: tuple[str, ...], said: str) -> None:
+    places = {"GAN": trained.gan, "VQ": trained.vqvae, "SOURCE": trained.source, "CODES": priors.codes}
+    done = smalti(*(places.get(word, word) for word in words))
+    assert done.code == 1
+    assert said in done.err
+    assert done.err.count("\n") == 1
+    assert "Traceback" not in done.err
+
+
+def test_codes_of_another_tokenizer_are_named(smalti, tmp_path: Path) -> None:
+    from small_codes import write_tokenizer
+
+    small_codes(tmp_path)
+    card = write_tokenizer(tmp_path / "codes" / TOKENIZER, seed=1)
+    for words in (
+        ("decode", "codes", "--out", "x"),
+        ("train", "prior-nano", "--data", "codes", "--out", "y", *settings("prior-nano")),
+    ):
+        done = smalti(*words)
+        assert done.code == 1
+        assert "the codes in codes are of the tokenizer" in done.err
+        assert card.digest[:16] in done.err
+
+
+@pytest.mark.parametrize("name", ["plain", "masked", "labelled", "text"])
+def test_an_image_is_the_same_in_any_company(priors, name: str) -> None:
+    model = api.load(getattr(priors, name))
+    whole = model.generate(64, seed=3)
+    assert whole.shape == (64, 16, 16, 3)
+    assert np.array_equal(model.generate(1, seed=3), whole[:1])
+    assert np.array_equal(model.generate(7, seed=3), whole[:7])
+    assert np.array_equal(model.generate(5, seed=3, first=20), whole[20:25])
+    assert not np.array_equal(model.generate(64, seed=4), whole)
+
+
+def test_a_label_a_prompt_and_how_codes_are_drawn(smalti, priors) -> None:
+    for words in (
+        ("LABELLED", "--label", "left", "--guidance", 2.0),
+        ("TEXT", "--prompt", "red disc", "--guidance", 3.0, "--temperature", 0.7, "--top-k", 4, "--top-p", 0.9),
+        ("MASKED", "--steps", 4),
+    ):
+        run, *rest = words
+        out = f"{run}.png"
+        done = smalti("generate", getattr(priors, run.lower()), *rest, "--count", 4, "--out", out)
+        assert done.code == 0, done.err
+        text = Image.open(out).text  # type: ignore[attr-defined]
+        for option, value in zip(rest[::2], rest[1::2], strict=True):
+            assert text[f"smalti.{str(option)[2:].replace('-', '_')}"] == str(value)
+
+
+@pytest.mark.parametrize(
+    ("run", "words", "said"),
+    [
+        ("plain", ("--prompt", "apple"), "was trained without captions, so a prompt means nothing to it"),
+        ("plain", ("--label", "left"), "was trained without labels, so --label left means nothing to it"),
+        ("labelled", ("--label", "up"), "knows no label 'up'"),
+        ("plain", ("--guidance", "2"), "guidance has nothing to go by"),
+        ("sure", ("--guidance", "2"), "was trained with model.condition_dropout=0"),
+        ("plain", ("--truncation", "0.5"), "has no latents to truncate; lower the temperature"),
+        ("plain", ("--temperature", "-1"), "temperature is -1, but must be from 0 to 100"),
+        ("plain", ("--top-p", "2"), "top_p is 2, but must be from"),
+        ("plain", ("--interpolate", "1,2"), "which has no latents to walk between"),
+        ("plain", ("--count", "0"), "--count is 0, but must be from 1"),
+        ("gan", ("--prompt", "apple"), "is a GAN; prompt, temperature"),
+        ("gan", ("--temperature", "1"), "is a GAN; prompt, temperature"),
+    ],
+)
+def test_what_a_model_does_not_know(smalti, trained, priors, run: str, words: tuple[str, ...], said: str) -> None:
+    place = trained.gan if run == "gan" else getattr(priors, run)
+    done = smalti("generate", place, *words, "--out", "new.png")
+    assert done.code == 1
+    assert said in done.err
+    assert done.err.count("\n") == 1
+    assert not Path("new.png").exists()
+
+
+def test_a_prior_is_no_autoencoder(priors) -> None:
+    with pytest.raises(CheckpointError, match="is a prior, which cannot reconstruct images"):
+        api.load(priors.plain).encode(np.zeros((1, 16, 16, 3), np.uint8))
+
+
+def test_a_training_on_other_codes_is_not_continued(smalti, tmp_path: Path) -> None:
+    small_codes(tmp_path)
+    words = ("train", "prior-nano", "--data", "codes", "--out", "run", *settings("prior-nano"))
+    assert smalti(*words).code == 0
+    small_codes(tmp_path, seed=5)
+    done = smalti(*words, "--set", "train.images=96")
+    assert done.code == 1
+    assert "are not those run was trained on" in done.err
+
+
+def test_the_source_is_written_without_its_place(smalti, trained: SimpleNamespace, tmp_path: Path) -> None:
+    other = write_source(tmp_path / "deep" / "down" / "discs.npz")
+    assert smalti("encode", trained.vqvae, other, "--out", "codes").code == 0
+    assert "deep" not in Path("codes/all/index.json").read_text()
