@@ -24,6 +24,8 @@ FLOORS = (
     ("starting",),  # of the loop, as the two below: only train.py needs them
     ("saver",),  # what the loop writes
     ("feeding",),  # and reads
+    ("prior_model",),
+    ("filling",),
     ("recipes", "runfolder", "latents", "inversion", "codec", "explain", "trust"),
     ("evaluate",),  # scores anybody's images; above checkpoint, because one of its feature extractors is ours
     ("checkpoint",),

@@ -26,11 +26,11 @@ from smalti.models.gan import Generator
 from smalti.models.prior_sampling import Sampling
 from smalti.models.refinement import refine
 from smalti.pixels import to_pixels, to_tensor
+from smalti.prior_model import BLOCK, PriorModel
 from smalti.runfolder import RunFolder
 
 LARGEST_EFFORT = 10_000
 MOST_STEPS = 100_000  # of an inversion
-BLOCK = 16  # images that are always drawn together
 PIXEL_LIMIT = 4096 * 4096  # of one batch through an autoencoder: some 4 GB of activations
 
 
@@ -44,7 +44,7 @@ def check_effort(effort: int) -> None:
         raise ConfigError(f"effort is {effort}, but must be from 0 to {LARGEST_EFFORT} rounds")
 
 
-class Model:
+class Model(PriorModel):
     """A trained network and its card.
 
     Attributes:
@@ -140,25 +140,6 @@ class Model:
                     "or caption, which guidance needs"
                 )
 
-    def _draw_codes(
-        self,
-        module: CodeGenerator,
-        numbers: Sequence[int],
-        seed: int,
-        label: str | None,
-        prompt: str | None,
-        sampling: Sampling,
-    ) -> np.ndarray:
-        labels = self.labels(numbers, label)
-        codes = module.draw(
-            numbers,
-            seed,
-            sampling,
-            labels=None if labels is None else torch.tensor(labels, device=self.device),
-            texts=None if prompt is None else [prompt] * len(numbers),
-        )
-        return to_pixels(module.decode(codes))
-
     def latents(self, numbers: Sequence[int], *, seed: int = 0) -> np.ndarray:
         """What `generate` makes images of these numbers from: (N, D) float32. Raises as `generate`."""
         dimension = self._generator().latent
@@ -218,12 +199,7 @@ class Model:
             ConfigError: an image of another shape, no label or one too many, or steps out of range.
         """
         self.check_inversion(label=label, steps=steps)
-        channels, height, width = self.card.image
-        if image.shape != (height, width, channels) or image.dtype != np.uint8:
-            found = "x".join(map(str, image.shape))
-            raise ConfigError(
-                f"found an image of {found} ({image.dtype}); {self.path} makes {height}x{width}x{channels}"
-            )
+        self.check_image(image)
         target = to_tensor(image[None].copy(), self.device)[0]
         z = inversion.invert(self._generator(), target, self._label(label), steps=steps, seed=seed)
         return z.cpu().numpy()
@@ -265,6 +241,19 @@ class Model:
         if label not in self.card.classes:
             raise ConfigError(f"{self.path} knows no label {label!r}; {did_you_mean(label, self.card.classes)}")
         return self.card.classes.index(label)
+
+    def check_image(self, image: np.ndarray) -> None:
+        """See that an image has the shape that this model makes.
+
+        Raises:
+            ConfigError: it has not.
+        """
+        channels, height, width = self.card.image
+        if image.shape != (height, width, channels) or image.dtype != np.uint8:
+            found = "x".join(map(str, image.shape))
+            raise ConfigError(
+                f"found an image of {found} ({image.dtype}); {self.path} makes {height}x{width}x{channels}"
+            )
 
     @torch.no_grad()
     def reconstruct(self, images: np.ndarray, *, effort: int = 0, batch: int = 64) -> np.ndarray:

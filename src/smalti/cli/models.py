@@ -267,6 +267,99 @@ def decode(
 
 @app.command(
     help_epilogue=examples(
+        "smalti fill runs/prior photo.png --mask hole.png --out filled/",
+        "smalti fill runs/prior photos/ --mask 10,10,12,12 --count 8 --out filled/",
+    )
+)
+def fill(
+    model: Path,
+    /,
+    *images: Path,
+    mask: str,
+    out: Path,
+    count: int = 4,
+    seed: int = 0,
+    drawing: Drawing = DRAWING,
+    resize: Resize | None = None,
+    device: str = "cpu",
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Fill a hole in images with what a trained prior draws there; pixels outside the hole stay as they are.
+
+    Parameters
+    ----------
+    model:
+        A run folder (its last save) or a checkpoint file of a prior; maskgit-small sees all around the hole.
+    images:
+        Image files, or folders of them.
+    mask:
+        A picture, white where the hole is; or a box in pixels: x,y,width,height.
+    out:
+        Folder for the versions, NAME.fill-0.png and on, and a sheet of them, NAME.fill.png.
+    count:
+        How many versions.
+    seed:
+        Version i of a seed is the same however many are drawn.
+    resize:
+        Bring images of another size to the model's: cover, contain or stretch. Default: refuse them.
+    device:
+        auto, cpu, cuda, cuda:1, mps.
+    overwrite:
+        Replace files that are there.
+    """
+    from smalti.commands.editing import run_fill
+
+    return run_fill(model, images, out, mask, count, seed, drawing, resize, device, overwrite)
+
+
+@app.command(
+    help_epilogue=examples(
+        "smalti vary runs/prior photo.png --strength 0.3 --out varied/",
+    )
+)
+def vary(
+    model: Path,
+    /,
+    *images: Path,
+    out: Path,
+    strength: float = 0.3,
+    count: int = 4,
+    seed: int = 0,
+    drawing: Drawing = DRAWING,
+    resize: Resize | None = None,
+    device: str = "cpu",
+    overwrite: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Draw images like given ones: some of their codes, chosen at random, are drawn anew by a trained prior.
+
+    Parameters
+    ----------
+    model:
+        A run folder (its last save) or a checkpoint file of a prior.
+    images:
+        Image files, or folders of them.
+    out:
+        Folder for the versions, NAME.vary-0.png and on, and a sheet of them, NAME.vary.png.
+    strength:
+        The share that is drawn anew, above 0; 1 draws other images altogether.
+    count:
+        How many versions.
+    seed:
+        Version i of a seed is the same however many are drawn.
+    resize:
+        Bring images of another size to the model's: cover, contain or stretch. Default: refuse them.
+    device:
+        auto, cpu, cuda, cuda:1, mps.
+    overwrite:
+        Replace files that are there.
+    """
+    from smalti.commands.editing import run_vary
+
+    return run_vary(model, images, out, strength, count, seed, drawing, resize, device, overwrite)
+
+
+@app.command(
+    help_epilogue=examples(
         "smalti info runs/photos",
         "smalti info model.safetensors --json",
     )

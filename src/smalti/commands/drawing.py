@@ -65,21 +65,14 @@ def run_generate(
         return _mix(model, out, seed, drawing, overwrite)
     if walking:
         return _interpolate(model, out, count, seed, drawing, columns, overwrite)
-    chosen = {name: getattr(drawing, name) for name in SAMPLING if getattr(drawing, name) is not None}
-    how: dict[str, Any] = {
-        "label": drawing.label,
-        "truncation": drawing.truncation,
-        "prompt": drawing.prompt,
-        "sampling": Sampling(**chosen) if chosen else None,
-    }
+    words, about_words = how_to_draw(drawing)
+    how = {"truncation": drawing.truncation, **words}
     model.check_drawing(**how, seed=seed)
 
     def draw(count: int, first: int = 0) -> np.ndarray:
         return model.generate(count, seed=seed, first=first, **how)
 
-    about = functools.partial(
-        model.provenance, seed=seed, label=drawing.label, truncation=drawing.truncation, prompt=drawing.prompt, **chosen
-    )
+    about = functools.partial(model.provenance, seed=seed, truncation=drawing.truncation, **about_words)
     if extension == "png":
         shell.free_to_write(out, overwrite)
         api.save_grid(draw(count), out, columns=columns, text=about(count=count))
@@ -92,6 +85,13 @@ def run_generate(
             write_png(out / f"{number:06d}.png", picture, about(image=number))
     shell.note(f"{count} images, seed {seed}: {out}/")
     return 0
+
+
+def how_to_draw(drawing: Drawing) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What `Model.generate` and those like it take, and the words for what was drawn."""
+    chosen = {name: getattr(drawing, name) for name in SAMPLING if getattr(drawing, name) is not None}
+    words = {"label": drawing.label, "prompt": drawing.prompt}
+    return words | {"sampling": Sampling(**chosen) if chosen else None}, words | chosen
 
 
 def _check_picture(out: Path, extension: str, walking: bool, mixing: bool) -> None:

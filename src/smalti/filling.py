@@ -1,0 +1,160 @@
+"""Holes filled and images varied, by drawing some of their codes anew.
+
+    hidden    the places of the grid whose pixels the hole touches, and those within `leak` places of them: what lies in
+              a hole reaches so far through the encoder
+    drawn     hidden codes from a prior that knows the rest.  A masked prior sees all that is not hidden.  A causal one
+              sees what comes before alone; of K candidates one is taken with the probability  w_k / sum w,
+              w = prod p(c_t | c_<t) over the known codes:  sampling-importance-resampling (Rubin 1987)
+    blended   inside the hole  decoded + g B(original - decoded), B the mean over known pixels with Gaussian weights,
+              g = exp(-distance to the hole's edge / 2); outside the original, to the last bit
+
+Layout: images (H, W, C) uint8, holes (H, W) bool; codes (B, P, h, w).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from smalti.errors import ConfigError
+from smalti.layers.randomness import seeded_generator
+from smalti.models.code_generator import CodeGenerator
+from smalti.models.prior_sampling import Sampling
+from smalti.recipes.prior import bits_of
+
+LEAK = 1  # places beside the hole
+CANDIDATES = 8  # of a causal prior
+BATCH = 16
+FEATHER = 2.0  # pixels over which the difference at the edge fades
+REACH = 7  # pixels to each side that the mean at the edge is taken over
+
+
+def hidden_places(hole: np.ndarray, grid: tuple[int, int], stride: int, leak: int = LEAK) -> np.ndarray:
+    """(H, W) bool pixels -> (h, w) bool places.
+
+    Raises:
+        ConfigError: nothing is hidden, or nothing would be left to go by.
+    """
+    if not hole.any():
+        raise ConfigError("the mask is empty: it has no pixel to fill (white, or not 0, is the hole)")
+    if hole.all():
+        raise ConfigError("the mask is all hole: nothing would be left to go by; smalti generate draws whole images")
+    padded = np.zeros((grid[0] * stride, grid[1] * stride), bool)
+    padded[: hole.shape[0], : hole.shape[1]] = hole
+    touched = padded.reshape(grid[0], stride, grid[1], stride).any(axis=(1, 3))
+    places = torch.from_numpy(touched)[None, None].float()
+    spread = F.max_pool2d(places, 2 * leak + 1, stride=1, padding=leak)[0, 0].bool().numpy()
+    if spread.all():
+        raise ConfigError(
+            f"the hole touches all {grid[0]}x{grid[1]} places of the codes, so nothing would be left to go by; make it "
+            "smaller, or use a tokenizer with a finer grid"
+        )
+    return spread
+
+
+@torch.no_grad()
+def redraw(
+    generator: CodeGenerator,
+    codes: Tensor,
+    hidden: Tensor,
+    *,
+    seed: int,
+    how: Sampling,
+    labels: Tensor | None = None,
+    texts: Sequence[str] | None = None,
+) -> Tensor:
+    """Draw hidden codes anew, for several versions.
+
+    Args:
+        codes: (N, P, h, w), the known ones the same in all.
+        hidden: (N, h, w) bool, as many in each.
+        seed: version i of a seed is the same however many there are.
+        labels, texts: what they are of, (N,).
+
+    Returns:
+        (N, P, h, w).
+    """
+    count = len(codes)
+    candidates = CANDIDATES if generator.prior.causal else 1
+    kept = []
+    for version in range(count):
+        some = [torch.stack([part[version]] * candidates) for part in (codes, hidden)]
+        label = None if labels is None else labels[version].expand(candidates)
+        text = None if texts is None else [texts[version]] * candidates
+        numbers = range(version * candidates, (version + 1) * candidates)
+        drawn = generator.draw(numbers, seed, how, labels=label, texts=text, codes=some[0], hidden=some[1])
+        if candidates == 1:
+            kept.append(drawn[0])
+            continue
+        known = ~some[1]
+        weights = -_bits(generator, drawn, labels=label, texts=text).sum(dim=1).masked_fill(~known, 0.0).sum(dim=(1, 2))
+        shares = torch.softmax(weights.double() * math.log(2), dim=0).cpu()
+        chance = torch.rand((), generator=seeded_generator(seed, 10, version), dtype=torch.float64)
+        kept.append(drawn[int(torch.searchsorted(shares.cumsum(0), chance).clamp(max=candidates - 1))])
+    return torch.stack(kept)
+
+
+@torch.no_grad()
+def code_bits(
+    generator: CodeGenerator, codes: Tensor, *, labels: Tensor | None = None, texts: Sequence[str] | None = None
+) -> Tensor:
+    """Bits of each code, -log2 p(c | those before it): (B, P, h, w) float32; they add up to those of the image.
+
+    Raises:
+        ConfigError: the prior is masked, and has no likelihood.
+    """
+    if not generator.prior.causal:
+        raise ConfigError(
+            "a masked prior knows no likelihood of an image; train one with model.order=raster or annealed"
+        )
+    return _bits(generator, codes, labels=labels, texts=texts)
+
+
+def _bits(
+    generator: CodeGenerator, codes: Tensor, *, labels: Tensor | None = None, texts: Sequence[str] | None = None
+) -> Tensor:
+    prior = generator.prior
+    tokens = prior.tokens(codes)
+    logits = prior.causal_logits(tokens, generator.context(labels, texts, len(codes)))
+    bits = bits_of(logits, tokens)
+    return bits.reshape(len(codes), -1, len(prior.alphabet)).transpose(1, 2).unflatten(2, prior.grid)
+
+
+def blend(original: np.ndarray, decoded: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """Decoded pixels in the hole of an image, without a seam.
+
+    Args:
+        original: (H, W, C) uint8.
+        decoded: (N, H, W, C) uint8, versions of it.
+        hole: (H, W) bool.
+
+    Returns:
+        (N, H, W, C) uint8, outside the hole the original.
+    """
+    known = torch.from_numpy(~hole)[None, None].float()
+    offsets = torch.arange(-REACH, REACH + 1, dtype=torch.float32)
+    line = torch.exp(-offsets.square() / (2 * FEATHER**2))
+    kernel = (line[:, None] * line)[None, None]
+    fade = torch.exp(-_depth(hole) / FEATHER)
+    weight = F.conv2d(known, kernel, padding=REACH).clamp_min(1e-6)
+    filled = np.broadcast_to(original, decoded.shape).copy()
+    for version, picture in zip(filled, decoded, strict=True):
+        difference = torch.from_numpy(original.astype(np.float32) - picture).permute(2, 0, 1)[:, None]
+        near = F.conv2d(difference * known, kernel, padding=REACH) / weight
+        mended = picture + (fade * near[:, 0]).permute(1, 2, 0).numpy()
+        version[hole] = mended.round().clip(0, 255).astype(np.uint8)[hole]
+    return filled
+
+
+def _depth(hole: np.ndarray) -> Tensor:
+    """(H, W) float32: how many pixels inside the hole lie between a pixel and the edge."""
+    inside, depth = torch.from_numpy(hole)[None, None].float(), torch.zeros(hole.shape)
+    for _ in range(4 * REACH):
+        inside = -F.max_pool2d(F.pad(-inside, (1, 1, 1, 1), value=-1.0), 3, stride=1)  # what lies one pixel deeper
+        depth += inside[0, 0]
+    return depth

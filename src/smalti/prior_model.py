@@ -1,0 +1,185 @@
+"""What one does with a trained prior, from Python; a part of `Model`, which is in api.py."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from smalti import filling
+from smalti.checkpoint import Card
+from smalti.errors import CheckpointError, ConfigError
+from smalti.layers.randomness import seeded_generator
+from smalti.models.code_generator import CodeGenerator
+from smalti.models.prior_sampling import Sampling
+from smalti.pixels import to_pixels, to_tensor
+
+BLOCK = 16  # images that are always drawn together
+
+
+class PriorModel(ABC):
+    """Images from codes that a prior draws, all of them or some."""
+
+    module: nn.Module
+    card: Card
+    path: Path
+    device: torch.device
+
+    @abstractmethod
+    def check_image(self, image: np.ndarray) -> None: ...
+    @abstractmethod
+    def check_drawing(
+        self, *, label: str | None, truncation: float = 1.0, prompt: str | None, sampling: Sampling | None, seed: int
+    ) -> None: ...
+    @abstractmethod
+    def labels(self, numbers: Sequence[int], label: str | None = None) -> list[int] | None: ...
+
+    @torch.no_grad()
+    def fill(
+        self,
+        image: np.ndarray,
+        hole: np.ndarray,
+        *,
+        count: int = 4,
+        seed: int = 0,
+        label: str | None = None,
+        prompt: str | None = None,
+        sampling: Sampling | None = None,
+    ) -> np.ndarray:
+        """Versions of an image with a hole filled: filling.py.
+
+        Args:
+            image: (H, W, C) uint8, of the shape that the model makes.
+            hole: (H, W) bool, what is to be filled.
+            count: of versions.
+            seed, label, prompt, sampling: as in `generate`.
+
+        Returns:
+            (count, H, W, C) uint8, outside the hole the image itself.
+
+        Raises:
+            CheckpointError: the model is no prior.
+            ConfigError: an image or a mask of another shape, nothing or all of it masked, or as `generate`.
+        """
+        generator = self._prior()
+        self.check_image(image)
+        if hole.shape != image.shape[:2] or hole.dtype != np.bool_:
+            raise ConfigError(
+                f"found a mask of {'x'.join(map(str, hole.shape))}; the image is {image.shape[0]}x{image.shape[1]}"
+            )
+        places = filling.hidden_places(hole, generator.prior.grid, generator.tokenizer.stride)
+        emptied = image.copy()
+        emptied[hole] = image[~hole].mean(axis=0).round()  # what the encoder sees of the rest shall not depend on it
+        hidden = np.broadcast_to(places, (max(count, 0), *places.shape))
+        return filling.blend(image, self._redraw(emptied, hidden, seed, label, prompt, sampling), hole)
+
+    @torch.no_grad()
+    def vary(
+        self,
+        image: np.ndarray,
+        *,
+        strength: float = 0.3,
+        count: int = 4,
+        seed: int = 0,
+        label: str | None = None,
+        prompt: str | None = None,
+        sampling: Sampling | None = None,
+    ) -> np.ndarray:
+        """Images like a given one: a share of its places, chosen at random, is drawn anew.
+
+        Args:
+            strength: the share, above 0 and up to 1.
+            image, count, seed, label, prompt, sampling: as in `fill`. Returns and raises as it does.
+        """
+        generator = self._prior()
+        self.check_image(image)
+        if not 0 < strength <= 1:
+            raise ConfigError(f"strength is {strength:g}, but must be above 0, and at most 1 for an image of its own")
+        grid = generator.prior.grid
+        wanted = max(1, round(strength * grid[0] * grid[1]))
+        hidden = np.zeros((max(count, 0), grid[0] * grid[1]), bool)
+        for version, row in enumerate(hidden):
+            order = torch.randperm(len(row), generator=seeded_generator(seed, 11, version))
+            row[order[:wanted].numpy()] = True
+        return self._redraw(image, hidden.reshape(-1, *grid), seed, label, prompt, sampling)
+
+    def _redraw(
+        self,
+        image: np.ndarray,
+        hidden: np.ndarray,
+        seed: int,
+        label: str | None,
+        prompt: str | None,
+        sampling: Sampling | None,
+    ) -> np.ndarray:
+        generator, count = self._prior(), len(hidden)
+        if count < 1:
+            raise ConfigError(f"count is {count}, but must be 1 or more")
+        self.check_drawing(label=label, prompt=prompt, sampling=sampling, seed=seed)
+        codes = generator.tokenizer.encode(to_tensor(image[None].copy(), self.device)).codes
+        chosen = None if label is None else self.labels([0], label)
+        drawn = filling.redraw(
+            generator,
+            codes.expand(count, -1, -1, -1),
+            torch.from_numpy(np.array(hidden)).to(self.device),
+            seed=seed,
+            how=sampling or Sampling(),
+            labels=None if chosen is None else torch.tensor(chosen * count, device=self.device),
+            texts=None if prompt is None else [prompt] * count,
+        )
+        return np.concatenate([to_pixels(generator.decode(part)) for part in drawn.split(BLOCK)])
+
+    @torch.no_grad()
+    def code_bits(self, images: np.ndarray, *, batch: int = 64) -> np.ndarray:
+        """Bits of each code of images, by a causal prior without label or prompt: (N, P, h, w) float32.
+
+        Raises:
+            CheckpointError: the model is no prior.
+            ConfigError: images of another shape, or a masked prior, which knows no likelihood.
+        """
+        generator = self._prior()
+        parts = []
+        for start in range(0, len(images), batch):
+            self.check_image(images[start])
+            pixels = to_tensor(images[start : start + batch].copy(), self.device)
+            parts.append(filling.code_bits(generator, generator.tokenizer.encode(pixels).codes).cpu().numpy())
+        return np.concatenate(parts)
+
+    def check_prior(self) -> None:
+        """See that this is a prior.
+
+        Raises:
+            CheckpointError: it is not.
+        """
+        self._prior()
+
+    def _prior(self) -> CodeGenerator:
+        if not isinstance(self.module, CodeGenerator):
+            raise CheckpointError(
+                f"{self.path} is a {self.card.kind}, which knows no codes to go on from; "
+                "give a model trained with a prior preset, for example maskgit-small"
+            )
+        return self.module
+
+    def _draw_codes(
+        self,
+        module: CodeGenerator,
+        numbers: Sequence[int],
+        seed: int,
+        label: str | None,
+        prompt: str | None,
+        sampling: Sampling,
+    ) -> np.ndarray:
+        labels = self.labels(numbers, label)
+        codes = module.draw(
+            numbers,
+            seed,
+            sampling,
+            labels=None if labels is None else torch.tensor(labels, device=self.device),
+            texts=None if prompt is None else [prompt] * len(numbers),
+        )
+        return to_pixels(module.decode(codes))
