@@ -176,14 +176,14 @@ PRESETS: dict[str, Preset] = {
     "gan-nano": Preset(
         RunConfig(
             recipe="gan",
-            # R1 and R2, which need a second backward pass, in every fourth step. Few images are seen in all, and many
+            # R1 and R2, which need a second backward pass, in every eighth step. Few images are seen in all, and many
             # small steps get further with them than few large ones.
             model=_gan(
-                R3GANConfig(width=192, generator="upsampling"),
+                R3GANConfig(width=192, generator="upsampling", generator_width=64, generator_taper=1.0),
                 1e-3,
-                anneal=AnnealConfig(learning_rate=0.2),
+                anneal=AnnealConfig(),
                 fresh=False,
-                penalty=PenaltyConfig(every=4),
+                penalty=PenaltyConfig(every=8),
                 discriminator=DiscriminatorConfig(sees="both"),
             ),
             train=LoopConfig(images=2_000_000, batch=16, average_half_life=5_000),

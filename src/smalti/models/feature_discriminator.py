@@ -1,12 +1,13 @@
 """A discriminator of what a network that is not trained sees in images: one judge for each of its feature maps.
 
     judge  sqrt(C) times the unit vector of each place | 1x1 to width, LeakyReLU .2 | 3x3 to width, norm, LeakyReLU
-           | 1x1 to one logit a place [+ <embedding(label), x> / sqrt(width)] | mean over the places
+           | 1x1 to one logit a place [+ <embedding(label), x> / sqrt(width)]
 
 The network tells objects from each other already, so that the judges know from their first steps on what a picture
 lacks; a discriminator of pixels has to learn that first, which takes most of a short training. What is finer than the
-maps they do not see: beside a discriminator of pixels they leave that to it. The judges are those of
-patch_discriminator.py, with one logit for an image.  Source: after Sauer et al. 2021, arXiv:2111.01007, section 3.2.
+maps they do not see: beside a discriminator of pixels they leave that to it. A logit for each place says where a
+picture lacks something; with their mean alone a training gets less far. The judges are those of patch_discriminator.py.
+Source: after Sauer et al. 2021, arXiv:2111.01007, section 3.2.
 Layout: maps (B, C, H, W).
 """
 
@@ -22,7 +23,7 @@ from smalti.models.patch_discriminator import MapDiscriminator
 
 
 class FeatureDiscriminator(nn.Module):
-    """Feature maps of images to one logit for each map.
+    """Feature maps of images to a logit for each place of each map.
 
     Args:
         channels: of each map.
@@ -36,16 +37,20 @@ class FeatureDiscriminator(nn.Module):
         self.embeddings = nn.ModuleList(nn.Embedding(classes, width) for _ in channels) if classes else None
 
     def forward(self, maps: Sequence[Tensor], labels: Tensor | None = None, draws: Draws | None = None) -> Tensor:
-        """As many maps as judges, (B, C_j, H_j, W_j) each, and (B,) int64 labels -> (B, J) float32 logits."""
+        """As many maps as judges, (B, C_j, H_j, W_j) each, and (B,) int64 labels -> (B, J, n) float32 logits.
+
+        n is the number of places of the finest map; each of a coarser one, n / k places, stands there k times.
+        """
+        finest = max(found.shape[2] * found.shape[3] for found in maps)
         logits = []
         for number, (judge, found) in enumerate(zip(self.judges, maps, strict=True)):
             assert isinstance(judge, MapDiscriminator)
             x = judge.features(found)
-            places: Tensor = judge.head(x).float().mean(dim=(1, 2, 3))
+            places: Tensor = judge.head(x).float().flatten(1)
             if self.embeddings is not None:
-                wanted = self.embeddings[number](labels)
-                places = places + (wanted * x.float().mean(dim=(2, 3))).sum(dim=1) / x.shape[1] ** 0.5
-            logits.append(places)
+                wanted = self.embeddings[number](labels)[:, None]
+                places = places + (wanted @ x.float().flatten(2))[:, 0] / x.shape[1] ** 0.5
+            logits.append(places.repeat_interleave(finest // places.shape[1], dim=1))
         return torch.stack(logits, dim=1)
 
 
@@ -57,7 +62,7 @@ class DoubleDiscriminator(nn.Module):
         self.pixels, self.judges = pixels, judges
 
     def forward(self, seen: Sequence[Tensor], labels: Tensor | None = None, draws: Draws | None = None) -> Tensor:
-        """Images (B, C, H, W) and their J maps -> (B, 2 J) float32 logits: of the pixels, J times; of each map."""
+        """Images (B, C, H, W) and their J maps -> (B, 2 J, n) float32 logits: of the pixels, J n times; of the maps."""
         of_pixels: Tensor = self.pixels(seen[0], labels, draws)
         of_maps: Tensor = self.judges(seen[1:], labels)
-        return torch.cat([of_pixels[:, None].expand_as(of_maps), of_maps], dim=1)
+        return torch.cat([of_pixels[:, None, None].expand_as(of_maps), of_maps], dim=1)

@@ -125,7 +125,7 @@ class GANRecipe(Recipe[Images]):
             self.descend("generator", game, images_seen)
             norm = _norm(self.generator)
         self.update_averages(images_seen)
-        real_logits, fake_logits = real_logits.detach(), fake_logits.detach()
+        real_logits, fake_logits = _of_judges(real_logits.detach()), _of_judges(fake_logits.detach())
         self.augmentation.adapt(real_logits, fake_logits if self.loss.paired else None, self.config.train.batch)
         return {
             "generator": game.detach(),
@@ -155,7 +155,8 @@ class GANRecipe(Recipe[Images]):
         """What is added to the discriminator's loss, weighted; real and fake alternate in `logits` and `points`."""
         config, total = self.model.penalty, torch.zeros((), device=self.setting.device)
         if self._smooths(images_seen):
-            squares = squared_gradients(logits[:, 0] if self.sees == "both" else logits, points)
+            whole = _of_judges(logits)
+            squares = squared_gradients(whole[:, 0] if self.sees == "both" else whole, points)
             gamma = config.every * self.strength.gamma * self._annealed(images_seen, self.model.anneal.gamma)
             for wanted, part in ((config.r1, squares[0::2]), (config.r2, squares[1::2])):
                 total = total + wanted * (gamma / 2 * part).mean()
@@ -166,7 +167,8 @@ class GANRecipe(Recipe[Images]):
                 lambda between: network(between, labels, draws), images[0::2], images[1::2], draws
             )
         if config.lecam:
-            total = total + config.lecam * self.lecam(logits[0::2], logits[1::2])
+            whole = _of_judges(logits)
+            total = total + config.lecam * self.lecam(whole[0::2], whole[1::2])
         return total
 
     def _generate(self, count: int, labels: Tensor | None, draws: Draws) -> Tensor:
@@ -204,7 +206,7 @@ class GANRecipe(Recipe[Images]):
         return maps, maps
 
     def _logits(self, seen: Sequence[Tensor], labels: Tensor | None, draws: Draws, *, twice: bool = False) -> Tensor:
-        """(B,) or (B, J); `twice`: they will be differentiated twice, which what torch.compile makes cannot be."""
+        """(B,) or (B, J, n); `twice`: they will be differentiated twice, which what torch.compile makes cannot be."""
         network = self.discriminator.forward if twice else self.discriminator
         with self.setting.autocast():
             logits: Tensor = network(seen[0] if self.sees == "pixels" else seen, labels, draws)
@@ -326,6 +328,11 @@ def _discriminator(config: GANConfig, image: tuple[int, int, int], classes: int,
         return Discriminator(config, image, classes)
     judges = FeatureDiscriminator(channels, config.discriminator.width, classes)
     return judges if sees == "features" else DoubleDiscriminator(Discriminator(config, image, classes), judges)
+
+
+def _of_judges(logits: Tensor) -> Tensor:
+    """(B, J, n) logits of places -> (B, J) of the judges; (B,) stays."""
+    return logits.mean(dim=2) if logits.ndim == 3 else logits
 
 
 def _logits_per_image(sees: str, channels: list[int]) -> int | None:
