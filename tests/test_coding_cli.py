@@ -31,7 +31,8 @@ def priors(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         ("text", "text-emoji", ()),
         ("sure", "text-emoji", ("model.condition_dropout=0",)),
     ):
-        train(small_config(preset, *extra), codes, folder / name, machine=Machine("cpu", "float32"))
+        held_out = open_codes(folder / "codes", "test")
+        train(small_config(preset, *extra), codes, folder / name, held_out=held_out, machine=Machine("cpu", "float32"))
         setattr(made, name, folder / name)
     return made
 
@@ -217,3 +218,51 @@ def test_the_source_is_written_without_its_place(smalti, trained: SimpleNamespac
     other = write_source(tmp_path / "deep" / "down" / "discs.npz")
     assert smalti("encode", trained.vqvae, other, "--out", "codes").code == 0
     assert "deep" not in Path("codes/all/index.json").read_text()
+
+
+def test_bits_are_counted(smalti, trained: SimpleNamespace, priors, tmp_path: Path) -> None:
+    import json
+
+    write_source(tmp_path / "new.npz", count=20)
+    done = smalti("evaluate", "prior", priors.labelled, "--on", "new.npz", "--out", "p.json", "--report", "p.html")
+    assert done.code == 0, done.err
+    record = json.loads(Path("p.json").read_text())
+    figures = {figure["name"]: figure for figure in record["figures"]}
+    model = api.load(priors.labelled)
+    _, bits = model.code_bits(np.load("new.npz")["images"])
+    assert figures["bits_per_code"]["value"] == pytest.approx(float(bits.mean()), rel=1e-3)
+    assert figures["bits_per_code"]["low"] <= figures["bits_per_code"]["value"] <= figures["bits_per_code"]["high"]
+    assert figures["bits_per_dimension"]["value"] == pytest.approx(figures["bits_per_code"]["value"] * 16 / 768)
+    assert figures["bits_per_code"]["note"] == "3 if uniform"
+    assert {"rate_bpp", "entropy_bpp", "perplexity"} <= set(figures)
+    page = Path("p.html").read_text()
+    assert "held out, averaged weights" in page
+    assert "Drawn by the prior" in page
+
+
+@pytest.mark.parametrize(
+    ("run", "words", "said"),
+    [
+        ("masked", ("--on", "new.npz"), "a masked prior knows no likelihood"),
+        (
+            "plain",
+            ("--on", "new.npz", "--size", "8"),
+            "makes images of 16x16x3, but new.npz holds 8x8x3; give --size 16",
+        ),
+        ("gan", ("--on", "new.npz"), "knows no codes to go on from"),
+    ],
+)
+def test_bits_that_cannot_be_counted(smalti, trained, priors, tmp_path: Path, run, words, said: str) -> None:
+    write_source(tmp_path / "new.npz", count=4)
+    place = trained.gan if run == "gan" else getattr(priors, run)
+    done = smalti("evaluate", "prior", place, *words, "--out", "p.json")
+    assert done.code == 1
+    assert said in done.err
+
+
+def test_a_prior_is_scored_as_a_generator(smalti, priors, trained: SimpleNamespace, tmp_path: Path) -> None:
+    write_source(tmp_path / "new.npz", count=20)
+    words = ("--against", "new.npz", "--features", "smalti-vit", "--weights", trained.eye, "--count", 20)
+    done = smalti("evaluate", "generator", priors.plain, *words, "--out", "g.json")
+    assert done.code == 0, done.err
+    assert "frechet_distance" in Path("g.json").read_text()

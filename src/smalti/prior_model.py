@@ -19,6 +19,7 @@ from smalti.models.prior_sampling import Sampling
 from smalti.pixels import to_pixels, to_tensor
 
 BLOCK = 16  # images that are always drawn together
+BATCH = 64  # images whose bits are counted together
 
 
 class PriorModel(ABC):
@@ -134,20 +135,35 @@ class PriorModel(ABC):
         return np.concatenate([to_pixels(generator.decode(part)) for part in drawn.split(BLOCK)])
 
     @torch.no_grad()
-    def code_bits(self, images: np.ndarray, *, batch: int = 64) -> np.ndarray:
-        """Bits of each code of images, by a causal prior without label or prompt: (N, P, h, w) float32.
+    def code_bits(self, images: np.ndarray, *, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The codes of images, and the bits of each by a causal prior: -log2 p(code | those before it).
+
+        Args:
+            images: (N, H, W, C) uint8.
+            labels: (N,) class numbers, for a prior that knows them; None: no label, and never a prompt.
+
+        Returns:
+            (N, P, h, w) int64 and float32.
 
         Raises:
             CheckpointError: the model is no prior.
             ConfigError: images of another shape, or a masked prior, which knows no likelihood.
         """
         generator = self._prior()
-        parts = []
-        for start in range(0, len(images), batch):
+        codes, bits = [], []
+        for start in range(0, len(images), BATCH):
             self.check_image(images[start])
-            pixels = to_tensor(images[start : start + batch].copy(), self.device)
-            parts.append(filling.code_bits(generator, generator.tokenizer.encode(pixels).codes).cpu().numpy())
-        return np.concatenate(parts)
+            part = slice(start, start + BATCH)
+            found = generator.tokenizer.encode(to_tensor(images[part].copy(), self.device)).codes
+            known = None if labels is None else torch.from_numpy(labels[part]).to(self.device)
+            codes.append(found.cpu().numpy())
+            bits.append(filling.code_bits(generator, found, labels=known).cpu().numpy())
+        return np.concatenate(codes), np.concatenate(bits)
+
+    @property
+    def prior_alphabet(self) -> tuple[int, ...]:
+        """Number of codes in each plane that a prior draws; CheckpointError for a model that is none."""
+        return self._prior().prior.alphabet
 
     def check_prior(self) -> None:
         """See that this is a prior.

@@ -125,6 +125,35 @@ def evaluate_autoencoder(
 
 
 @evaluate_app.command(
+    name="prior",
+    help_epilogue=examples(
+        "smalti evaluate prior runs/prior --on cifar10 --out prior.json --report prior.html",
+    ),
+)
+def evaluate_prior(
+    model: Path,
+    /,
+    *,
+    on: str,
+    reading: Reading = READING,
+    measuring: Measuring = MEASURING,
+    writing: Writing = WRITING,
+) -> int:
+    """Count the bits of images' codes under a causal prior: what they take when they are stored well.
+
+    Parameters
+    ----------
+    model:
+        A run folder (its last save) or a checkpoint file.
+    on:
+        Source of images it was not trained on.
+    """
+    from smalti.commands.evaluating import Request, run_prior
+
+    return run_prior(model, on, Request(measuring, reading, writing))
+
+
+@evaluate_app.command(
     name="encoder",
     help_epilogue=examples(
         "smalti evaluate encoder runs/eye --on cifar10 --out eye.json",

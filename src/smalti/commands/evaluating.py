@@ -33,7 +33,9 @@ from smalti.measuring import (
     measure_encoder,
     measure_folder,
     measure_generator,
+    measure_prior,
 )
+from smalti.runfolder import RunFolder
 from smalti.units import parse_count, parse_size
 
 HELD_OUT = ("test", "val")  # the split of a source that figures are measured on, in this order
@@ -94,6 +96,17 @@ def run_autoencoder(path: Path, on: str, request: Request) -> int:
         evaluation, exhibits = measure_autoencoder(
             model, images, extractor=_extractor(request), options=_options(request, tell)
         )
+    return _finish(evaluation, exhibits, request)
+
+
+def run_prior(path: Path, on: str, request: Request) -> int:
+    """Count the bits of images' codes under a prior."""
+    _check_places(request)
+    model = api.load(path, device=request.measuring.device)
+    run = RunFolder(path) if path.is_dir() else None
+    with _progress() as tell:
+        images = _load(on, request, tell, shape=model.card.image, split=request.reading.split)
+        evaluation, exhibits = measure_prior(model, images, options=_options(request, tell), run=run)
     return _finish(evaluation, exhibits, request)
 
 
@@ -308,7 +321,7 @@ def _finish(evaluation: Evaluation, exhibits: Exhibits, request: Request) -> int
     if request.writing.report is not None:
         page = evaluation_page(
             evaluation, pictures=exhibits.pictures, pairs=exhibits.pairs, neighbours=exhibits.neighbours,
-            histograms=exhibits.histograms,
+            histograms=exhibits.histograms, curves=exhibits.curves,
         )  # fmt: skip
         page.write(request.writing.report)
         places.append(str(request.writing.report))

@@ -61,6 +61,8 @@ EXPLANATIONS = {
     "norm_ratio": "Size of the encoder's latents over that of their codes: 1 where the codebook keeps up.",
     "rate_bpp": "What a fixed number of bits for each code costs.",
     "entropy_bpp": "What an ideal coder that knows each code's frequency would need.",
+    "bits_per_code": "What a code costs an ideal coder that the prior drives.",
+    "bits_per_dimension": "The same for all codes of an image, over its pixels times channels.",
 }
 """One plain sentence for each figure, by its name in files."""
 NAMES = {"metrics": "version of the metrics", "judged_count": "images judged", "reference_count": "reference images"}
@@ -183,6 +185,7 @@ def _subtitle(evaluation: Evaluation) -> str:
         "folder": "images of a folder",
         "autoencoder": "images through an autoencoder",
         "encoder": "images through an encoder",
+        "prior": "images by their codes",
     }
     text = words[evaluation.form]
     count = evaluation.subject.get("count")

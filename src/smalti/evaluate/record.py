@@ -36,7 +36,7 @@ FORMAT = 1
 METRICS = 1
 """Version of the definitions of all figures; raised by whatever changes the value of one on the same images."""
 
-FORMS = ("generator", "folder", "autoencoder", "encoder")
+FORMS = ("generator", "folder", "autoencoder", "encoder", "prior")
 SIZE_LIMIT = 8 * 2**20  # bytes; ours are a few thousand
 DEPTH_LIMIT = 12
 CLASS_FIGURES = ("precision", "recall", "f1")
@@ -56,6 +56,8 @@ TITLES = {
     "ms_ssim": "MS-SSIM",
     "rate_bpp": "rate, fixed length",
     "entropy_bpp": "rate, ideal coder",
+    "bits_per_code": "bits of a code",
+    "bits_per_dimension": "bits per dimension",
 }
 UNITS = {"bits per pixel": "bpp"}  # how a table writes them
 

@@ -8,6 +8,7 @@ images at once.  Pixels are uint8, (N, H, W, C).
 
 from smalti.measuring.common import Exhibits, Generated, Options, Reconstructed
 from smalti.measuring.encoders import measure_encoder
+from smalti.measuring.likelihood import measure_prior
 from smalti.measuring.reconstructions import measure_autoencoder
 from smalti.measuring.samples import measure_folder, measure_generator
 
@@ -20,4 +21,5 @@ __all__ = [
     "measure_encoder",
     "measure_folder",
     "measure_generator",
+    "measure_prior",
 ]

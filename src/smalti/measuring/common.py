@@ -19,7 +19,7 @@ from smalti.data import PackedImages
 from smalti.errors import DataError
 from smalti.evaluate.feature_cache import Images
 from smalti.evaluate.features import Extractor
-from smalti.evaluate.page import Histogram, Neighbours
+from smalti.evaluate.page import Curve, Histogram, Neighbours
 from smalti.evaluate.pairs import NEIGHBOURS
 
 Progress = Callable[[str, int, int | None], None]
@@ -36,6 +36,7 @@ class Exhibits:
     pairs: Sequence[tuple[str, np.ndarray, np.ndarray]] = ()
     neighbours: Neighbours | None = None
     histograms: Sequence[Histogram] = ()
+    curves: Sequence[Curve] = ()
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,13 @@ def warn_of_few(extractor: Extractor, judged: int, reference: int) -> tuple[str,
 
 
 def circumstances(options: Options, extractor: Extractor) -> dict[str, Any]:
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {"date": now, "command": options.command, "machine": f"torch {torch.__version__}, {extractor.device}"}
+    return now(options, extractor.device)
+
+
+def now(options: Options, device: torch.device) -> dict[str, Any]:
+    """When, by which command and where."""
+    date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {"date": date, "command": options.command, "machine": f"torch {torch.__version__}, {device}"}
 
 
 def model_subject(model: Model, images: Images) -> dict[str, Any]:
