@@ -1,0 +1,267 @@
+"""Priors over codes: what they draw, how many bits they find, how fast they draw.
+
+    smalti encode RUN SOURCE --out codes --flip
+    python bench/prior.py quality codes SOURCE --run prior-nano --minutes 60
+    python bench/prior.py quality codes SOURCE --run pixelcnn --like prior-nano --minutes 60
+    python bench/prior.py quality codes SOURCE --run floor
+    python bench/prior.py speed codes
+    python bench/prior.py table
+
+`quality` trains on codes for so many minutes of processor time (one thread) and then measures, with the averaged
+weights: bits of a code of the test split, exactly; and the Frechet distance of drawn images to the test images
+(efficientnet-lite0, 128 px, bf16, as many as there are test images, at most 10,000). `pixelcnn` is the gated PixelCNN
+of 15 layers, of about as many parameters as the preset `--like`; codes that lie side by side at one place are laid out
+as a square grid for it. `floor` is the tokenizer's own reconstructions, and what codes cost by their number and by
+their frequencies. `speed` draws 1 image and 64 images with cached keys and values, by computing all again for each
+code, and masked in 10 steps, in turn, on one thread. Rows go to results/prior_quality.json and prior_speed.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+import torch
+import torch.nn.functional as F
+from pixelcnn import PixelCNN
+from torch import Tensor
+
+from smalti import checkpoint, data
+from smalti.config import override
+from smalti.data import PackedImages
+from smalti.data.codes import TOKENIZER, CodeSet, open_codes
+from smalti.evaluate.distribution import measure_distribution
+from smalti.evaluate.feature_cache import ArrayImages, collect
+from smalti.evaluate.features import extractor
+from smalti.feeding import CodeFeed, first_batches, slices
+from smalti.layers.averaging import WeightAverage
+from smalti.layers.randomness import seeded_generator
+from smalti.machine import Machine
+from smalti.models.prior_sampling import Sampling, choose, uniform_numbers
+from smalti.pixels import to_pixels
+from smalti.presets import preset
+from smalti.recipes.prior import PriorRecipe
+from smalti.starting import setting_of
+
+CPU = torch.device("cpu")
+SAMPLES = 10_000
+PIXELCNN_RATE, HALF_LIFE = 1e-3, 20_000
+
+
+def frechet(images: np.ndarray, test: PackedImages, cache: Path | None) -> float:
+    network = extractor("efficientnet-lite0", precision="bfloat16")
+    fake = collect(ArrayImages(images), network)
+    figures = {f.name: f.value for f in measure_distribution(collect(test, network, cache=cache), fake)}
+    return round(figures["frechet_distance"], 2)
+
+
+def train_prior(name: str, settings: list[str], codes: CodeSet, minutes: float) -> tuple[dict[str, Any], Any]:
+    """A preset for so many processor minutes; the row, and what draws (start, end) -> codes."""
+    config = override(preset(name), settings)
+    setting = setting_of(codes, CPU, Machine().resolve()[1])
+    began = time.process_time()
+    recipe = PriorRecipe(config, setting)
+    recipe.start(lambda: first_batches(codes, config.train.seed, config.data, CPU))
+    feed, seen, batch = CodeFeed(codes, CPU), 0, config.train.batch
+    while (spent := time.process_time() - began) < 60 * minutes:
+        if seen:
+            recipe.horizon = round(seen * 60 * minutes / spent)
+        recipe.step(feed.batch(config.train.seed, seen, batch, config.data), seen)
+        seen += batch
+    whole = recipe.export()
+
+    def draw(start: int, end: int) -> Tensor:
+        with setting.autocast():
+            return whole.draw(range(start, end), 0, Sampling())
+
+    test = open_codes(codes.folder, "test")
+    score = recipe.score(slices(test, len(test), 256, CPU))
+    bits = round(score.value, 4) if recipe.prior.causal else None
+    parameters = sum(p.numel() for p in recipe.prior.parameters())
+    return {"images_seen": seen, "parameters": parameters, "bits_per_code": bits}, draw
+
+
+def as_grid(codes: Tensor) -> Tensor:
+    """(B, P, h, w) -> (B, h', w'), with the planes of one place as a square."""
+    if codes.shape[1] == 1:
+        return codes[:, 0]
+    side = math.isqrt(codes.shape[1])
+    assert side * side == codes.shape[1]
+    assert codes.shape[2:] == (1, 1)
+    return codes.view(len(codes), side, side)
+
+
+def train_pixelcnn(like: str, codes: CodeSet, minutes: float) -> tuple[dict[str, Any], Any]:
+    """The same for the PixelCNN."""
+    wanted = parameters_of(like, codes)
+    size = max(codes.about.alphabet)
+    width = min(range(16, 1024, 8), key=lambda w: abs(sum(p.numel() for p in PixelCNN(size, w).parameters()) - wanted))
+    torch.manual_seed(0)
+    network = PixelCNN(size, width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = WeightAverage(network, HALF_LIFE)
+    optimizer = torch.optim.AdamW(network.parameters(), PIXELCNN_RATE, (0.9, 0.98), weight_decay=0.05, fused=True)
+    batch, seen, began = preset(like).train.batch, 0, time.process_time()
+    setting = setting_of(codes, CPU, Machine().resolve()[1])
+    while (spent := time.process_time() - began) < 60 * minutes:
+        rise = min(1.0, seen / 20_000)
+        optimizer.param_groups[0]["lr"] = PIXELCNN_RATE * rise * (1 + math.cos(math.pi * spent / (60 * minutes))) / 2
+        grid = as_grid(torch.from_numpy(codes.batch(0, seen, batch).codes))
+        with setting.autocast():
+            logits = network(grid)
+        optimizer.zero_grad()
+        F.cross_entropy(logits.float(), grid).backward()
+        optimizer.step()
+        seen += batch
+        average.update(network, batch=batch, images_seen=seen)
+    model = average.module
+    test = open_codes(codes.folder, "test")
+    total = 0.0
+    for part in slices(test, len(test), 256, CPU):
+        grid = as_grid(part.codes)
+        with torch.no_grad(), setting.autocast():
+            total += float(F.cross_entropy(model(grid).float(), grid)) * len(grid) / math.log(2)
+    shape = as_grid(torch.zeros(1, *codes.about.row, dtype=torch.int64)).shape[1:]
+
+    def draw(start: int, end: int) -> Tensor:
+        with setting.autocast():
+            found = model.sample(end - start, tuple(shape), seeded_generator(0, start))
+        return found.view(end - start, *codes.about.row)
+
+    parameters = sum(p.numel() for p in network.parameters())
+    return {"images_seen": seen, "parameters": parameters, "bits_per_code": round(total / len(test), 4)}, draw
+
+
+def parameters_of(name: str, codes: CodeSet) -> int:
+    recipe = PriorRecipe(preset(name), setting_of(codes, CPU, "float32"))
+    return sum(p.numel() for p in recipe.prior.parameters())
+
+
+def floor(codes: CodeSet, test: PackedImages, cache: Path | None) -> dict[str, Any]:
+    """The tokenizer's reconstructions of the test images, and what its codes cost without a prior."""
+    held_out = open_codes(codes.folder, "test")
+    alphabet = codes.about.alphabet
+    counts = [np.bincount(codes.codes[:, plane].ravel(), minlength=size) + 1.0 for plane, size in enumerate(alphabet)]
+    costs = [-np.log2(count / count.sum()) for count in counts]
+    order0 = np.mean([costs[plane][held_out.codes[:, plane]].mean() for plane in range(len(alphabet))])
+    pictures = decode(codes, lambda start, end: torch.from_numpy(held_out.codes[start:end].astype(np.int64)), len(test))
+    return {
+        "uniform_bits_per_code": float(np.mean(np.log2(alphabet))),
+        "order_0_bits_per_code": round(float(order0), 4),
+        "frechet_distance": frechet(pictures, test, cache),
+    }
+
+
+def decode(codes: CodeSet, draw: Callable[[int, int], Tensor], count: int) -> np.ndarray:
+    """So many images of drawn codes, (count, H, W, C) uint8."""
+    tokenizer, _ = checkpoint.read(codes.folder / TOKENIZER)
+    _, height, width = codes.shape
+    pictures = []
+    for start in range(0, count, 256):
+        with torch.no_grad():
+            images = tokenizer.decode(draw(start, min(start + 256, count)))  # type: ignore[operator]
+        pictures.append(to_pixels(images[..., :height, :width]))
+    return np.concatenate(pictures)
+
+
+def quality(options: argparse.Namespace) -> None:
+    codes = open_codes(options.codes)
+    test = data.load(options.source, split="test", cache=options.cache)
+    count = min(SAMPLES, len(test))
+    row: dict[str, Any] = {"name": options.run, "minutes": options.minutes, "settings": options.set,
+                           "tokenizer": codes.about.tokenizer[:16], "cpu": machine.cpu()}  # fmt: skip
+    if options.run == "floor":
+        row |= floor(codes, test, options.cache)
+    else:
+        if options.run == "pixelcnn":
+            trained, draw = train_pixelcnn(options.like, codes, options.minutes)
+        else:
+            trained, draw = train_prior(options.run, options.set, codes, options.minutes)
+        print(row | trained, flush=True)
+        began = time.process_time()
+        pictures = decode(codes, draw, count)
+        seconds = time.process_time() - began
+        row |= trained | {"samples_per_second": round(count / seconds, 1),
+                          "frechet_distance": frechet(pictures, test, options.cache)}  # fmt: skip
+        if options.keep is not None:
+            from smalti.data.pictures import grid, write_png
+
+            write_png(options.keep / f"{options.run}-{options.minutes:g}.png", grid(pictures[:64], scale=2))
+    print(row, flush=True)
+    path = machine.RESULTS / "prior_quality.json"
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    same = ("name", "minutes", "settings", "tokenizer")
+    rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
+    machine.write("prior_quality", {"rows": rows})
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Processor seconds for some images at once, the best of three in turn."""
+    codes = open_codes(options.codes)
+    setting = setting_of(codes, CPU, Machine().resolve()[1])
+    causal = PriorRecipe(preset("prior-nano"), setting).export()
+    # In the networks of the causal one, so that only the way differs.
+    masked = PriorRecipe(override(preset("prior-nano"), ["model.order=masked"]), setting).export()
+
+    def again(count: int) -> Tensor:
+        """Every code from a pass over all of them."""
+        prior, uniform = causal.prior, uniform_numbers(causal.prior, range(count), 0, 1, CPU)
+        tokens = torch.zeros(count, prior.length, prior.inner, dtype=torch.int64)
+        for at in range(prior.length):
+            for number in range(prior.inner):
+                logits = prior.causal_logits(tokens, None)[:, at, number]
+                tokens[:, at, number] = choose(logits, uniform[:, 0, at, number], Sampling())[0]
+        return prior.codes(tokens)
+
+    ways: dict[str, Callable[[int], Tensor]] = {
+        "causal, cached": lambda count: causal.draw(range(count), 0, Sampling()),
+        "causal, all again": again,
+        "masked, 10 steps": lambda count: masked.draw(range(count), 0, Sampling()),
+    }
+    rows = []
+    for count in (1, 64):
+        best = dict.fromkeys(ways, math.inf)
+        for _ in range(3):
+            for name, way in ways.items():
+                began = time.process_time()
+                with torch.no_grad(), setting.autocast():
+                    way(count)
+                best[name] = min(best[name], time.process_time() - began)
+        rows += [{"images": count, "way": name, "images_per_second": round(count / seconds, 1),
+                  "times_as_fast_as_all_again": round(best["causal, all again"] / seconds, 2),
+                  "times_as_fast_as_cached": round(best["causal, cached"] / seconds, 2)}
+                 for name, seconds in best.items()]  # fmt: skip
+    machine.table([tuple(rows[0]), *(tuple(map(str, row.values())) for row in rows)])
+    machine.write("prior_speed", {"codes": causal.prior.length * causal.prior.inner, "rows": rows})
+
+
+def show() -> None:
+    rows = json.loads((machine.RESULTS / "prior_quality.json").read_text())["rows"]
+    keys = ("name", "minutes", "settings", "images_seen", "parameters", "bits_per_code", "frechet_distance")
+    machine.table([keys, *(tuple(str(row.get(key, "")) for key in keys) for row in rows)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["quality", "speed", "table"])
+    parser.add_argument("codes", nargs="?")
+    parser.add_argument("source", nargs="?")
+    parser.add_argument("--run", default="prior-nano", help="a preset of the recipe prior, pixelcnn, or floor")
+    parser.add_argument("--like", default="prior-nano", help="whose number of parameters the pixelcnn has")
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--set", action="append", default=[], help="a setting that differs from the preset's")
+    parser.add_argument("--cache", type=Path)
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    {"quality": lambda: quality(options), "speed": lambda: speed(options), "table": show}[options.what]()
+
+
+if __name__ == "__main__":
+    main()
