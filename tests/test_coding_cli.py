@@ -117,6 +117,7 @@ def test_codes_do_not_go_where_other_things_are(smalti, trained: SimpleNamespace
             "holds codes, which the recipe prior learns; vqvae learns",
         ),
         (("train", "prior-nano", "--data", "SOURCE", "--out", "x"), "holds images; write codes with smalti encode"),
+        (("train", "prior-nano", "--data", "CODES", "--size", "8", "--out", "x"), "give --size to smalti encode"),
         (
             ("train", "prior-nano", "--data", "CODES", "--held-out", "SOURCE", "--out", "x"),
             "holds no codes, which --data",
@@ -266,3 +267,29 @@ def test_a_prior_is_scored_as_a_generator(smalti, priors, trained: SimpleNamespa
     done = smalti("evaluate", "generator", priors.plain, *words, "--out", "g.json")
     assert done.code == 0, done.err
     assert "frechet_distance" in Path("g.json").read_text()
+
+
+def test_a_killed_encoding_goes_on(smalti, trained: SimpleNamespace, tmp_path: Path) -> None:
+    """SIGKILL while codes are written; the same command again ends with the codes of an unbroken encoding."""
+    import signal
+    import subprocess
+    import sys
+    import time
+
+    write_source(tmp_path / "many.npz", count=6000)
+    words = ["encode", str(trained.vqvae), "many.npz", "--out"]
+    running = subprocess.Popen([sys.executable, "-m", "smalti", *words, "broken"], cwd=tmp_path, stderr=subprocess.PIPE)
+    partial = tmp_path / "broken" / "all" / "codes.npy.partial"
+    for _ in range(3000):
+        if (partial.exists() and partial.stat().st_size > 20_000) or running.poll() is not None:
+            break
+        time.sleep(0.01)
+    running.send_signal(signal.SIGKILL)
+    running.communicate()
+    assert not (tmp_path / "broken" / "all" / "index.json").exists(), "it was too fast to be killed"
+    done = partial.stat().st_size
+    for out in ("broken", "whole"):
+        assert smalti(*words, out).code == 0
+    broken, whole = open_codes(tmp_path / "broken"), open_codes(tmp_path / "whole")
+    assert done < whole.codes.nbytes
+    assert broken.fingerprint == whole.fingerprint

@@ -85,6 +85,8 @@ def open_data(
         )
     if config.recipe != "prior":
         return open_images(config, held_out, cache, progress)
+    if config.data.size is not None or config.data.channels is not None or config.data.shift:
+        raise ConfigError("codes have the size that their images were encoded at; give --size to smalti encode")
     codes = open_codes(config.data.source, config.data.split)
     place = Path(held_out or config.data.source)
     if held_out is not None and not is_code_set(place):

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from smalti.config import PriorConfig, RunConfig
 from smalti.errors import ConfigError
 from smalti.layers.randomness import Draws, seeded_generator
+from smalti.layers.ranks import sum_over_ranks, world
 from smalti.models.code_generator import CodeGenerator, context_of
 from smalti.models.prior import CodePrior
 from smalti.models.prior_sampling import Sampling
@@ -76,7 +77,8 @@ class PriorRecipe(Recipe[Codes]):
         draws = Draws(self.draw_seed, images_seen, device=self.setting.device)
         tokens = self.prior.tokens(batch.codes)
         bits, weight = self._bits(self.prior, tokens, batch, draws, images_seen)
-        loss = (bits * weight).sum() / weight.sum()
+        # Over all ranks as many codes count as over one that has their whole batch.
+        loss = (bits * weight).sum() / (sum_over_ranks(weight.sum().float()) / world())
         self.descend("prior", loss, images_seen)
         self.update_averages(images_seen)
         return {"bits": loss.detach()}
