@@ -305,6 +305,7 @@ PRESETS: dict[str, Preset] = {
                 depth=4,
                 dropout=0.2,
                 condition="text",
+                text_bytes=96,
                 optimizer=OptimizerConfig(
                     "adamw", 1e-3, beta2=0.98, weight_decay=0.05, schedule="cosine", warm_up=20_000
                 ),

@@ -31,6 +31,7 @@ class PriorConfig(Checked):
     condition: str = choice("none", "class", "text")
     condition_dropout: float = number(0.1, 0.0, 1.0)  # how often it is left out, so that there can be guidance
     text_bytes: int = number(64, 1, 4096)  # of a caption; what is longer is cut
+    text_parts: float = number(0.5, 0.0, 1.0)  # how often one part alone is seen of a caption with commas in it
     text_depth: int = number(2, 1, 64)
     anneal: float = number(0.75, 0.0, 1.0)  # share of the training after which all orders are in rows, for `annealed`
     patience: int = number(5, 0, 10**6)  # scores in a row without a better one, then the training ends; 0: never

@@ -93,6 +93,18 @@ def test_the_share_that_is_hidden_follows_the_cosine(tmp_path: Path) -> None:
     assert float(hidden.float().mean()) / 16 == pytest.approx(2 / math.pi, abs=0.05)
 
 
+def test_of_a_caption_at_times_one_part_is_seen(tmp_path: Path) -> None:
+    from smalti.layers.randomness import Draws
+
+    caption = "red apple, food-fruit, Food & Drink"
+    found = build(tmp_path, "text-emoji")._parts([caption] * 400, Draws(0, 0))
+    assert set(found) == {caption, "red apple", "food-fruit", "Food & Drink"}
+    assert found.count(caption) == pytest.approx(200, abs=40)
+    assert set(build(tmp_path / "whole", "text-emoji", "model.text_parts=0")._parts([caption] * 9, Draws(0, 0))) == {
+        caption
+    }
+
+
 def test_it_ends_when_it_only_gets_worse(tmp_path: Path) -> None:
     recipe = build(tmp_path, "prior-nano", "model.patience=2")
     for value, enough in ((3.0, False), (2.5, False), (2.6, False), (2.5, True), (2.4, False)):

@@ -6,7 +6,8 @@
     masked     -log p(hidden | the rest), of ceil(L cos(pi/2 u)) tokens, u uniform in [0, 1) for each image
 
 All of it in bits; the first bias of the logits is the log-frequency of the codes. Labels and captions are left out for
-some images, so that there can be guidance.
+some images, so that there can be guidance; of a caption with commas in it at times one part alone is seen, so that a
+prompt need not be as long as captions are.
 Sources: Esser et al. 2021, arXiv:2012.09841; Yu et al. 2024, arXiv:2411.00776; Chang et al. 2022, arXiv:2202.04200.
 """
 
@@ -89,8 +90,9 @@ class PriorRecipe(Recipe[Codes]):
         """Bits of each code in training, (B, L, I), and its weight."""
         count = len(tokens)
         dropped = draws.uniform(count) < self.model.condition_dropout
+        captions = self._parts(batch.captions, draws) if self.model.condition == "text" else None
         with self.setting.autocast():
-            context = context_of(prior, batch.labels, batch.captions, count, dropped)
+            context = context_of(prior, batch.labels, captions, count, dropped)
             if prior.causal:
                 order = self._order(count, draws, images_seen)
                 logits = prior.causal_logits(tokens, context, order=order, draws=draws)
@@ -100,6 +102,15 @@ class PriorRecipe(Recipe[Codes]):
                 logits = prior.masked_logits(tokens, hidden, context, draws=draws)
                 weight = hidden[:, :, None].expand_as(tokens)
         return bits_of(logits, tokens), weight
+
+    def _parts(self, captions: list[str] | None, draws: Draws) -> list[str]:
+        """Each caption, or what stands between two commas of it."""
+        found = list(captions or [])
+        for row, (chance, which) in enumerate(draws.uniform(len(found), 2).tolist()):
+            parts = found[row].split(",")
+            if chance < self.model.text_parts:
+                found[row] = parts[int(which * len(parts))].strip()
+        return found
 
     def _order(self, count: int, draws: Draws, images_seen: int) -> Tensor | None:
         """(B, L), the order that each image's tokens are learned in."""
