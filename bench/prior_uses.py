@@ -90,10 +90,8 @@ def figures(network: Extractor, originals: list[np.ndarray], filled: list[np.nda
 def prompts(options: argparse.Namespace) -> None:
     model = smalti.load(options.run)
     _, height, width = model.card.image
-    train, test = (
-        data.load("emoji", split=split, size=(height, width), channels=model.card.image[0])
-        for split in ("train", "test")
-    )
+    load = functools.partial(data.load, "emoji", size=(height, width), channels=model.card.image[0])
+    train, test = load(split="train"), load(split="test")
     assert train.captions is not None
     assert test.captions is not None
     assert train.labels is not None
