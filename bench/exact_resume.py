@@ -42,6 +42,7 @@ SMALL = {
     # Small, with all that a GAN remembers beside its weights: an adaptive probability, running means, a watch.
     "gan-nano": [
         "model.network.width=16",
+        "model.network.generator_width=16",
         "model.latent=16",
         "model.augmentation.mode=adaptive",
         "model.penalty.lecam=0.1",

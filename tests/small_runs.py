@@ -21,7 +21,14 @@ TILES = (
     "model.quantizer.layer.codes=8",
     "model.quantizer.layer.dimension=2",
 )
-R3GAN = ("model.network.width=16", "model.network.blocks=1", "model.network.patch=1", "model.latent=8")
+R3GAN = (
+    "model.network.width=16",
+    "model.network.blocks=1",
+    "model.network.patch=1",
+    "model.network.generator_width=48",
+    "model.network.generator_taper=0.85",
+    "model.latent=8",
+)
 SMALL = {
     "vqvae": (
         "model.autoencoder.width=8",

@@ -16,7 +16,9 @@ BENCH = Path(__file__).parent.parent / "bench" / "exact_resume.py"
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["vqvae", "vqvae-best", "gan-nano", "dcgan"])
 def test_kills_change_nothing(preset: str, tmp_path: Path) -> None:
-    words = ["--kills", "2", "--images", "3200", "--presets", preset, "--results", str(tmp_path)]
+    # gan-nano sees fewer images a second than the others.
+    images = "1600" if preset == "gan-nano" else "3200"
+    words = ["--kills", "2", "--images", images, "--presets", preset, "--results", str(tmp_path)]
     done = subprocess.run(
         [sys.executable, str(BENCH), *words], capture_output=True, text=True, check=False, timeout=600
     )
