@@ -131,10 +131,18 @@ class Model(PriorModel):
                 "or train with --set model.condition=text on codes that have captions"
             )
         self._label(label)
+        dropped = self.module.prior.config.condition_dropout > 0
+        if not dropped and (self.module.condition == "text" and prompt is None):
+            raise ConfigError(
+                f"{self.path} was trained with model.condition_dropout=0: it never saw an image without its caption, "
+                "so give a prompt"
+            )
+        if sampling is not None and sampling.steps is not None and self.module.prior.causal:
+            raise ConfigError(f"{self.path} draws code after code, so there are no steps; leave --steps out")
         if sampling is not None and sampling.guidance != 1:
             if self.module.condition == "none":
                 raise ConfigError(f"{self.path} was trained without labels or captions: guidance has nothing to go by")
-            if not self.module.prior.config.condition_dropout:
+            if not dropped:
                 raise ConfigError(
                     f"{self.path} was trained with model.condition_dropout=0: it never saw an image without its label "
                     "or caption, which guidance needs"

@@ -29,7 +29,6 @@ from smalti.recipes.prior import bits_of
 
 LEAK = 1  # places beside the hole
 CANDIDATES = 8  # of a causal prior
-BATCH = 16
 FEATHER = 2.0  # pixels over which the difference at the edge fades
 REACH = 7  # pixels to each side that the mean at the edge is taken over
 
@@ -41,7 +40,7 @@ def hidden_places(hole: np.ndarray, grid: tuple[int, int], stride: int, leak: in
         ConfigError: nothing is hidden, or nothing would be left to go by.
     """
     if not hole.any():
-        raise ConfigError("the mask is empty: it has no pixel to fill (white, or not 0, is the hole)")
+        raise ConfigError("the mask is empty: it has no pixel to fill (white is the hole)")
     if hole.all():
         raise ConfigError("the mask is all hole: nothing would be left to go by; smalti generate draws whole images")
     padded = np.zeros((grid[0] * stride, grid[1] * stride), bool)

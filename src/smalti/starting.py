@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from smalti import __version__, checkpoint
-from smalti.config import RunConfig
+from smalti.config import PriorConfig, RunConfig
 from smalti.data.codes import TOKENIZER, CodeSet
 from smalti.errors import CheckpointError, ConfigError, DataError
 from smalti.feeding import Data
@@ -61,7 +61,17 @@ def check(config: RunConfig, data: Data, held_out: Data | None, on_nan: str, on_
         )
     if held_out.shape != data.shape:
         raise DataError(f"the held-out images have the shape {held_out.shape}, those to train on {data.shape}")
-    if getattr(config.model, "conditional", False) and held_out.classes != data.classes:
+    if isinstance(config.model, PriorConfig) and isinstance(held_out, CodeSet):
+        if config.model.condition == "text" and held_out.about.captions is None:
+            raise DataError(
+                f"the held-out codes of {held_out.source} have no captions, which model.condition=text needs"
+            )
+        if config.model.condition == "class" and held_out.labels is None:
+            raise DataError(
+                f"the held-out codes of {held_out.source} have no labels, which model.condition=class needs"
+            )
+    of_classes = getattr(config.model, "conditional", False) or getattr(config.model, "condition", "") == "class"
+    if of_classes and held_out.classes != data.classes:
         raise DataError(
             f"the held-out images have the classes {', '.join(held_out.classes) or 'none'}, those to train on "
             f"{', '.join(data.classes) or 'none'}; a model with labels needs the same ones"
@@ -82,6 +92,12 @@ def setting_of(data: Data, device: torch.device, precision: str) -> Setting:
         raise DataError(
             f"the codes in {data.folder} are of the tokenizer {data.about.tokenizer[:16]}, but {path} is "
             f"{card.digest[:16]}; encode the images again"
+        )
+    grid = (-(-data.shape[1] // module.stride), -(-data.shape[2] // module.stride))
+    if (data.about.alphabet, data.about.grid) != (module.quantizer.alphabet, grid) or card.image[0] != data.shape[0]:
+        raise DataError(
+            f"the index of {data.folder} does not fit its tokenizer: {len(data.about.alphabet)} planes of codes on "
+            f"{data.about.grid}, for {len(module.quantizer.alphabet)} on {grid}; encode the images again"
         )
     module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     captions = data.about.captions is not None

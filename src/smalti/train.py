@@ -172,6 +172,7 @@ class _Session:
         if not resuming:
             take_from_first_rank(self.recipe.tensors())  # what was saved
         self.feed = open_feed(data, self.device)
+        self.enough = self._ask_whether_enough()
         self.clock = _Clock(self.progress)
 
     def run(self) -> Result:
@@ -182,7 +183,7 @@ class _Session:
         with _StopSignals() as stop:
             while True:
                 progress.seconds = self.clock.seconds()
-                done = progress.images_seen >= loop.images or self.recipe.enough()
+                done = progress.images_seen >= loop.images or self.enough
                 over = self.budget_seconds is not None and progress.seconds >= self.budget_seconds
                 stopped_by, over = _agree(stop.asked, over, step=progress.images_seen // loop.batch)
                 ending = done or over or stopped_by != 0
@@ -263,7 +264,15 @@ class _Session:
                 trouble = self.recipe.judge(score) if regular else None
         if largest_over_ranks(int(trouble is not None)):  # two GPUs may see one figure on two sides of a limit
             trouble = trouble or "another rank found that the training collapsed"
+        elif regular:
+            self.enough = self._ask_whether_enough()
         return trouble, figures, score
+
+    def _ask_whether_enough(self) -> bool:
+        """Whether the recipe says so on any rank."""
+        why = self.recipe.enough()
+        self._tell("enough", why)
+        return bool(largest_over_ranks(int(why is not None)))
 
     def _set_horizon(self) -> None:
         """Tell the recipe, the same on all ranks, how many images there will have been by the end at this speed."""

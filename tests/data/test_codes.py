@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from small_codes import CODES, about_codes, small_codes, some_codes
 
-from smalti.data.codes import CodeWriter, is_code_set, open_codes, refuse_other_codes
+from smalti.data.codes import CodeWriter, has_these_codes, is_code_set, open_codes
 from smalti.errors import DataError, OutputError
 
 
@@ -45,8 +46,6 @@ def test_each_epoch_shows_each_row_once_and_a_batch_depends_on_its_place_alone(t
 
 
 def test_large_alphabets_have_wide_codes(tmp_path: Path) -> None:
-    import dataclasses
-
     about = dataclasses.replace(about_codes(2, "d"), alphabet=(2**17,))
     writer = CodeWriter(tmp_path, about, None)
     writer.append(np.full((2, 1, 4, 4), 2**17 - 1))
@@ -132,15 +131,36 @@ def test_codes_outside_of_their_alphabet(tmp_path: Path) -> None:
 
 def test_other_codes_are_not_written_over(tmp_path: Path) -> None:
     write(tmp_path, digest="a" * 64)
-    images = "fingerprint of the images"
-    assert refuse_other_codes(tmp_path, None, "a" * 64, images)
-    assert not refuse_other_codes(tmp_path, "train", "a" * 64, images)
-    with pytest.raises(
-        OutputError, match="holds codes of the tokenizer aaaaaaaaaaaaaaaa, not of bbbbbbbbbbbbbbbb; give"
+    about = about_codes(10, "a" * 64)
+    assert has_these_codes(tmp_path, about)
+    assert not has_these_codes(tmp_path, dataclasses.replace(about, split="train"))
+    for other, said in (
+        (
+            {"tokenizer": "b" * 64},
+            "holds codes of the tokenizer aaaaaaaaaaaaaaaa, not of bbbbbbbbbbbbbbbb; give another",
+        ),
+        ({"images": "others"}, r"holds the codes of other images or captions \(discs\); give another --out"),
+        ({"captions": None}, "holds the codes of other images or captions"),
+        ({"effort": 3}, "holds codes of --effort 0, not 3; give another --out"),
     ):
-        refuse_other_codes(tmp_path, None, "b" * 64, images)
-    with pytest.raises(OutputError, match=r"holds the codes of other images \(discs\); give another --out"):
-        refuse_other_codes(tmp_path, None, "a" * 64, "others")
+        with pytest.raises(OutputError, match=said):
+            has_these_codes(tmp_path, dataclasses.replace(about, **other))
+    (tmp_path / "all" / "codes.npy").write_bytes(b"damaged")
+    assert not has_these_codes(tmp_path, about), "it can be encoded again"
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"names": 5}, {"captions": [1] * 10}, {"tokenizer": 5}, {"source": 7}, {"classes": [1, 2]}, {"split": ["x"]},
+     {"alphabet": []}, {"grid": [4]}, {"fingerprint": 3}, {"names": {"a": 1}}, {"classes": ["one"]}],
+    ids=str,
+)  # fmt: skip
+def test_a_hostile_index(tmp_path: Path, changed: dict[str, object]) -> None:
+    write(tmp_path)
+    index = tmp_path / "all" / "index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | changed))
+    with pytest.raises(DataError, match="encode it again"):
+        open_codes(tmp_path)
 
 
 def test_an_index_without_as_many_captions(tmp_path: Path) -> None:

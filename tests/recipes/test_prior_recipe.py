@@ -109,7 +109,7 @@ def test_it_ends_when_it_only_gets_worse(tmp_path: Path) -> None:
     recipe = build(tmp_path, "prior-nano", "model.patience=2")
     for value, enough in ((3.0, False), (2.5, False), (2.6, False), (2.5, True), (2.4, False)):
         recipe.judge(Score("bits_per_code", value, larger_is_better=False))
-        assert recipe.enough() is enough
+        assert (recipe.enough() is not None) is enough
     recipe.judge(Score("bits_per_code", 9.0, larger_is_better=False))
     other = build(tmp_path / "other", "prior-nano", "model.patience=2")
     other.load_state_dict(recipe.state_dict())

@@ -12,7 +12,7 @@ from smalti import api, checkpoint, data, shell
 from smalti.api import Model
 from smalti.commands.drawing import CHUNK, COUNT, GRID_LIMIT, refuse_numbered
 from smalti.data import PackedImages
-from smalti.data.codes import TOKENIZER, CodesAbout, CodeWriter, open_codes, refuse_other_codes
+from smalti.data.codes import TOKENIZER, CodesAbout, CodeWriter, has_these_codes, open_codes
 from smalti.data.pictures import write_png
 from smalti.errors import ConfigError, OutputError
 from smalti.files import input_errors, write_atomically
@@ -50,10 +50,10 @@ def run_encode(
     _place_tokenizer(model, out)
     for images in sets:
         mirrored = flip and images.split in (None, "train")
-        about = _about(model, images, alphabet, source, mirrored)
+        about = _about(model, images, alphabet, source, mirrored, effort)
         labels = None if images.labels is None else np.tile(images.labels, 2 if mirrored else 1)
         where = out / (images.split or "all")
-        if refuse_other_codes(out, images.split, model.card.digest, about.images):
+        if has_these_codes(out, about):
             shell.note(f"{where} holds these codes already")
             continue
         _encode(model, images, CodeWriter(out, about, labels), effort)
@@ -73,7 +73,8 @@ def _place_tokenizer(model: Model, out: Path) -> None:
                 f"{out} holds codes of the tokenizer {found[:16]}, not of {model.card.digest[:16]}; give another --out"
             )
         return
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+    # What a killed encoding may have left of the copy begins with a dot.
+    if out.is_file() or (out.is_dir() and any(not item.name.startswith(".") for item in out.iterdir())):
         raise OutputError(f"{out} holds other things than codes; give --out a new folder")
     with input_errors(model.path, OutputError):
         content = model.path.read_bytes()
@@ -81,7 +82,9 @@ def _place_tokenizer(model: Model, out: Path) -> None:
     write_atomically(place, lambda file: file.write(content))
 
 
-def _about(model: Model, images: PackedImages, alphabet: tuple[int, ...], source: str, mirrored: bool) -> CodesAbout:
+def _about(
+    model: Model, images: PackedImages, alphabet: tuple[int, ...], source: str, mirrored: bool, effort: int
+) -> CodesAbout:
     _, height, width = images.shape
     stride = model.stride
     names: Sequence[str] = images.names
@@ -92,7 +95,7 @@ def _about(model: Model, images: PackedImages, alphabet: tuple[int, ...], source
     return CodesAbout(
         alphabet, (-(-height // stride), -(-width // stride)), images.shape, model.card.digest, Path(source).name,
         images.fingerprint + (" and mirrored" if mirrored else ""), images.split, images.splits, images.classes, names,
-        captions,
+        captions, effort,
     )  # fmt: skip
 
 

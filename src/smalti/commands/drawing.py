@@ -61,6 +61,8 @@ def run_generate(
     if not 1 <= count <= limit:
         raise ConfigError(f"--count is {count}, but must be from 1 to {limit}{where}")
     model = api.load(path, device=device)
+    if (walking or mixing) and any(getattr(drawing, name) is not None for name in ("prompt", *SAMPLING)):
+        raise ConfigError("--prompt, --temperature and what else is for a prior do not go with --interpolate or --mix")
     if mixing:
         return _mix(model, out, seed, drawing, overwrite)
     if walking:

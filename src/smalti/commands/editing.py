@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,6 +39,7 @@ def run_fill(
     """Fill a hole in each image; a bad image is reported and the rest goes on. Exit code 1 when any was bad."""
     model = api.load(path, device=device)
     chosen, about = how_to_draw(drawing)
+    _check_drawing(model, drawing, chosen, seed)
     _, height, width = model.card.image
     hole = _hole(mask, height, width)
 
@@ -65,12 +67,21 @@ def run_vary(
     """Draw images like each image; as `run_fill`."""
     model = api.load(path, device=device)
     chosen, about = how_to_draw(drawing)
+    _check_drawing(model, drawing, chosen, seed)
 
     def versions(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return picture, model.vary(picture, strength=strength, count=count, seed=seed, **chosen)
 
     text = {"strength": strength, "seed": seed, **about}
     return _each(model, images, out, "vary", count, resize, overwrite, versions, text)
+
+
+def _check_drawing(model: api.Model, drawing: Drawing, chosen: dict[str, Any], seed: int) -> None:
+    """See, before any image is read, that parts of images can be drawn so."""
+    if drawing.interpolate is not None or drawing.mix is not None or drawing.truncation != 1:
+        raise ConfigError("--interpolate, --mix and --truncation are for smalti generate with a GAN; leave them out")
+    model.check_prior()
+    model.check_drawing(**chosen, seed=seed)
 
 
 def _each(
@@ -87,7 +98,6 @@ def _each(
     """Each image's versions, a file each and all on one sheet beside what they come from."""
     if not 1 <= count <= VERSION_LIMIT:
         raise ConfigError(f"--count is {count}, but must be from 1 to {VERSION_LIMIT}")
-    model.check_prior()
     channels, height, width = model.card.image
     scale = 2 if max(height, width) <= SMALL_SIDE else 1
 

@@ -32,7 +32,7 @@ FORMAT_VERSION = 1
 TOKENIZER = "tokenizer.safetensors"
 WHOLE = "all"  # the folder of a source without splits
 _INDEX, _CODES, _LABELS, _PARTIAL = "index.json", "codes.npy", "labels.npy", "codes.npy.partial"
-_INDEX_LIMIT = 2**30  # bytes
+_INDEX_LIMIT = 2**28  # bytes; the names and captions of a million images are less
 _CHUNK = 4 * 2**20
 
 
@@ -49,6 +49,7 @@ class CodesAbout:
         images: the fingerprint of the images.
         split, splits: which split it is, and all there are.
         classes, names, captions: as those of the images; captions None where there are none.
+        effort: rounds in which the codes were improved.
         fingerprint: SHA-256 over all of this but the names and paths, and over codes and labels.
     """
 
@@ -63,6 +64,7 @@ class CodesAbout:
     classes: tuple[str, ...]
     names: Sequence[str]
     captions: Sequence[str] | None
+    effort: int = 0
     fingerprint: str = ""
 
     @property
@@ -130,7 +132,7 @@ class CodeSet(Shuffled):
 
 def is_code_set(path: Path) -> bool:
     """Whether a folder holds codes, whole or begun."""
-    return any((path / split / name).is_file() for split in _splits(path) for name in (_INDEX, _PARTIAL))
+    return any((path / split / name).is_file() for split in _splits(path) for name in (_CODES, _PARTIAL))
 
 
 def _splits(path: Path) -> list[str]:
@@ -158,15 +160,17 @@ def open_codes(path: str | os.PathLike[str], split: str | None = None) -> CodeSe
         raise DataError(f"{place} was not encoded to its end; give the same smalti encode command again")
     try:
         about, labelled = _read_index(place / _INDEX)
-        codes = np.load(place / _CODES, mmap_mode="r", allow_pickle=False)
-        labels = np.load(place / _LABELS, allow_pickle=False) if labelled else None
+        codes = np.lib.format.open_memmap(place / _CODES, mode="r")
+        labels = np.array(np.lib.format.open_memmap(place / _LABELS, mode="r")) if labelled else None
+        shape = (len(about.names), *about.row)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
         raise DataError(f"{place} is damaged or was cut short ({str(error)[:160]}); encode it again") from None
-    shape = (len(about.names), *about.row)
     if codes.shape != shape or codes.dtype != about.dtype:
         raise DataError(f"{place} holds {codes.dtype} of shape {codes.shape}, but its index says {shape}; encode again")
     if labels is not None and (labels.shape != shape[:1] or labels.dtype != np.int64):
         raise DataError(f"{place} holds {labels.shape} labels for {shape[0]} images; encode it again")
+    if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < len(about.classes):
+        raise DataError(f"{place} holds labels outside of its {len(about.classes)} classes; encode it again")
     return CodeSet(about, codes, labels, folder)
 
 
@@ -182,8 +186,17 @@ def _read_index(path: Path) -> tuple[CodesAbout, bool]:
         plain[name] = tuple(plain[name])
     about = CodesAbout(**plain)
     whole = (*about.alphabet, *about.grid, *about.image)
-    if not all(type(number) is int and 1 <= number <= 2**31 for number in whole) or len(about.image) != 3:
+    counts = (len(about.grid), len(about.image))
+    if not all(type(number) is int and 1 <= number <= 2**31 for number in whole) or counts != (2, 3):
         raise ValueError("its sizes make no sense")
+    if not about.alphabet:
+        raise ValueError("its alphabet is empty")
+    texts = (about.tokenizer, about.source, about.images, about.fingerprint, about.split or "", *about.classes)
+    lists = (about.names, [] if about.captions is None else about.captions)
+    if not all(isinstance(text, str) for text in (*texts, *about.splits)) or not all(
+        isinstance(entries, list) and all(isinstance(entry, str) for entry in entries) for entries in lists
+    ):
+        raise ValueError("what should be text is none")
     if about.captions is not None and len(about.captions) != len(about.names):
         raise ValueError(f"{len(about.captions)} captions for {len(about.names)} images")
     return about, labelled
@@ -205,7 +218,7 @@ class CodeWriter:
         self._row_bytes = math.prod(about.row) * about.dtype.itemsize
         self._path = self.place / _PARTIAL
         note = self.place / "partial.json"
-        told = json.dumps([about.tokenizer, about.images, about.alphabet, about.grid])
+        told = json.dumps([about.tokenizer, about.images, about.alphabet, about.grid, about.effort])
         with output_errors(self.place):
             self.place.mkdir(parents=True, exist_ok=True)
             begun = self._path.exists() and note.exists() and note.read_text() == told
@@ -264,24 +277,32 @@ class CodeWriter:
         if self.labels is not None:
             digest.update(self.labels.astype("<i8").tobytes())
         for caption in about.captions or ():
-            digest.update(caption.encode() + b"\0")
+            digest.update(caption.encode("utf-8", "surrogatepass") + b"\0")
         return digest.hexdigest()
 
 
-def refuse_other_codes(folder: Path, split: str | None, tokenizer: str, images: str) -> bool:
-    """Whether a folder holds the codes of these images by this tokenizer already.
+def has_these_codes(folder: Path, about: CodesAbout) -> bool:
+    """Whether a folder holds the codes that are described already; False too where what it holds is damaged.
 
     Raises:
         OutputError: it holds others.
     """
-    place = folder / (split or WHOLE)
+    split = about.split or WHOLE
+    place = folder / split
     if not (place / _INDEX).exists():
         return False
-    about = open_codes(folder, split or WHOLE).about
-    if about.tokenizer != tokenizer:
+    try:
+        there = open_codes(folder, split).about
+    except DataError:
+        return False
+    if there.tokenizer != about.tokenizer:
         raise OutputError(
-            f"{place} holds codes of the tokenizer {about.tokenizer[:16]}, not of {tokenizer[:16]}; give another --out"
+            f"{place} holds codes of the tokenizer {there.tokenizer[:16]}, not of {about.tokenizer[:16]}; "
+            "give another --out"
         )
-    if about.images != images:
-        raise OutputError(f"{place} holds the codes of other images ({about.source}); give another --out")
+    captions = None if about.captions is None else list(about.captions)
+    if (there.images, there.captions) != (about.images, captions):
+        raise OutputError(f"{place} holds the codes of other images or captions ({there.source}); give another --out")
+    if there.effort != about.effort:
+        raise OutputError(f"{place} holds codes of --effort {there.effort}, not {about.effort}; give another --out")
     return True

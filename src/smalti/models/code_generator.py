@@ -54,7 +54,7 @@ class CodeGenerator(nn.Module):
     ) -> Tensor:
         """The codes of images of these numbers: (B, P, h, w); the arguments are those of `sample`."""
         device = self.prior.table.device
-        uniform = uniform_numbers(self.prior, numbers, seed, how.steps, device)
+        uniform = uniform_numbers(self.prior, numbers, seed, how.passes, device)
         context = self.context(labels, texts, len(numbers))
         nothing = self.context(None, None, len(numbers)) if how.guidance != 1 else None
         return sample(self.prior, uniform, how, context=context, nothing=nothing, codes=codes, hidden=hidden)
@@ -95,6 +95,6 @@ def bytes_of(texts: Sequence[str], longest: int) -> Tensor:
     """(B, longest) int64: the first bytes of each text in UTF-8, small letters, PADDING after the end."""
     rows = torch.full((len(texts), longest), PADDING, dtype=torch.int64)
     for row, text in zip(rows, texts, strict=True):
-        found = text.lower().encode()[:longest]
+        found = text.lower().encode("utf-8", "replace")[:longest]
         row[: len(found)] = torch.tensor(list(found), dtype=torch.int64)
     return rows

@@ -25,10 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.config import PriorConfig
+from smalti.errors import ConfigError
 from smalti.layers.attention import attention
 from smalti.layers.randomness import Draws
 
 LONGEST_SEQUENCE = 256  # tokens, up to which "auto" gives each code a token of its own
+LONGEST = 4096  # tokens of an image: attention grows with their square
 PADDING = 256  # after the last byte of a text
 TABLE_STD, WEIGHT_STD = 0.1, 0.02
 
@@ -80,6 +82,11 @@ class CodePrior(nn.Module):
         each = config.planes == "sequence" or (config.planes == "auto" and planes * places <= LONGEST_SEQUENCE)
         self.inner = 1 if each else planes
         self.length = places * planes // self.inner
+        if self.length > LONGEST:
+            raise ConfigError(
+                f"an image has {grid[0]}x{grid[1]} places of codes, {self.length:,} tokens, but a prior takes at most "
+                f"{LONGEST:,}; encode smaller images, or use a tokenizer with a larger stride"
+            )
         self.causal = config.order != "masked"
         largest = max(alphabet)
         self.table = nn.Parameter(TABLE_STD * torch.randn(planes, largest, config.embedding))
@@ -330,7 +337,7 @@ class _DepthHead(nn.Module):
         self.gather = nn.Linear(config.width, width, bias=False)
         self.enter = nn.Linear(config.embedding, width, bias=False)
         self.planes = nn.Parameter(torch.empty(planes, width))
-        heads = max(1, width // 64)
+        heads = next(count for count in range(max(1, width // 64), 0, -1) if width % count == 0)
         self.blocks = nn.ModuleList(Block(width, heads, config.dropout) for _ in range(config.head_depth))
         self.norm = nn.RMSNorm(width)
 

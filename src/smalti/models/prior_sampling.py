@@ -25,6 +25,7 @@ from smalti.layers.randomness import seeded_generator
 from smalti.models.prior import CodePrior, Context
 
 CONFIDENCE_NOISE = 4.5
+STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Sampling:
         top_k: so many of the likeliest codes alone; 0: all.
         top_p: the likeliest codes that have so much probability together.
         guidance: how much more of what the context says, from 1.
-        steps: of a masked prior.
+        steps: of a masked prior; None: 10.
 
     Raises:
         ConfigError: one of them is out of range.
@@ -46,7 +47,7 @@ class Sampling:
     top_k: int = 0
     top_p: float = 1.0
     guidance: float = 1.0
-    steps: int = 10
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
@@ -54,10 +55,15 @@ class Sampling:
             ("top_k", self.top_k, 0, 2**31),
             ("top_p", self.top_p, 1e-6, 1),
             ("guidance", self.guidance, 0, 100),
-            ("steps", self.steps, 1, 10_000),
+            ("steps", self.passes, 1, 256),
         ):
             if not low <= value <= high:  # false for NaN too
                 raise ConfigError(f"{name} is {value:g}, but must be from {low:g} to {high:g}")
+
+    @property
+    def passes(self) -> int:
+        """Over all tokens, of a masked prior."""
+        return STEPS if self.steps is None else self.steps
 
 
 def uniform_numbers(prior: CodePrior, numbers: Sequence[int], seed: int, steps: int, device: torch.device) -> Tensor:
@@ -148,15 +154,15 @@ def _sample_masked(
     guided: bool,
 ) -> Tensor:
     hidden, count = wanted.clone(), int(wanted[0].sum())
-    for step in range(how.steps):
+    for step in range(how.passes):
         seen = (torch.cat([tokens, tokens]), torch.cat([hidden, hidden])) if guided else (tokens, hidden)
         drawn, sure = _draw_all(prior, prior.masked_features(*seen, context), uniform[:, step], how, guided)
         tokens = torch.where(hidden[:, :, None], drawn, tokens)
-        share = (step + 1) / how.steps
+        share = (step + 1) / how.passes
         gumbel = -torch.log(-torch.log(uniform[:, step, :, -1].clamp(1e-12, 1 - 1e-12)))
         sure = sure + CONFIDENCE_NOISE * (1 - share) * gumbel
         sure = sure.masked_fill(~hidden, math.inf)  # what is known stays
-        left = 0 if step + 1 == how.steps else math.floor(count * math.cos(math.pi / 2 * share))
+        left = 0 if step + 1 == how.passes else math.floor(count * math.cos(math.pi / 2 * share))
         unsure = sure.argsort(dim=1, stable=True)[:, :left]
         hidden = torch.zeros_like(hidden).scatter_(1, unsure, True)
     return tokens

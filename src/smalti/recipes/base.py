@@ -173,9 +173,12 @@ class Recipe(ABC, Generic[Batch]):
         """
         return {}, None
 
-    def enough(self) -> bool:
-        """Whether to train on would make it worse, though nothing has gone wrong."""
-        return False
+    def enough(self) -> str | None:
+        """Why to train on would make it worse, though nothing has gone wrong; None while it would not.
+
+        It is asked at the beginning, and at every regular save after `judge`.
+        """
+        return None
 
     def judge(self, score: Score) -> str | None:
         """The same about a score, at every regular save; None if nothing is wrong."""

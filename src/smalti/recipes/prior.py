@@ -30,6 +30,7 @@ from smalti.models.prior import CodePrior
 from smalti.models.prior_sampling import Sampling
 from smalti.recipes.base import Codes, Recipe, Score, Setting, initial_weights
 
+NO_SCORE = torch.finfo(torch.float32).max  # worse than any, and finite as all weights must be
 SMOOTHING = 1.0  # added to the count of every code, so that none is impossible
 
 
@@ -166,8 +167,11 @@ class PriorRecipe(Recipe[Codes]):
         self.patience.see(score.value)
         return None
 
-    def enough(self) -> bool:
-        return 0 < self.model.patience <= int(self.patience.worse)
+    def enough(self) -> str | None:
+        worse = int(self.patience.worse)
+        if not 0 < self.model.patience <= worse:
+            return None
+        return f"it learned enough: {worse} scores in a row were no better than the best one (model.patience)"
 
     def forget_scores(self) -> None:
         self.patience.forget()
@@ -187,7 +191,7 @@ class _Patience(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("best", torch.tensor(torch.finfo(torch.float64).max, dtype=torch.float64))
+        self.register_buffer("best", torch.tensor(NO_SCORE))
         self.register_buffer("worse", torch.zeros((), dtype=torch.int64))
 
     def see(self, score: float) -> None:
@@ -198,7 +202,7 @@ class _Patience(nn.Module):
             self.worse += 1
 
     def forget(self) -> None:
-        self.best.fill_(torch.finfo(torch.float64).max)
+        self.best.fill_(NO_SCORE)
         self.worse.zero_()
 
 
