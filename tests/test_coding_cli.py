@@ -13,7 +13,7 @@ from small_runs import settings, small_config, write_source
 
 from smalti import api
 from smalti.data.codes import TOKENIZER, open_codes
-from smalti.errors import CheckpointError
+from smalti.errors import CheckpointError, DataError
 from smalti.machine import Machine
 from smalti.train import train
 
@@ -293,3 +293,58 @@ def test_a_killed_encoding_goes_on(smalti, trained: SimpleNamespace, tmp_path: P
     broken, whole = open_codes(tmp_path / "broken"), open_codes(tmp_path / "whole")
     assert done < whole.codes.nbytes
     assert broken.fingerprint == whole.fingerprint
+
+
+def test_held_out_codes_must_have_what_the_condition_needs(tmp_path: Path) -> None:
+    import dataclasses
+
+    codes = small_codes(tmp_path)
+    held_out = open_codes(tmp_path / "codes", "test")
+    machine = Machine("cpu", "float32")
+    for preset, change, said in (
+        ("text-emoji", {"captions": None}, "have no captions, which model.condition=text needs"),
+        ("prior-nano", {"classes": ("up", "down")}, "have the classes up, down, those to train on left, right"),
+    ):
+        about = dataclasses.replace(held_out.about, **change)
+        other = type(held_out)(about, held_out.codes, held_out.labels, held_out.folder)
+        config = small_config(preset, *(("model.condition=class",) if preset == "prior-nano" else ()))
+        with pytest.raises(DataError, match=said):
+            train(config, codes, tmp_path / preset, held_out=other, machine=machine)
+    about = dataclasses.replace(codes.about, alphabet=(4,))
+    with pytest.raises(DataError, match="does not fit its tokenizer"):
+        train(small_config("prior-nano"), type(codes)(about, codes.codes, codes.labels, codes.folder), tmp_path / "x",
+              machine=machine)  # fmt: skip
+
+
+def test_a_training_that_gets_no_better_ends_and_says_so(smalti, priors) -> None:
+    words = settings("prior-nano", "model.patience=1", "train.images=640", "model.optimizer.learning_rate=0")
+    done = smalti("train", "prior-nano", "--data", priors.codes, "--out", "run", *words)
+    assert done.code == 0, done.err
+    assert "it learned enough: 1 scores in a row were no better than the best one (model.patience)" in done.err
+    assert api.load("run").card.images_seen < 640
+
+
+def test_options_of_other_pictures_are_refused(smalti, priors, trained: SimpleNamespace, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "a.png")
+    for words, said in (
+        (("vary", priors.plain, "a.png", "--truncation", "0.5", "--out", "v"), "are for smalti generate with a GAN"),
+        (("generate", priors.plain, "--steps", "5", "--out", "g.png"), "draws code after code, so there are no steps"),
+        (("generate", priors.sure, "--out", "g.png"), "never saw an image without its caption, so give a prompt"),
+        (("generate", trained.gan, "--interpolate", "1,2", "--prompt", "a", "--out", "g.png"), "do not go with"),
+    ):
+        done = smalti(*words)
+        assert done.code == 1
+        assert said in done.err
+        assert done.err.count("\n") == 1
+
+
+def test_images_that_were_trained_on_are_told(smalti, trained: SimpleNamespace) -> None:
+    assert smalti("encode", trained.vqvae, trained.source, "--out", "codes").code == 0
+    assert smalti("train", "prior-nano", "--data", "codes", "--out", "run", *settings("prior-nano")).code == 0
+    done = smalti("evaluate", "prior", "run", "--on", trained.source, "--out", "p.json")
+    assert done.code == 0, done.err
+    assert "was trained on the very images it is judged on" in done.err
+
+
+def test_a_prompt_may_hold_any_bytes(priors) -> None:
+    assert api.load(priors.text).generate(1, prompt="\udcff apple").shape == (1, 16, 16, 3)

@@ -7,7 +7,7 @@ The header's `smalti` entry is JSON:
      "tokenizer": the same of the VQ-VAE whose codes a prior knows, or null}
 
 A prior's file holds its tokenizer's weights too, under `tokenizer.`, so that it makes images alone. The digest is over
-the canonical JSON of (format, kind, config, image, classes, the tokenizer's digest if there is one) and over every
+the canonical JSON of (format, kind, config, image, classes, and of a tokenizer the same) and over every
 tensor's name, type, shape and bytes: it names the model, not the file. Loading is strict: every tensor must be there,
 none may be more.
 Nothing is unpickled, and no memory is taken before the file is known to hold that much.
@@ -101,7 +101,8 @@ def digest(card: Card, tensors: Mapping[str, Tensor], config: Mapping[str, Any] 
     described = {"format": FORMAT, "kind": card.kind, "image": list(card.image), "classes": list(card.classes)}
     described["config"] = to_plain(card.config) if config is None else config
     if card.tokenizer is not None:
-        described["tokenizer"] = card.tokenizer.digest
+        inner = card.tokenizer
+        described["tokenizer"] = [inner.digest, to_plain(inner.config), list(inner.image), list(inner.classes)]
     sha = hashlib.sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

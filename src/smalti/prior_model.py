@@ -132,7 +132,9 @@ class PriorModel(ABC):
             labels=None if chosen is None else torch.tensor(chosen * count, device=self.device),
             texts=None if prompt is None else [prompt] * count,
         )
-        return np.concatenate([to_pixels(generator.decode(part)) for part in drawn.split(BLOCK)])
+        # Always as many at once: even the last bit of an image depends on the shape of the batch that it is in.
+        whole = torch.cat([drawn, drawn[:1].expand(-count % BLOCK, -1, -1, -1)])
+        return np.concatenate([to_pixels(generator.decode(part)) for part in whole.split(BLOCK)])[:count]
 
     @torch.no_grad()
     def code_bits(self, images: np.ndarray, *, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -150,6 +152,8 @@ class PriorModel(ABC):
             ConfigError: images of another shape, or a masked prior, which knows no likelihood.
         """
         generator = self._prior()
+        if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < len(self.card.classes):
+            raise ConfigError(f"labels must be from 0 to {len(self.card.classes) - 1}, the classes of {self.path}")
         codes, bits = [], []
         for start in range(0, len(images), BATCH):
             self.check_image(images[start])

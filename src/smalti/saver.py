@@ -10,6 +10,7 @@ from typing import Any
 
 from smalti import checkpoint
 from smalti.config import RunConfig
+from smalti.data.codes import CodeSet
 from smalti.data.pictures import grid, side_by_side, write_png
 from smalti.feeding import Data
 from smalti.files import output_errors
@@ -127,6 +128,7 @@ class Saver:
                 "split": self.data.split,
                 "fingerprint": self.data.fingerprint,
                 "images": len(self.data),
+                **({"images_fingerprint": self.data.about.images} if isinstance(self.data, CodeSet) else {}),
             },
             license=self.license,
             score=progress.score,

@@ -172,3 +172,11 @@ def test_dropout_is_a_function_of_its_draws() -> None:
 def test_heads_that_cannot_share_the_width() -> None:
     with pytest.raises(ConfigError, match="width is 10, which 4 heads cannot share evenly"):
         PriorConfig(width=10, heads=4)
+
+
+def test_sizes_that_do_not_fit() -> None:
+    config = PriorConfig(width=16, heads=2, planes="depth", head_width=200)
+    tokens = torch.zeros(1, 4, 2, dtype=torch.int64)
+    assert CodePrior(config, (3, 3), (2, 2)).causal_logits(tokens, None).shape == (1, 4, 2, 3)
+    with torch.device("meta"), pytest.raises(ConfigError, match="67,108,864 tokens, but a prior takes at most 4,096"):
+        CodePrior(PriorConfig(), (512,), (8192, 8192))

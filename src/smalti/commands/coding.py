@@ -56,7 +56,7 @@ def run_encode(
         if has_these_codes(out, about):
             shell.note(f"{where} holds these codes already")
             continue
-        _encode(model, images, CodeWriter(out, about, labels), effort)
+        _encode(model, images, CodeWriter(out, about, labels, together=CHUNK), effort)
         bits = sum(np.log2(alphabet)) * about.grid[0] * about.grid[1]
         shell.note(f"{len(about.names):,} images, {bits:g} bits each: {where}")
     shell.suggest("train", "prior-nano", "--data", str(out), "--out", "FOLDER")
@@ -80,6 +80,9 @@ def _place_tokenizer(model: Model, out: Path) -> None:
         content = model.path.read_bytes()
         out.mkdir(parents=True, exist_ok=True)
     write_atomically(place, lambda file: file.write(content))
+    if checkpoint.read_card(place).digest != model.card.digest:
+        place.unlink()
+        raise OutputError(f"{model.path} was replaced in the meantime, by its training perhaps; give the command again")
 
 
 def _about(
@@ -94,8 +97,7 @@ def _about(
         captions = None if captions is None else [*captions, *captions]
     return CodesAbout(
         alphabet, (-(-height // stride), -(-width // stride)), images.shape, model.card.digest, Path(source).name,
-        images.fingerprint + (" and mirrored" if mirrored else ""), images.split, images.splits, images.classes, names,
-        captions, effort,
+        images.fingerprint, images.split, images.splits, images.classes, names, captions, effort,
     )  # fmt: skip
 
 

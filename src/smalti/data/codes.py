@@ -205,6 +205,10 @@ def _read_index(path: Path) -> tuple[CodesAbout, bool]:
 class CodeWriter:
     """Writes the codes of a split, and goes on where an earlier writer of the same was stopped.
 
+    Args:
+        together: rows that are encoded at once; an encoding goes on at a multiple of it, for even the last bit of what
+            a network computes depends on the shape of a batch.
+
     Attributes:
         done: rows that are written.
 
@@ -212,13 +216,13 @@ class CodeWriter:
         OutputError: the folder holds other codes, or cannot be written.
     """
 
-    def __init__(self, folder: Path, about: CodesAbout, labels: np.ndarray | None) -> None:
+    def __init__(self, folder: Path, about: CodesAbout, labels: np.ndarray | None, *, together: int = 1) -> None:
         self.place = folder / (about.split or WHOLE)
         self.about, self.labels = about, labels
         self._row_bytes = math.prod(about.row) * about.dtype.itemsize
         self._path = self.place / _PARTIAL
         note = self.place / "partial.json"
-        told = json.dumps([about.tokenizer, about.images, about.alphabet, about.grid, about.effort])
+        told = json.dumps([about.tokenizer, about.images, about.alphabet, about.grid, about.effort, len(about.names)])
         with output_errors(self.place):
             self.place.mkdir(parents=True, exist_ok=True)
             begun = self._path.exists() and note.exists() and note.read_text() == told
@@ -228,7 +232,7 @@ class CodeWriter:
             np.lib.format.write_array_header_1_0(self._file, header)
             self._offset = self._file.tell()
             size = self._file.seek(0, os.SEEK_END)
-            self.done = min((size - self._offset) // self._row_bytes, len(about.names))
+            self.done = min((size - self._offset) // self._row_bytes, len(about.names)) // together * together
             self._file.truncate(self._offset + self.done * self._row_bytes)
             self._file.seek(0, os.SEEK_END)
         self._note = note
@@ -301,7 +305,7 @@ def has_these_codes(folder: Path, about: CodesAbout) -> bool:
             "give another --out"
         )
     captions = None if about.captions is None else list(about.captions)
-    if (there.images, there.captions) != (about.images, captions):
+    if (there.images, there.captions, len(there.names)) != (about.images, captions, len(about.names)):
         raise OutputError(f"{place} holds the codes of other images or captions ({there.source}); give another --out")
     if there.effort != about.effort:
         raise OutputError(f"{place} holds codes of --effort {there.effort}, not {about.effort}; give another --out")

@@ -139,7 +139,10 @@ def model_subject(model: Model, images: Images) -> dict[str, Any]:
 
 def warn_of_seen(model: Model, reference: PackedImages) -> tuple[str, ...]:
     """Where a model is judged on what it was trained on."""
-    if model.card.data.get("fingerprint") != reference.fingerprint:
+    known = [model.card.data.get("fingerprint"), model.card.data.get("images_fingerprint")]
+    if model.card.tokenizer is not None:
+        known.append(model.card.tokenizer.data.get("fingerprint"))
+    if reference.fingerprint not in known:
         return ()
     return (
         f"{model.path} was trained on the very images it is judged on: figures are better than on images it never saw",

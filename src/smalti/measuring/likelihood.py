@@ -111,7 +111,10 @@ def _curve(run: RunFolder) -> tuple[Curve, ...]:
     scored = [
         (record["images_seen"], record["value"])
         for record in records
-        if record.get("event") == "score" and record.get("name") == "bits_per_code" and record.get("on") == "held-out"
+        if record.get("event") == "score"
+        and record.get("value") is not None
+        and record.get("name") == "bits_per_code"
+        and record.get("on") == "held-out"
     ]
     series = {
         name: ([float(seen) for seen, _ in points], [float(value) for _, value in points])

@@ -85,6 +85,10 @@ class PriorRecipe(Recipe[Codes]):
         self.update_averages(images_seen)
         return {"bits": loss.detach()}
 
+    def compile(self) -> None:
+        for block in self.prior.blocks:
+            block.compile()
+
     def _bits(
         self, prior: CodePrior, tokens: Tensor, batch: Codes, draws: Draws, images_seen: int
     ) -> tuple[Tensor, Tensor]:
