@@ -11,6 +11,7 @@ import numpy as np
 from smalti import api, checkpoint, data, shell
 from smalti.api import Model
 from smalti.commands.drawing import CHUNK, COUNT, GRID_LIMIT, refuse_numbered
+from smalti.commands.training import say_what_was_skipped
 from smalti.data import PackedImages
 from smalti.data.codes import TOKENIZER, CodesAbout, CodeWriter, has_these_codes, open_codes
 from smalti.data.pictures import write_png
@@ -49,6 +50,7 @@ def run_encode(
         sets = [first, *(load(split=name, size=first.shape[1:]) for name in others)]
     _place_tokenizer(model, out)
     for images in sets:
+        say_what_was_skipped(images)
         mirrored = flip and images.split in (None, "train")
         about = _about(model, images, alphabet, source, mirrored, effort)
         labels = None if images.labels is None else np.tile(images.labels, 2 if mirrored else 1)
@@ -114,6 +116,9 @@ def _encode(model: Model, images: PackedImages, writer: CodeWriter, effort: int)
                 writer.flush()
                 tell(writer.done, total)
             writer.finish()
+        except KeyboardInterrupt:
+            shell.note(f"stopped after {writer.done:,} of {total:,} images. Give the same command again to go on.")
+            raise
         finally:
             writer.close()
 

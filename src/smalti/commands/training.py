@@ -131,7 +131,7 @@ def run_training(name: str, out: Path, source: Source, settings: Settings, runni
             if rank() == 0:
                 with counting("packing", quiet=quiet) as packing:
                     images, held_out = open_data(config, source.held_out, source.cache, packing)
-                _say_what_was_skipped(images)
+                say_what_was_skipped(images)
         with shared_fate():
             if rank() != 0:  # packed by now, so this only opens it
                 images, held_out = open_data(config, source.held_out, source.cache)
@@ -179,7 +179,8 @@ def _refuse_writing_into_the_data(config: RunConfig, out: Path, cache: Path | No
             raise ConfigError(f"{name} {place} lies inside the images of --data {source}; give a place outside")
 
 
-def _say_what_was_skipped(images: Data) -> None:
+def say_what_was_skipped(images: Data) -> None:
+    """How many files of a source could not be read, and one of them."""
     if isinstance(images, CodeSet) or not images.skipped:
         return
     name, reason = images.skipped[0]
