@@ -53,6 +53,12 @@ _CODES_OF_TILES = ProductConfig(
 )
 _PLAIN_LOOP = LoopConfig(images=2_000_000, batch=64, average_half_life=20_000)
 _COSINE = OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, schedule="cosine", warm_up=5_000)
+
+
+def _prior_optimizer(rate: float, warm_up: int) -> OptimizerConfig:
+    return OptimizerConfig("adamw", rate, beta2=0.98, weight_decay=0.05, schedule="cosine", warm_up=warm_up)
+
+
 _NO_PENALTY = PenaltyConfig(r1=False, r2=False)
 
 
@@ -257,9 +263,7 @@ PRESETS: dict[str, Preset] = {
             model=PriorConfig(
                 width=256,
                 depth=4,
-                optimizer=OptimizerConfig(
-                    "adamw", 1e-3, beta2=0.98, weight_decay=0.05, schedule="cosine", warm_up=20_000
-                ),
+                optimizer=_prior_optimizer(1e-3, 20_000),
             ),
             train=LoopConfig(images=1_000_000, batch=64, average_half_life=20_000),
         ),
@@ -274,9 +278,7 @@ PRESETS: dict[str, Preset] = {
                 depth=12,
                 heads=8,
                 embedding=128,
-                optimizer=OptimizerConfig(
-                    "adamw", 5e-4, beta2=0.98, weight_decay=0.05, schedule="cosine", warm_up=100_000
-                ),
+                optimizer=_prior_optimizer(5e-4, 100_000),
             ),
             train=LoopConfig(images=20_000_000, batch=256, average_half_life=200_000),
         ),
@@ -289,9 +291,7 @@ PRESETS: dict[str, Preset] = {
                 order="masked",
                 width=256,
                 depth=6,
-                optimizer=OptimizerConfig(
-                    "adamw", 1e-3, beta2=0.98, weight_decay=0.05, schedule="cosine", warm_up=20_000
-                ),
+                optimizer=_prior_optimizer(1e-3, 20_000),
             ),
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
         ),
@@ -306,9 +306,7 @@ PRESETS: dict[str, Preset] = {
                 dropout=0.2,
                 condition="text",
                 text_bytes=96,
-                optimizer=OptimizerConfig(
-                    "adamw", 1e-3, beta2=0.98, weight_decay=0.05, schedule="cosine", warm_up=20_000
-                ),
+                optimizer=_prior_optimizer(1e-3, 20_000),
             ),
             train=LoopConfig(images=500_000, batch=64, average_half_life=20_000),
         ),

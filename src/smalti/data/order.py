@@ -8,6 +8,7 @@ stable order of the hashes of 0..N-1. Neither depends on the version of numpy.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 
 import numpy as np
 
@@ -15,15 +16,15 @@ _MASK = 2**64 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
-class Shuffled:
+class Shuffled(ABC):
     """Rows that a training sees in the order of its seed; whoever inherits it has a length."""
 
     def __init__(self) -> None:
         self._permutations: tuple[tuple[tuple[int, int], np.ndarray], ...] = ()
         self._lock = threading.Lock()
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abstractmethod
+    def __len__(self) -> int: ...
 
     def indices(self, seed: int, images_seen: int, count: int) -> np.ndarray:
         """The rows at positions images_seen .. images_seen + count - 1, (count,) int64."""
