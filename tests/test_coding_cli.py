@@ -327,7 +327,6 @@ def test_a_training_that_gets_no_better_ends_and_says_so(smalti, priors) -> None
 def test_options_of_other_pictures_are_refused(smalti, priors, trained: SimpleNamespace, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "a.png")
     for words, said in (
-        (("vary", priors.plain, "a.png", "--truncation", "0.5", "--out", "v"), "are for smalti generate with a GAN"),
         (("generate", priors.plain, "--steps", "5", "--out", "g.png"), "draws code after code, so there are no steps"),
         (("generate", priors.sure, "--out", "g.png"), "never saw an image without its caption, so give a prompt"),
         (("generate", trained.gan, "--interpolate", "1,2", "--prompt", "a", "--out", "g.png"), "do not go with"),

@@ -8,9 +8,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from smalti.cli.apps import app, examples
-from smalti.commands.request import Drawing, Resize, Running, Settings, Source
+from smalti.commands.request import Drawing, Prompting, Resize, Running, Settings, Source, Versions
 
-SOURCE, SETTINGS, RUNNING, DRAWING = Source(), Settings(), Running(), Drawing()
+SOURCE, SETTINGS, RUNNING = Source(), Settings(), Running()
+DRAWING, PROMPTING = Drawing(), Prompting()
 
 
 @app.command(
@@ -59,6 +60,7 @@ def generate(
     count: int | None = None,
     seed: int = 0,
     drawing: Drawing = DRAWING,
+    prompting: Prompting = PROMPTING,
     columns: int | None = None,
     device: str = "cpu",
     overwrite: Annotated[bool, Parameter(negative=())] = False,
@@ -84,7 +86,7 @@ def generate(
     """
     from smalti.commands.drawing import run_generate
 
-    return run_generate(model, out, count, seed, drawing, columns, device, overwrite)
+    return run_generate(model, out, count, seed, drawing, prompting, columns, device, overwrite)
 
 
 @app.command(
@@ -276,13 +278,8 @@ def fill(
     /,
     *images: Path,
     mask: str,
-    out: Path,
-    count: int = 4,
-    seed: int = 0,
-    drawing: Drawing = DRAWING,
-    resize: Resize | None = None,
-    device: str = "cpu",
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    versions: Versions,
+    prompting: Prompting = PROMPTING,
 ) -> int:
     """Fill a hole in images with what a trained prior draws there; pixels outside the hole stay as they are.
 
@@ -294,22 +291,10 @@ def fill(
         Image files, or folders of them.
     mask:
         A picture, white where the hole is; or a box in pixels: x,y,width,height.
-    out:
-        Folder for the versions, NAME.fill-0.png and on, and a sheet of them, NAME.fill.png.
-    count:
-        How many versions.
-    seed:
-        Version i of a seed is the same however many are drawn.
-    resize:
-        Bring images of another size to the model's: cover, contain or stretch. Default: refuse them.
-    device:
-        auto, cpu, cuda, cuda:1, mps.
-    overwrite:
-        Replace files that are there.
     """
     from smalti.commands.editing import run_fill
 
-    return run_fill(model, images, out, mask, count, seed, drawing, resize, device, overwrite)
+    return run_fill(model, images, mask, versions, prompting)
 
 
 @app.command(
@@ -321,14 +306,9 @@ def vary(
     model: Path,
     /,
     *images: Path,
-    out: Path,
+    versions: Versions,
     strength: float = 0.3,
-    count: int = 4,
-    seed: int = 0,
-    drawing: Drawing = DRAWING,
-    resize: Resize | None = None,
-    device: str = "cpu",
-    overwrite: Annotated[bool, Parameter(negative=())] = False,
+    prompting: Prompting = PROMPTING,
 ) -> int:
     """Draw images like given ones: some of their codes, chosen at random, are drawn anew by a trained prior.
 
@@ -338,24 +318,12 @@ def vary(
         A run folder (its last save) or a checkpoint file of a prior.
     images:
         Image files, or folders of them.
-    out:
-        Folder for the versions, NAME.vary-0.png and on, and a sheet of them, NAME.vary.png.
     strength:
         The share that is drawn anew, above 0; 1 draws other images altogether.
-    count:
-        How many versions.
-    seed:
-        Version i of a seed is the same however many are drawn.
-    resize:
-        Bring images of another size to the model's: cover, contain or stretch. Default: refuse them.
-    device:
-        auto, cpu, cuda, cuda:1, mps.
-    overwrite:
-        Replace files that are there.
     """
     from smalti.commands.editing import run_vary
 
-    return run_vary(model, images, out, strength, count, seed, drawing, resize, device, overwrite)
+    return run_vary(model, images, strength, versions, prompting)
 
 
 @app.command(

@@ -14,7 +14,7 @@ import numpy as np
 from smalti import api, latents, shell
 from smalti.api import Model
 from smalti.commands.jobs import Job, work_through
-from smalti.commands.request import Drawing
+from smalti.commands.request import Drawing, Prompting
 from smalti.data import images as decoding
 from smalti.data.animations import ANIMATED, write_animation
 from smalti.data.pictures import side_by_side, write_png
@@ -40,6 +40,7 @@ def run_generate(
     count: int | None,
     seed: int,
     drawing: Drawing,
+    prompting: Prompting,
     columns: int | None,
     device: str,
     overwrite: bool,
@@ -61,13 +62,13 @@ def run_generate(
     if not 1 <= count <= limit:
         raise ConfigError(f"--count is {count}, but must be from 1 to {limit}{where}")
     model = api.load(path, device=device)
-    if (walking or mixing) and any(getattr(drawing, name) is not None for name in ("prompt", *SAMPLING)):
+    if (walking or mixing) and prompting != Prompting():
         raise ConfigError("--prompt, --temperature and what else is for a prior do not go with --interpolate or --mix")
     if mixing:
         return _mix(model, out, seed, drawing, overwrite)
     if walking:
         return _interpolate(model, out, count, seed, drawing, columns, overwrite)
-    words, about_words = how_to_draw(drawing)
+    words, about_words = how_to_draw(drawing.label, prompting)
     how = {"truncation": drawing.truncation, **words}
     model.check_drawing(**how, seed=seed)
 
@@ -89,10 +90,10 @@ def run_generate(
     return 0
 
 
-def how_to_draw(drawing: Drawing) -> tuple[dict[str, Any], dict[str, Any]]:
+def how_to_draw(label: str | None, prompting: Prompting) -> tuple[dict[str, Any], dict[str, Any]]:
     """What `Model.generate` and those like it take, and the words for what was drawn."""
-    chosen = {name: getattr(drawing, name) for name in SAMPLING if getattr(drawing, name) is not None}
-    words = {"label": drawing.label, "prompt": drawing.prompt}
+    chosen = {name: value for name in SAMPLING if (value := getattr(prompting, name)) is not None}
+    words = {"label": label, "prompt": prompting.prompt}
     return words | {"sampling": Sampling(**chosen) if chosen else None}, words | chosen
 
 

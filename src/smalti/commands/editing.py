@@ -12,7 +12,7 @@ import numpy as np
 from smalti import api, shell
 from smalti.commands.drawing import how_to_draw
 from smalti.commands.jobs import Job, work_through
-from smalti.commands.request import Drawing
+from smalti.commands.request import Prompting, Versions
 from smalti.data import images as decoding
 from smalti.data.pictures import grid, write_png
 from smalti.errors import ConfigError, DataError
@@ -21,83 +21,53 @@ VERSION_LIMIT = 1_000
 SMALL_SIDE = 64  # pixels; sheets of pictures up to this size are enlarged
 BOX = re.compile(r"(\d{1,5}),(\d{1,5}),(\d{1,5}),(\d{1,5})")
 
-Versions = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+Drawn = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
-def run_fill(
-    path: Path,
-    images: Sequence[Path],
-    out: Path,
-    mask: str,
-    count: int,
-    seed: int,
-    drawing: Drawing,
-    resize: str | None,
-    device: str,
-    overwrite: bool,
-) -> int:
+def run_fill(path: Path, images: Sequence[Path], mask: str, versions: Versions, prompting: Prompting) -> int:
     """Fill a hole in each image; a bad image is reported and the rest goes on. Exit code 1 when any was bad."""
-    model = api.load(path, device=device)
-    chosen, about = how_to_draw(drawing)
-    _check_drawing(model, drawing, chosen, seed)
-    _, height, width = model.card.image
-    hole = _hole(mask, height, width)
+    model, chosen, about = _prepared(path, versions, prompting)
+    hole = _hole(mask, *model.card.image[1:])
 
-    def versions(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def draw(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         emptied = picture.copy()
         emptied[hole] = 128
-        return emptied, model.fill(picture, hole, count=count, seed=seed, **chosen)
+        return emptied, model.fill(picture, hole, **chosen)
 
-    text = {"mask": Path(mask).name, "seed": seed, **about}
-    return _each(model, images, out, "fill", count, resize, overwrite, versions, text)
+    return _each(model, images, "fill", versions, draw, {"mask": Path(mask).name, **about})
 
 
-def run_vary(
-    path: Path,
-    images: Sequence[Path],
-    out: Path,
-    strength: float,
-    count: int,
-    seed: int,
-    drawing: Drawing,
-    resize: str | None,
-    device: str,
-    overwrite: bool,
-) -> int:
+def run_vary(path: Path, images: Sequence[Path], strength: float, versions: Versions, prompting: Prompting) -> int:
     """Draw images like each image; as `run_fill`."""
-    model = api.load(path, device=device)
-    chosen, about = how_to_draw(drawing)
-    _check_drawing(model, drawing, chosen, seed)
+    model, chosen, about = _prepared(path, versions, prompting)
 
-    def versions(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return picture, model.vary(picture, strength=strength, count=count, seed=seed, **chosen)
+    def draw(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return picture, model.vary(picture, strength=strength, **chosen)
 
-    text = {"strength": strength, "seed": seed, **about}
-    return _each(model, images, out, "vary", count, resize, overwrite, versions, text)
+    return _each(model, images, "vary", versions, draw, {"strength": strength, **about})
 
 
-def _check_drawing(model: api.Model, drawing: Drawing, chosen: dict[str, Any], seed: int) -> None:
-    """See, before any image is read, that parts of images can be drawn so."""
-    if drawing.interpolate is not None or drawing.mix is not None or drawing.truncation != 1:
-        raise ConfigError("--interpolate, --mix and --truncation are for smalti generate with a GAN; leave them out")
+def _prepared(path: Path, versions: Versions, prompting: Prompting) -> tuple[api.Model, dict[str, Any], dict[str, Any]]:
+    """The model, what its `fill` and `vary` take, and the words for that; checked before any image is read."""
+    if not 1 <= versions.count <= VERSION_LIMIT:
+        raise ConfigError(f"--count is {versions.count}, but must be from 1 to {VERSION_LIMIT}")
+    model = api.load(path, device=versions.device)
+    chosen, about = how_to_draw(versions.label, prompting)
     model.check_prior()
-    model.check_drawing(**chosen, seed=seed)
+    model.check_drawing(**chosen, seed=versions.seed)
+    return model, {"count": versions.count, "seed": versions.seed, **chosen}, {"seed": versions.seed, **about}
 
 
 def _each(
     model: api.Model,
     images: Sequence[Path],
-    out: Path,
     verb: str,
-    count: int,
-    resize: str | None,
-    overwrite: bool,
     versions: Versions,
-    about: dict[str, object],
+    draw: Drawn,
+    about: dict[str, Any],
 ) -> int:
     """Each image's versions, a file each and all on one sheet beside what they come from."""
-    if not 1 <= count <= VERSION_LIMIT:
-        raise ConfigError(f"--count is {count}, but must be from 1 to {VERSION_LIMIT}")
+    count, resize = versions.count, versions.resize
     channels, height, width = model.card.image
     scale = 2 if max(height, width) <= SMALL_SIDE else 1
 
@@ -109,7 +79,7 @@ def _each(
                 f"it is {picture.shape[0]}x{picture.shape[1]}, and the model makes {height}x{width}; "
                 "give --resize cover, contain or stretch"
             )
-        first, drawn = versions(picture)
+        first, drawn = draw(picture)
         text = model.provenance(source=job.image.name, **about)
         sheet, *files = job.outputs
         for file, version in zip(files, drawn, strict=True):
@@ -118,7 +88,7 @@ def _each(
         return sheet
 
     suffixes = [f".{verb}.png", *(f".{verb}-{number}.png" for number in range(count))]
-    done, failed = work_through(images, out, overwrite, suffixes, "read", work)
+    done, failed = work_through(images, versions.out, versions.overwrite, suffixes, "read", work)
     shell.note(f"{count} versions of {len(done)} images: {done[0]}{' ...' if len(done) > 1 else ''}")
     return 1 if failed else 0
 

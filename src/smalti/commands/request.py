@@ -207,6 +207,21 @@ class Drawing:
         labels, all frames are of one class: --label, else that of the first latent file, else the first picture's.
     mix:
         A table of pictures, given likewise, each pair mixed.
+    """
+
+    label: str | None = None
+    truncation: float = 1.0
+    interpolate: str | None = None
+    mix: str | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Prompting:
+    """How a prior draws codes.
+
+    Parameters
+    ----------
     prompt:
         What a prior that was trained with captions is to draw.
     temperature:
@@ -221,13 +236,41 @@ class Drawing:
         Of a prior that was trained with model.order=masked. Default: 10.
     """
 
-    label: str | None = None
-    truncation: float = 1.0
-    interpolate: str | None = None
-    mix: str | None = None
     prompt: str | None = None
     temperature: float | None = None
     top_k: int | None = None
     top_p: float | None = None
     guidance: float | None = None
     steps: int | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Versions:
+    """What is made of images by a prior, and where it goes.
+
+    Parameters
+    ----------
+    out:
+        Folder for the versions, NAME.fill-0.png or NAME.vary-0.png and on, and a sheet of them, without a number.
+    count:
+        How many versions.
+    seed:
+        Version i of a seed is the same however many are drawn.
+    label:
+        Class the image is of, for a model that was trained with labels.
+    resize:
+        Bring images of another size to the model's: cover, contain or stretch. Default: refuse them.
+    device:
+        auto, cpu, cuda, cuda:1, mps.
+    overwrite:
+        Replace files that are there.
+    """
+
+    out: Path
+    count: int = 4
+    seed: int = 0
+    label: str | None = None
+    resize: Resize | None = None
+    device: str = "cpu"
+    overwrite: Annotated[bool, Parameter(negative=())] = False
