@@ -347,3 +347,11 @@ def test_images_that_were_trained_on_are_told(smalti, trained: SimpleNamespace) 
 
 def test_a_prompt_may_hold_any_bytes(priors) -> None:
     assert api.load(priors.text).generate(1, prompt="\udcff apple").shape == (1, 16, 16, 3)
+
+
+@pytest.mark.parametrize("option", ["--truncation", "--interpolate", "--mix"])
+def test_parts_are_not_drawn_from_latents(smalti, priors, option: str) -> None:
+    done = smalti("vary", priors.plain, "a.png", option, "0.5", "--out", "v")
+    assert done.code != 0
+    assert option in done.err
+    assert not Path("v").exists()
