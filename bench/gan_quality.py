@@ -11,7 +11,8 @@ thread, the default, they are minutes of processor time, which other work on the
 of the averaged weights are compared with the 10,000 test images (efficientnet-lite0, 128 px, bf16); that is not
 counted. `--share` trains on a part of the training images. Each run adds its row, with the settings that differ from
 the preset, to results/gan_quality.json; `--table` prints all of them and draws docs/gan-curves.png, of those with
---draw. With --keep FOLDER the weights are kept, and a sheet of samples beside them.
+--draw. With --averages the same training is judged by averages of other half-lives too. With --keep FOLDER the weights
+are kept, and a sheet of samples beside them.
 
 SOURCE needs a train and a test split; figures in the repository are from the JPEG copy of CIFAR-10.
 """
@@ -24,6 +25,7 @@ import datetime
 import json
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,7 @@ from smalti.evaluate.distribution import measure_distribution
 from smalti.evaluate.feature_cache import ArrayImages, collect
 from smalti.evaluate.features import extractor
 from smalti.feeding import batch_at, first_batches
+from smalti.layers.averaging import WeightAverage
 from smalti.layers.randomness import seeded_generator
 from smalti.machine import Machine
 from smalti.models.gan import Generator
@@ -93,6 +96,7 @@ def train(
     precision: str,
     cache: Path | None,
     marks: int,
+    half_lives: Sequence[float] = (),
 ) -> tuple[GANRecipe, Setting, dict[str, Any]]:
     """Train for some minutes, and measure on the way."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.monotonic
@@ -102,8 +106,18 @@ def train(
     trainer = GANRecipe(config, setting)
     seed, batch = config.train.seed, config.train.batch
     trainer.start(lambda: first_batches(images, seed, config.data, CPU))
+    averages = {f"{half_life:g}": WeightAverage(trainer.generator, half_life) for half_life in half_lives}
     fitted = first = clock()
-    seen, step, curve, last, finite = 0, 0, list[dict[str, float]](), {}, True
+    seen, step, curve, last, finite = 0, 0, list[dict[str, Any]](), {}, True
+
+    def mark() -> None:
+        point = {"minutes": round((clock() - began - away) / 60, 2), "images": seen}
+        point["frechet_distance"] = frechet(trainer.export(), setting, test, cache)
+        if averages:
+            others = {name: frechet(average.module, setting, test, cache) for name, average in averages.items()}
+            point["other_averages"] = others
+        curve.append(point)
+
     while (spent := clock() - began - away) < budget:
         if step == WARM_UP_STEPS:
             first, first_seen, first_away = clock(), seen, away
@@ -113,19 +127,14 @@ def train(
         last = trainer.step(batch_at(images, seed, seen, batch, config.data, CPU), seen)
         finite &= all(math.isfinite(float(value)) for value in last.values())
         seen, step = seen + batch, step + 1
+        for average in averages.values():
+            average.update(trainer.generator, batch=batch, images_seen=seen)
         if marks * spent / budget >= len(curve) + 1:
             pause = clock()
-            distance = frechet(trainer.export(), setting, test, cache)
-            curve.append({"minutes": round(spent / 60, 2), "images": seen, "frechet_distance": distance})
+            mark()
             away += clock() - pause
             print(f"  {curve[-1]}  " + "  ".join(f"{k} {float(v):.3g}" for k, v in last.items()), flush=True)
-    curve.append(
-        {
-            "minutes": round((clock() - began - away) / 60, 2),
-            "images": seen,
-            "frechet_distance": frechet(trainer.export(), setting, test, cache),
-        }
-    )
+    mark()
     return (
         trainer,
         setting,
@@ -181,6 +190,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="of the training images")
     parser.add_argument("--set", action="append", default=[], help="a setting that differs from the preset's")
     parser.add_argument("--draw", action="store_true", help="this run's curve is one of those in docs/gan-curves.png")
+    parser.add_argument("--averages", help="half-lives in images, separated by commas, besides the setting's")
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--table", action="store_true")
@@ -196,9 +206,11 @@ def main() -> None:
     _, precision = Machine().resolve()
     config = override(preset(options.run), [*options.set, f"train.seed={options.seed}"])
     print(options.run, *options.set, flush=True)
+    half_lives = [float(part) for part in options.averages.split(",")] if options.averages else []
     trainer, setting, trained = train(
-        config, images, test, minutes=options.minutes, precision=precision, cache=options.cache, marks=options.marks
-    )
+        config, images, test, minutes=options.minutes, precision=precision, cache=options.cache, marks=options.marks,
+        half_lives=half_lives,
+    )  # fmt: skip
     row = {
         "name": options.run, "minutes": options.minutes, "threads": options.threads, "seed": options.seed,
         "share": options.share, "settings": options.set, "cpu": machine.cpu(),
