@@ -28,6 +28,7 @@ def priors(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         ("masked", "maskgit-small", ()),
         ("text", "text-emoji", ()),
         ("labelled", "maskgit-small", ("model.condition=class",)),
+        ("sure", "prior-nano", ("model.condition=class", "model.condition_dropout=0")),
     ):
         train(small_config(preset, *extra), codes, folder / name, machine=Machine("cpu", "float32"))
         setattr(made, name, folder / name)
@@ -126,6 +127,19 @@ def test_likelihood_is_of_causal_priors(priors) -> None:
     assert np.allclose(bits[:2], api.load(priors.causal).code_bits(pictures[:2])[1], atol=1e-4)
     with pytest.raises(ConfigError, match="a masked prior knows no likelihood of an image; train one"):
         api.load(priors.masked).code_bits(pictures)
+
+
+def test_who_never_saw_an_image_without_its_label_needs_one(priors) -> None:
+    model, picture = api.load(priors.sure), small_pictures(1)[0]
+    said = "never saw an image without its label, so it cannot do without one here"
+    with pytest.raises(ConfigError, match=said):
+        model.fill(picture, box(4, 8, 4, 8))
+    with pytest.raises(ConfigError, match=said):
+        model.vary(picture)
+    with pytest.raises(ConfigError, match=said):
+        model.code_bits(picture[None])
+    assert model.vary(picture, label="left", count=1).shape == (1, 16, 16, 3)
+    assert model.code_bits(picture[None], labels=np.array([1]))[1].shape == (1, 1, 4, 4)
 
 
 def test_a_seam_vanishes() -> None:

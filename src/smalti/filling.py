@@ -107,11 +107,16 @@ def code_bits(
     Raises:
         ConfigError: the prior is masked, and has no likelihood.
     """
+    check_likelihood(generator)
+    return _bits(generator, codes, labels=labels, texts=texts)
+
+
+def check_likelihood(generator: CodeGenerator) -> None:
+    """Raise ConfigError for a prior that has none."""
     if not generator.prior.causal:
         raise ConfigError(
             "a masked prior knows no likelihood of an image; train one with model.order=raster or annealed"
         )
-    return _bits(generator, codes, labels=labels, texts=texts)
 
 
 def _bits(

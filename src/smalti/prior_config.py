@@ -14,8 +14,8 @@ class PriorConfig(Checked):
     """Recipe `prior`: a transformer over the codes of a trained VQ-VAE: models/prior.py.
 
     `order` is what it learns: each code from those before it, in rows from the top; the same, from random orders at
-    first; or all that are hidden from all that are not. The first two know the likelihood of an image, the last two
-    can look at what lies behind a hole.
+    first; or all that are hidden from all that are not. The first two know the likelihood of an image, the last looks
+    at all that is around a hole.
     """
 
     order: str = choice("raster", "annealed", "masked")

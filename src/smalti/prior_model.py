@@ -121,6 +121,7 @@ class PriorModel(ABC):
         if count < 1:
             raise ConfigError(f"count is {count}, but must be 1 or more")
         self.check_drawing(label=label, prompt=prompt, sampling=sampling, seed=seed)
+        self._check_left_out(label is None and prompt is None)
         codes = generator.tokenizer.encode(to_tensor(image[None].copy(), self.device)).codes
         chosen = None if label is None else self.labels([0], label)
         drawn = filling.redraw(
@@ -149,9 +150,11 @@ class PriorModel(ABC):
 
         Raises:
             CheckpointError: the model is no prior.
-            ConfigError: images of another shape, or a masked prior, which knows no likelihood.
+            ConfigError: images of another shape; a masked prior, which knows no likelihood; no labels for a prior that
+                has never done without.
         """
         generator = self._prior()
+        self._check_left_out(labels is None)
         if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < len(self.card.classes):
             raise ConfigError(f"labels must be from 0 to {len(self.card.classes) - 1}, the classes of {self.path}")
         codes, bits = [], []
@@ -176,6 +179,23 @@ class PriorModel(ABC):
             CheckpointError: it is not.
         """
         self._prior()
+
+    def check_likelihood(self) -> None:
+        """See that this is a prior that knows how likely codes are.
+
+        Raises:
+            CheckpointError: it is no prior.
+            ConfigError: it is a masked one.
+        """
+        filling.check_likelihood(self._prior())
+
+    def _check_left_out(self, left_out: bool) -> None:
+        prior = self._prior().prior
+        if left_out and prior.config.condition != "none" and prior.config.condition_dropout == 0:
+            raise ConfigError(
+                f"{self.path} was trained with model.condition_dropout=0: it never saw an image without its "
+                f"{'label' if prior.config.condition == 'class' else 'caption'}, so it cannot do without one here"
+            )
 
     def _prior(self) -> CodeGenerator:
         if not isinstance(self.module, CodeGenerator):

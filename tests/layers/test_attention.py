@@ -27,6 +27,15 @@ def test_attention_is_torchs_attention(tokens: int, width: int) -> None:
         torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("masks", [0, 1, 7])
+def test_more_heads_than_a_launch_takes_go_in_several(monkeypatch: pytest.MonkeyPatch, masks: int) -> None:
+    parts = noise(3, 7, 3, FEW_PLACES + 1, 4).unbind()
+    mask = noise(masks, 1, FEW_PLACES + 1, FEW_PLACES + 1) > -1 if masks else None
+    whole = attention(*parts, mask)
+    monkeypatch.setattr("smalti.layers.attention.MOST_HEADS", 6)
+    torch.testing.assert_close(attention(*parts, mask), whole, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("tokens", [4, 100])
 def test_attention_is_its_formula(tokens: int) -> None:
     query, key, value = noise(3, 1, 2, tokens, 5).double()

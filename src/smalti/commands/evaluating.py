@@ -103,6 +103,7 @@ def run_prior(path: Path, on: str, request: Request) -> int:
     """Count the bits of images' codes under a prior."""
     _check_places(request)
     model = api.load(path, device=request.measuring.device)
+    model.check_likelihood()
     run = RunFolder(path) if path.is_dir() else None
     with _progress() as tell:
         images = _load(on, request, tell, shape=model.card.image, split=request.reading.split)

@@ -48,7 +48,7 @@ def measure_prior(
         ConfigError: a masked prior, which knows no likelihood.
         DataError: no images, or images of another shape.
     """
-    model.check_prior()
+    model.check_likelihood()
     channels, height, width = model.card.image
     if images.shape != (channels, height, width):
         raise DataError(
