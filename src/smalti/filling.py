@@ -92,7 +92,7 @@ def redraw(
             continue
         known = ~some[1]
         weights = -_bits(generator, drawn, labels=label, texts=text).sum(dim=1).masked_fill(~known, 0.0).sum(dim=(1, 2))
-        shares = torch.softmax(weights.double() * math.log(2), dim=0).cpu()
+        shares = torch.softmax(weights.cpu().double() * math.log(2), dim=0)
         chance = torch.rand((), generator=seeded_generator(seed, 10, version), dtype=torch.float64)
         kept.append(drawn[int(torch.searchsorted(shares.cumsum(0), chance).clamp(max=candidates - 1))])
     return torch.stack(kept)

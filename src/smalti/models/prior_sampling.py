@@ -67,10 +67,11 @@ class Sampling:
 
 
 def uniform_numbers(prior: CodePrior, numbers: Sequence[int], seed: int, steps: int, device: torch.device) -> Tensor:
-    """What images of these numbers are drawn with: (B, steps, L, I + 1) float64, steps 1 for a causal prior."""
+    """What images of these numbers are drawn with: (B, steps, L, I + 1), steps 1 for a causal prior."""
     shape = (1 if prior.causal else steps, prior.length, prior.inner + 1)
     drawn = [torch.rand(shape, generator=seeded_generator(seed, 8, number), dtype=torch.float64) for number in numbers]
-    return torch.stack(drawn).to(device)
+    exact = torch.float32 if device.type == "mps" else torch.float64  # Metal has no more
+    return torch.stack(drawn).to(exact).to(device)
 
 
 @torch.no_grad()
@@ -96,105 +97,89 @@ def sample(
     Returns:
         (B, P, H, W) int64.
     """
-    count, each = len(uniform), prior.length * prior.inner // (prior.grid[0] * prior.grid[1]) // prior.inner
+    count, each = len(uniform), prior.length // (prior.grid[0] * prior.grid[1])
     tokens = torch.zeros(count, prior.length, prior.inner, dtype=torch.int64, device=uniform.device)
     wanted = torch.ones(count, prior.length, dtype=torch.bool, device=uniform.device)
     if codes is not None and hidden is not None:
         tokens = prior.tokens(codes).clone()
         wanted = hidden.flatten(1).repeat_interleave(each, dim=1)
-    guided = how.guidance != 1 and context is not None
-    if guided:
-        assert context is not None
-        assert nothing is not None
+    guided = how.guidance != 1 and context is not None and nothing is not None
+    if context is not None and nothing is not None and guided:
         context = Context(torch.cat([context.tokens, nothing.tokens]), torch.cat([context.there, nothing.there]))
-    draw = _sample_causal if prior.causal else _sample_masked
-    return prior.codes(draw(prior, tokens, wanted, uniform, how, context, guided))
+    work = _Work(prior, uniform, how, context, guided)
+    return prior.codes((_sample_causal if prior.causal else _sample_masked)(work, tokens, wanted))
 
 
-def _sample_causal(
-    prior: CodePrior,
-    tokens: Tensor,
-    wanted: Tensor,
-    uniform: Tensor,
-    how: Sampling,
-    context: Context | None,
-    guided: bool,
-) -> Tensor:
-    caches = prior.caches(len(tokens) * (2 if guided else 1), context)
+@dataclass(frozen=True)
+class _Work:
+    """What stays the same while codes are drawn; with guidance all goes through the prior with context and without."""
+
+    prior: CodePrior
+    uniform: Tensor
+    how: Sampling
+    context: Context | None
+    guided: bool
+
+    def twice(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x]) if self.guided else x
+
+    def next_logits(self, features: Tensor, given: Tensor, at: int | None = None) -> Tensor:
+        """(B, t, K), guided; `features` as of `twice`, `given` not."""
+        logits = self.prior.next_logits(features, self.twice(given), at)
+        if not self.guided:
+            return logits
+        wanted, nothing = logits.chunk(2)
+        mixed = torch.lerp(nothing, wanted, self.how.guidance)
+        return mixed.masked_fill(nothing == -math.inf, -math.inf)  # -inf - -inf is NaN
+
+
+def _sample_causal(work: _Work, tokens: Tensor, wanted: Tensor) -> Tensor:
+    caches = work.prior.caches(len(work.twice(tokens)), work.context)
     before = None
-    for at in range(prior.length):
-        features = prior.step(before, at, context, caches)
-        token = _draw_token(prior, features, tokens[:, at : at + 1, :0], at, uniform[:, 0, at], how, guided)[0]
-        tokens[:, at] = torch.where(wanted[:, at, None], token, tokens[:, at])
-        before = tokens[:, at : at + 1]
-        before = torch.cat([before, before]) if guided else before
+    for at in range(work.prior.length):
+        features = work.prior.step(before, at, work.context, caches)
+        token = tokens[:, at : at + 1, :0]
+        for number in range(work.prior.inner):
+            logits = work.next_logits(features, token, at)[:, 0]
+            code, _ = choose(logits, work.uniform[:, 0, at, number], work.how)
+            token = torch.cat([token, code[:, None, None]], dim=2)
+        tokens[:, at] = torch.where(wanted[:, at, None], token[:, 0], tokens[:, at])
+        before = work.twice(tokens[:, at : at + 1])
     return tokens
 
 
-def _draw_token(
-    prior: CodePrior, features: Tensor, token: Tensor, at: int, uniform: Tensor, how: Sampling, guided: bool
-) -> tuple[Tensor, Tensor]:
-    """The codes of one token, (B, I), and their log-probability together, (B,)."""
-    total = torch.zeros(len(token), dtype=torch.float64, device=token.device)
-    for number in range(prior.inner):
-        given = torch.cat([token, token]) if guided else token
-        logits = _guided(prior.next_logits(features, given, at), how.guidance, guided)[:, 0]
-        code, sure = choose(logits, uniform[:, number], how)
-        token, total = torch.cat([token, code[:, None, None]], dim=2), total + sure
-    return token[:, 0], total
-
-
-def _sample_masked(
-    prior: CodePrior,
-    tokens: Tensor,
-    wanted: Tensor,
-    uniform: Tensor,
-    how: Sampling,
-    context: Context | None,
-    guided: bool,
-) -> Tensor:
-    hidden, count = wanted.clone(), int(wanted[0].sum())
-    for step in range(how.passes):
-        seen = (torch.cat([tokens, tokens]), torch.cat([hidden, hidden])) if guided else (tokens, hidden)
-        drawn, sure = _draw_all(prior, prior.masked_features(*seen, context), uniform[:, step], how, guided)
+def _sample_masked(work: _Work, tokens: Tensor, wanted: Tensor) -> Tensor:
+    hidden, count, steps = wanted.clone(), int(wanted[0].sum()), work.how.passes
+    for step in range(steps):
+        features = work.prior.masked_features(work.twice(tokens), work.twice(hidden), work.context)
+        drawn, sure = _draw_all(work, features, work.uniform[:, step])
         tokens = torch.where(hidden[:, :, None], drawn, tokens)
-        share = (step + 1) / how.passes
-        gumbel = -torch.log(-torch.log(uniform[:, step, :, -1].clamp(1e-12, 1 - 1e-12)))
+        share = (step + 1) / steps
+        gumbel = -torch.log(-torch.log(work.uniform[:, step, :, -1].clamp(1e-12, 1 - 1e-12)))
         sure = sure + CONFIDENCE_NOISE * (1 - share) * gumbel
         sure = sure.masked_fill(~hidden, math.inf)  # what is known stays
-        left = 0 if step + 1 == how.passes else math.floor(count * math.cos(math.pi / 2 * share))
+        left = 0 if step + 1 == steps else math.floor(count * math.cos(math.pi / 2 * share))
         unsure = sure.argsort(dim=1, stable=True)[:, :left]
         hidden = torch.zeros_like(hidden).scatter_(1, unsure, True)
     return tokens
 
 
-def _draw_all(
-    prior: CodePrior, features: Tensor, uniform: Tensor, how: Sampling, guided: bool
-) -> tuple[Tensor, Tensor]:
+def _draw_all(work: _Work, features: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Every token at once: (B, L, I) codes and (B, L) log-probabilities."""
-    count, length = len(uniform), prior.length
+    count, length = len(uniform), work.prior.length
     tokens = torch.zeros(count, length, 0, dtype=torch.int64, device=uniform.device)
-    total = torch.zeros(count, length, dtype=torch.float64, device=uniform.device)
-    for number in range(prior.inner):
-        given = torch.cat([tokens, tokens]) if guided else tokens
-        logits = _guided(prior.next_logits(features, given), how.guidance, guided)
-        codes, sure = choose(logits.flatten(0, 1), uniform[:, :, number].flatten(), how)
+    total = torch.zeros(count, length, dtype=uniform.dtype, device=uniform.device)
+    for number in range(work.prior.inner):
+        logits = work.next_logits(features, tokens)
+        codes, sure = choose(logits.flatten(0, 1), uniform[:, :, number].flatten(), work.how)
         tokens = torch.cat([tokens, codes.view(count, length, 1)], dim=2)
         total = total + sure.view(count, length)
     return tokens, total
 
 
-def _guided(logits: Tensor, guidance: float, guided: bool) -> Tensor:
-    if not guided:
-        return logits
-    wanted, nothing = logits.chunk(2)
-    mixed = torch.lerp(nothing, wanted, guidance)
-    return mixed.masked_fill(nothing == -math.inf, -math.inf)  # -inf - -inf is NaN
-
-
 def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
     """(N, K) logits and (N,) uniform numbers -> (N,) codes and the log-probabilities that they had."""
-    logits = logits.double()
+    logits = logits.to(uniform.dtype)
     if how.temperature == 0:
         return logits.argmax(dim=1), torch.log_softmax(logits, dim=1).amax(dim=1)
     logits = logits / how.temperature
@@ -208,7 +193,7 @@ def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> tuple[Tensor, Tens
         logits = logits.masked_fill(torch.zeros_like(beyond).scatter(1, place, beyond), -math.inf)
     log_shares = torch.log_softmax(logits, dim=1)
     cumulative = log_shares.exp().cumsum(dim=1)
-    target = uniform[:, None].double() * cumulative[:, -1:]
+    target = uniform[:, None] * cumulative[:, -1:]
     codes = torch.searchsorted(cumulative, target, right=True)[:, 0]
     # Rounding may lead past the last code that has any probability.
     last = logits.shape[1] - 1 - (log_shares.flip(1) > -math.inf).int().argmax(dim=1)
