@@ -234,7 +234,7 @@ def run_digits(images: int, precision: str, only: str) -> None:
     for name, config in variants().items():
         if only in name:
             row = {"name": name, **train_digits(config, digits, images, precision)}
-            add_row("gan_modes_digits", row, ("name",), reader_accuracy=round(digits.accuracy, 4))
+            add_row("gan_modes_digits", row, ("name", "images"), reader_accuracy=round(digits.accuracy, 4))
 
 
 def main() -> None:
