@@ -61,11 +61,11 @@ class PixelCNN(nn.Module):
         return self.head(h)
 
     @torch.no_grad()
-    def sample(self, count: int, grid: tuple[int, int], generator: torch.Generator) -> Tensor:
+    def sample(self, count: int, grid: tuple[int, int], generator: torch.Generator, temperature: float = 1.0) -> Tensor:
         """(count, h, w), code after code."""
         found = torch.zeros(count, *grid, dtype=torch.int64)
         for row in range(grid[0]):
             for column in range(grid[1]):
-                shares = torch.softmax(self(found)[:, :, row, column].float(), dim=1)
+                shares = torch.softmax(self(found)[:, :, row, column].float() / temperature, dim=1)
                 found[:, row, column] = torch.multinomial(shares, 1, generator=generator)[:, 0]
         return found

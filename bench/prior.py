@@ -9,16 +9,18 @@
 
 `quality` trains on codes for so many minutes of processor time (one thread) and then measures, with the averaged
 weights: bits of a code of the test split, exactly; and the Frechet distance of drawn images to the test images
-(efficientnet-lite0, 128 px, bf16, as many as there are test images, at most 10,000). `pixelcnn` is the gated PixelCNN
-of 15 layers, of about as many parameters as the preset `--like`; codes that lie side by side at one place are laid out
-as a square grid for it. `floor` is the tokenizer's own reconstructions, and what codes cost by their number and by
-their frequencies. `speed` draws 1 image and 64 images with cached keys and values, by computing all again for each
-code, and masked in 10 steps, in turn, on one thread. Rows go to results/prior_quality.json and prior_speed.json.
+(efficientnet-lite0, 128 px, bf16, as many as there are test images, at most 10,000), at each of `--temperatures`; the
+best of them counts. `pixelcnn` is the gated PixelCNN of 15 layers, of about as many parameters as the preset `--like`;
+codes that lie side by side at one place are laid out as a square grid for it. `floor` is the tokenizer's own
+reconstructions, and what codes cost by their number and by their frequencies. `speed` draws 1 image and 64 images with
+cached keys and values, by computing all again for each code, and masked in 10 steps, in turn, on one thread. Rows go to
+results/prior_quality.json and prior_speed.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import time
@@ -37,6 +39,7 @@ from smalti import checkpoint, data
 from smalti.config import override
 from smalti.data import PackedImages
 from smalti.data.codes import TOKENIZER, CodeSet, open_codes
+from smalti.data.pictures import grid, write_png
 from smalti.evaluate.distribution import measure_distribution
 from smalti.evaluate.feature_cache import ArrayImages, collect
 from smalti.evaluate.features import extractor
@@ -63,7 +66,7 @@ def frechet(images: np.ndarray, test: PackedImages, cache: Path | None) -> float
 
 
 def train_prior(name: str, settings: list[str], codes: CodeSet, minutes: float) -> tuple[dict[str, Any], Any]:
-    """A preset for so many processor minutes; the row, and what draws (start, end) -> codes."""
+    """A preset for so many processor minutes; the row, and what draws (start, end, temperature) -> codes."""
     config = override(preset(name), settings)
     setting = setting_of(codes, CPU, Machine().resolve()[1])
     began = time.process_time()
@@ -77,9 +80,9 @@ def train_prior(name: str, settings: list[str], codes: CodeSet, minutes: float) 
         seen += batch
     whole = recipe.export()
 
-    def draw(start: int, end: int) -> Tensor:
+    def draw(start: int, end: int, temperature: float) -> Tensor:
         with setting.autocast():
-            return whole.draw(range(start, end), 0, Sampling())
+            return whole.draw(range(start, end), 0, Sampling(temperature))
 
     test = open_codes(codes.folder, "test")
     score = recipe.score(slices(test, len(test), 256, CPU))
@@ -129,9 +132,9 @@ def train_pixelcnn(like: str, codes: CodeSet, minutes: float) -> tuple[dict[str,
             total += float(F.cross_entropy(model(grid).float(), grid)) * len(grid) / math.log(2)
     shape = as_grid(torch.zeros(1, *codes.about.row, dtype=torch.int64)).shape[1:]
 
-    def draw(start: int, end: int) -> Tensor:
+    def draw(start: int, end: int, temperature: float) -> Tensor:
         with setting.autocast():
-            found = model.sample(end - start, tuple(shape), seeded_generator(0, start))
+            found = model.sample(end - start, tuple(shape), seeded_generator(0, start), temperature)
         return found.view(end - start, *codes.about.row)
 
     parameters = sum(p.numel() for p in network.parameters())
@@ -184,15 +187,19 @@ def quality(options: argparse.Namespace) -> None:
         else:
             trained, draw = train_prior(options.run, options.set, codes, options.minutes)
         print(row | trained, flush=True)
-        began = time.process_time()
-        pictures = decode(codes, draw, count)
-        seconds = time.process_time() - began
-        row |= trained | {"samples_per_second": round(count / seconds, 1),
-                          "frechet_distance": frechet(pictures, test, options.cache)}  # fmt: skip
-        if options.keep is not None:
-            from smalti.data.pictures import grid, write_png
-
-            write_png(options.keep / f"{options.run}-{options.minutes:g}.png", grid(pictures[:64], scale=2))
+        distances, began, away = dict[str, float](), time.process_time(), 0.0
+        for temperature in options.temperatures:
+            pictures = decode(codes, functools.partial(draw, temperature=temperature), count)
+            pause = time.process_time()
+            distances[f"{temperature:g}"] = frechet(pictures, test, options.cache)
+            print(temperature, distances, flush=True)
+            if options.keep is not None:
+                name = f"{options.run}-{options.minutes:g}-{temperature:g}.png"
+                write_png(options.keep / name, grid(pictures[:64], scale=2))
+            away += time.process_time() - pause
+        seconds = time.process_time() - began - away
+        row |= trained | {"samples_per_second": round(count * len(distances) / seconds, 1),
+                          "frechet_distance": min(distances.values()), "temperatures": distances}  # fmt: skip
     print(row, flush=True)
     path = machine.RESULTS / "prior_quality.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
@@ -256,6 +263,7 @@ def main() -> None:
     parser.add_argument("--like", default="prior-nano", help="whose number of parameters the pixelcnn has")
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--set", action="append", default=[], help="a setting that differs from the preset's")
+    parser.add_argument("--temperatures", type=lambda text: [float(part) for part in text.split(",")], default=[1.0])
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()
