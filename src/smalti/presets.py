@@ -183,16 +183,17 @@ PRESETS: dict[str, Preset] = {
         RunConfig(
             recipe="gan",
             # R1 and R2, which need a second backward pass, in every eighth step. Few images are seen in all, and many
-            # small steps get further with them than few large ones.
+            # small steps get further with them than few large ones. The rate falls with the images seen, not with the
+            # length of the training: the first minutes of a long one are those of a short one.
             model=_gan(
                 R3GANConfig(width=192, generator="upsampling", generator_width=64, generator_taper=1.0),
                 1e-3,
-                anneal=AnnealConfig(),
+                anneal=AnnealConfig(1_000_000, learning_rate=0.1),
                 fresh=False,
                 penalty=PenaltyConfig(every=8),
                 discriminator=DiscriminatorConfig(sees="both"),
             ),
-            train=LoopConfig(images=2_000_000, batch=16, average_half_life=5_000),
+            train=LoopConfig(images=2_000_000, batch=16, average_half_life=20_000),
         ),
         "relativistic pairs of pixels and features, R1 and R2, small networks, a modulated generator: for a processor",
         "FD 85 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.24M images, 40 minutes of one core",

@@ -346,7 +346,7 @@ def learning_rates(recipe: Recipe) -> list[float]:
 
 
 def test_an_annealed_rate_falls_towards_the_end_of_a_training_however_long() -> None:
-    config = small_config("gan-nano", "train.images=1000", "model.anneal.learning_rate=0.2")
+    config = small_config("gan-nano", "train.images=1000", "model.anneal.images=0", "model.anneal.learning_rate=0.2")
     rate, last = config.model.generator_optimizer.learning_rate, config.model.anneal.learning_rate
     for horizon in (1000, 200):  # the settings say one; a time limit may bring it nearer
         recipe = build_recipe(config, Setting(SHAPE))
