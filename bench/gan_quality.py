@@ -11,8 +11,8 @@ thread, the default, they are minutes of processor time, which other work on the
 of the averaged weights are compared with the 10,000 test images (efficientnet-lite0, 128 px, bf16); that is not
 counted. `--share` trains on a part of the training images. Each run adds its row, with the settings that differ from
 the preset, to results/gan_quality.json; `--table` prints all of them and draws docs/gan-curves.png, of those with
---draw. With --averages the same training is judged by averages of other half-lives too. With --keep FOLDER the weights
-are kept, and a sheet of samples beside them.
+--draw. With --averages the same training is judged by averages of other half-lives too; the best is drawn. With
+--keep FOLDER the weights are kept, and a sheet of samples beside them.
 
 SOURCE needs a train and a test split; figures in the repository are from the JPEG copy of CIFAR-10.
 """
@@ -170,7 +170,7 @@ def show() -> None:
     series = {
         f"{row['name']}, {row['minutes']:g} minutes": (
             [point["minutes"] for point in row["curve"]],
-            [point["frechet_distance"] for point in row["curve"]],
+            [min(point["frechet_distance"], *point.get("other_averages", {}).values()) for point in row["curve"]],
         )
         for row in chosen
     }
