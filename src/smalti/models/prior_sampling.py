@@ -90,7 +90,7 @@ def sample(
     Args:
         uniform: of `uniform_numbers`.
         context: what the images are to be of.
-        nothing: the same with all of it left out, for guidance other than 1.
+        nothing: the same with all of it left out, to guide away from; None: no guidance.
         codes: (B, P, H, W) of images that are there in part.
         hidden: (B, H, W) bool, which of their places are to be drawn anew, as many in each image; None: all.
 
@@ -103,10 +103,9 @@ def sample(
     if codes is not None and hidden is not None:
         tokens = prior.tokens(codes).clone()
         wanted = hidden.flatten(1).repeat_interleave(each, dim=1)
-    guided = how.guidance != 1 and context is not None and nothing is not None
-    if context is not None and nothing is not None and guided:
+    if context is not None and nothing is not None:
         context = Context(torch.cat([context.tokens, nothing.tokens]), torch.cat([context.there, nothing.there]))
-    work = _Work(prior, uniform, how, context, guided)
+    work = _Work(prior, uniform, how, context, guided=nothing is not None)
     return prior.codes((_sample_causal if prior.causal else _sample_masked)(work, tokens, wanted))
 
 
