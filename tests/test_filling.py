@@ -131,12 +131,12 @@ def test_likelihood_is_of_causal_priors(priors) -> None:
 
 def test_who_never_saw_an_image_without_its_label_needs_one(priors) -> None:
     model, picture = api.load(priors.sure), small_pictures(1)[0]
-    said = "never saw an image without its label, so it cannot do without one here"
-    with pytest.raises(ConfigError, match=said):
+    said = "never saw an image without its label, "
+    with pytest.raises(ConfigError, match=said + "so give the label"):
         model.fill(picture, box(4, 8, 4, 8))
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=said + "so give the label"):
         model.vary(picture)
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=said + "so its bits are those of images with it"):
         model.code_bits(picture[None])
     assert model.vary(picture, label="left", count=1).shape == (1, 16, 16, 3)
     assert model.code_bits(picture[None], labels=np.array([1]))[1].shape == (1, 1, 4, 4)

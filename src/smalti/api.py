@@ -131,22 +131,14 @@ class Model(PriorModel):
                 "or train with --set model.condition=text on codes that have captions"
             )
         self._label(label)
-        dropped = self.module.prior.config.condition_dropout > 0
-        if not dropped and (self.module.condition == "text" and prompt is None):
-            raise ConfigError(
-                f"{self.path} was trained with model.condition_dropout=0: it never saw an image without its caption, "
-                "so give a prompt"
-            )
+        if self.module.condition == "text" and prompt is None:
+            self._check_left_out("so give a prompt")
         if sampling is not None and sampling.steps is not None and self.module.prior.causal:
             raise ConfigError(f"{self.path} draws code after code, so there are no steps; leave --steps out")
         if sampling is not None and sampling.guidance != 1:
             if self.module.condition == "none":
                 raise ConfigError(f"{self.path} was trained without labels or captions: guidance has nothing to go by")
-            if not dropped:
-                raise ConfigError(
-                    f"{self.path} was trained with model.condition_dropout=0: it never saw an image without its label "
-                    "or caption, which guidance needs"
-                )
+            self._check_left_out("which guidance needs")
 
     def latents(self, numbers: Sequence[int], *, seed: int = 0) -> np.ndarray:
         """What `generate` makes images of these numbers from: (N, D) float32. Raises as `generate`."""

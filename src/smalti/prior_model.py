@@ -121,7 +121,8 @@ class PriorModel(ABC):
         if count < 1:
             raise ConfigError(f"count is {count}, but must be 1 or more")
         self.check_drawing(label=label, prompt=prompt, sampling=sampling, seed=seed)
-        self._check_left_out(label is None and prompt is None)
+        if label is None and prompt is None:
+            self._check_left_out("so give the label")
         codes = generator.tokenizer.encode(to_tensor(image[None].copy(), self.device)).codes
         chosen = None if label is None else self.labels([0], label)
         drawn = filling.redraw(
@@ -154,7 +155,8 @@ class PriorModel(ABC):
                 has never done without.
         """
         generator = self._prior()
-        self._check_left_out(labels is None)
+        if labels is None:
+            self._check_left_out("so its bits are those of images with it")
         if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < len(self.card.classes):
             raise ConfigError(f"labels must be from 0 to {len(self.card.classes) - 1}, the classes of {self.path}")
         codes, bits = [], []
@@ -189,12 +191,14 @@ class PriorModel(ABC):
         """
         filling.check_likelihood(self._prior())
 
-    def _check_left_out(self, left_out: bool) -> None:
-        prior = self._prior().prior
-        if left_out and prior.config.condition != "none" and prior.config.condition_dropout == 0:
+    def _check_left_out(self, remark: str) -> None:
+        """See that the prior knows images of no label or caption at all; the error ends with the remark."""
+        config = self._prior().prior.config
+        if config.condition != "none" and config.condition_dropout == 0:
+            what = "label" if config.condition == "class" else "caption"
             raise ConfigError(
-                f"{self.path} was trained with model.condition_dropout=0: it never saw an image without its "
-                f"{'label' if prior.config.condition == 'class' else 'caption'}, so it cannot do without one here"
+                f"{self.path} was trained with model.condition_dropout=0: it never saw an image without its {what}, "
+                f"{remark}"
             )
 
     def _prior(self) -> CodeGenerator:
