@@ -168,7 +168,7 @@ def test_images_and_masks_of_other_shapes(priors, trained) -> None:
     model, picture = api.load(priors.masked), small_pictures(1)[0]
     with pytest.raises(ConfigError, match=r"found an image of 16x12x3 \(uint8\); .* makes 16x16x3"):
         model.fill(picture[:, :12], box(0, 4, 0, 4))
-    with pytest.raises(ConfigError, match="found a mask of 8x8; the image is 16x16"):
+    with pytest.raises(ConfigError, match="found a mask of 8x8; the model makes images of 16x16"):
         model.fill(picture, box(0, 4, 0, 4, side=8))
     with pytest.raises(ConfigError, match="count is 0"):
         model.fill(picture, box(0, 4, 0, 4), count=0)
@@ -239,6 +239,8 @@ def test_a_bad_image_is_left_out_and_the_rest_is_filled(smalti, priors, tmp_path
         (("fill", "MASKED", "--mask", "0,0,5,5", "--out", "x"), "no images were named"),
         (("fill", "GAN", "disc.png", "--mask", "0,0,5,5", "--out", "x"), "knows no codes to go on from"),
         (("vary", "MASKED", "disc.png", "--strength", "0", "--out", "x"), "strength is 0, but must be above 0"),
+        (("vary", "SURE", "disc.png", "--out", "x"), "without its label, so give the label"),
+        (("fill", "SURE", "disc.png", "--mask", "0,0,5,5", "--out", "x"), "without its label, so give the label"),
         (("vary", "MASKED", "disc.png", "--prompt", "cat", "--out", "x"), "was trained without captions"),
         (("vary", "MASKED", "disc.png", "--temperature", "-1", "--out", "x"), "temperature is -1, but must be from"),
     ],
@@ -247,8 +249,9 @@ def test_mistakes_are_told(smalti, priors, trained, tmp_path: Path, words: tuple
     write_picture(tmp_path / "disc.png", small_pictures(1)[0])
     write_picture(tmp_path / "wide.png", np.zeros((16, 20, 3), np.uint8))
     write_picture(tmp_path / "black.png", np.zeros((16, 16, 3), np.uint8))
-    places = {"MASKED": priors.masked, "GAN": trained.gan}
+    places = {"MASKED": priors.masked, "SURE": priors.sure, "GAN": trained.gan}
     done = smalti(*(places.get(word, word) for word in words))
     assert done.code == 1
     assert said in done.err
     assert "Traceback" not in done.err
+    assert done.err.count("\n") == 1, "told once, not of each image"

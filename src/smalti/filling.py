@@ -111,6 +111,12 @@ def code_bits(
     return _bits(generator, codes, labels=labels, texts=texts)
 
 
+def check_strength(strength: float) -> None:
+    """Raise ConfigError for what is no share of an image's places."""
+    if not 0 < strength <= 1:  # true for NaN too
+        raise ConfigError(f"strength is {strength:g}, but must be above 0, and at most 1 for an image of its own")
+
+
 def check_likelihood(generator: CodeGenerator) -> None:
     """Raise ConfigError for a prior that has none."""
     if not generator.prior.causal:

@@ -66,17 +66,22 @@ class PriorModel(ABC):
             CheckpointError: the model is no prior.
             ConfigError: an image or a mask of another shape, nothing or all of it masked, or as `generate`.
         """
-        generator = self._prior()
         self.check_image(image)
-        if hole.shape != image.shape[:2] or hole.dtype != np.bool_:
-            raise ConfigError(
-                f"found a mask of {'x'.join(map(str, hole.shape))}; the image is {image.shape[0]}x{image.shape[1]}"
-            )
-        places = filling.hidden_places(hole, generator.prior.grid, generator.tokenizer.stride)
+        places = self.hidden_places(hole)
         emptied = image.copy()
         emptied[hole] = image[~hole].mean(axis=0).round()  # what the encoder sees of the rest shall not depend on it
         hidden = np.broadcast_to(places, (max(count, 0), *places.shape))
         return filling.blend(image, self._redraw(emptied, hidden, seed, label, prompt, sampling), hole)
+
+    def hidden_places(self, hole: np.ndarray) -> np.ndarray:
+        """The places of the codes that `fill` draws anew: (H, W) bool -> (h, w) bool. Raises as `fill`."""
+        generator = self._prior()
+        if hole.shape != self.card.image[1:] or hole.dtype != np.bool_:
+            raise ConfigError(
+                f"found a mask of {'x'.join(map(str, hole.shape))}; the model makes images of "
+                f"{'x'.join(map(str, self.card.image[1:]))}"
+            )
+        return filling.hidden_places(hole, generator.prior.grid, generator.tokenizer.stride)
 
     @torch.no_grad()
     def vary(
@@ -98,8 +103,7 @@ class PriorModel(ABC):
         """
         generator = self._prior()
         self.check_image(image)
-        if not 0 < strength <= 1:
-            raise ConfigError(f"strength is {strength:g}, but must be above 0, and at most 1 for an image of its own")
+        filling.check_strength(strength)
         grid = generator.prior.grid
         wanted = max(1, round(strength * grid[0] * grid[1]))
         hidden = np.zeros((max(count, 0), grid[0] * grid[1]), bool)
@@ -120,9 +124,7 @@ class PriorModel(ABC):
         generator, count = self._prior(), len(hidden)
         if count < 1:
             raise ConfigError(f"count is {count}, but must be 1 or more")
-        self.check_drawing(label=label, prompt=prompt, sampling=sampling, seed=seed)
-        if label is None and prompt is None:
-            self._check_left_out("so give the label")
+        self.check_redrawing(label=label, prompt=prompt, sampling=sampling, seed=seed)
         codes = generator.tokenizer.encode(to_tensor(image[None].copy(), self.device)).codes
         chosen = None if label is None else self.labels([0], label)
         drawn = filling.redraw(
@@ -174,13 +176,12 @@ class PriorModel(ABC):
         """Number of codes in each plane that a prior draws; CheckpointError for a model that is none."""
         return self._prior().prior.alphabet
 
-    def check_prior(self) -> None:
-        """See that this is a prior.
-
-        Raises:
-            CheckpointError: it is not.
-        """
+    def check_redrawing(self, *, label: str | None, prompt: str | None, sampling: Sampling | None, seed: int) -> None:
+        """See that `fill` and `vary` can draw this. Raises as they do."""
         self._prior()
+        self.check_drawing(label=label, prompt=prompt, sampling=sampling, seed=seed)
+        if label is None and prompt is None:
+            self._check_left_out("so give the label")
 
     def check_likelihood(self) -> None:
         """See that this is a prior that knows how likely codes are.

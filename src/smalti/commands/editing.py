@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from smalti import api, shell
+from smalti import api, filling, shell
 from smalti.commands.drawing import how_to_draw
 from smalti.commands.jobs import Job, work_through
 from smalti.commands.request import Prompting, Versions
@@ -28,6 +28,7 @@ def run_fill(path: Path, images: Sequence[Path], mask: str, versions: Versions, 
     """Fill a hole in each image; a bad image is reported and the rest goes on. Exit code 1 when any was bad."""
     model, chosen, about = _prepared(path, versions, prompting)
     hole = _hole(mask, *model.card.image[1:])
+    model.hidden_places(hole)  # a hole that cannot be filled is so for all images
 
     def draw(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         emptied = picture.copy()
@@ -39,6 +40,7 @@ def run_fill(path: Path, images: Sequence[Path], mask: str, versions: Versions, 
 
 def run_vary(path: Path, images: Sequence[Path], strength: float, versions: Versions, prompting: Prompting) -> int:
     """Draw images like each image; as `run_fill`."""
+    filling.check_strength(strength)
     model, chosen, about = _prepared(path, versions, prompting)
 
     def draw(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -53,8 +55,7 @@ def _prepared(path: Path, versions: Versions, prompting: Prompting) -> tuple[api
         raise ConfigError(f"--count is {versions.count}, but must be from 1 to {VERSION_LIMIT}")
     model = api.load(path, device=versions.device)
     chosen, about = how_to_draw(versions.label, prompting)
-    model.check_prior()
-    model.check_drawing(**chosen, seed=versions.seed)
+    model.check_redrawing(**chosen, seed=versions.seed)
     return model, {"count": versions.count, "seed": versions.seed, **chosen}, {"seed": versions.seed, **about}
 
 
