@@ -3,11 +3,10 @@
     python bench/gan_guard.py SOURCE --images 120k --at 60k
 
 Trains the preset gan-nano twice with the loop of `smalti train` and the same seed: once undisturbed, once with all
-learning rates times 100 for 200 steps from `--at` images on, as a bad setting or a bad batch might do, and --on-nan
-rollback --on-collapse rollback. The disturbance comes once: what goes on after a rollback is not disturbed again.
-Printed and written to results/gan_guard.json: after how many images the collapse was named, with what words, and the
-Frechet distance (efficientnet-lite0, 128 px, bf16; 10,000 images of the averaged weights against the test images) of
-both.
+learning rates times 100 for 200 steps from `--at` images on, as a bad setting or a bad batch might do, and
+--on-collapse rollback. The disturbance comes once: what goes on after a rollback is not disturbed again. Printed and
+written to results/gan_guard.json: after how many images the collapse was named, with what words, and the Frechet
+distance (efficientnet-lite0, 128 px, bf16; 10,000 images of the averaged weights against the test images) of both.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ def run(
     Disturbed.at, Disturbed.left = at or 0, 0 if at is None else STEPS
     before, RECIPES["gan"] = RECIPES["gan"], Disturbed
     try:
-        result = train(config, images, folder, held_out=test, on_nan="rollback", on_collapse="rollback")
+        result = train(config, images, folder, held_out=test, on_collapse="rollback")
     finally:
         RECIPES["gan"] = before
     records = RunFolder(folder).records()

@@ -24,6 +24,11 @@ def run_away(recipe: GANRecipe) -> None:
     recipe.generator.network.image.weight.mul_(1e4)
 
 
+def diverge(recipe: GANRecipe) -> None:
+    """Make one of the discriminator's weights no number."""
+    next(recipe.discriminator.parameters()).view(-1)[0] = torch.nan
+
+
 def turn_grey(recipe: GANRecipe) -> None:
     """Let the averaged generator draw nothing; the one that trains is as it was."""
     recipe.averages["generator"].module.network.image.weight.zero_()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from ruined import ruined, run_away, turn_grey
+from ruined import diverge, ruined, run_away, turn_grey
 from small_runs import settings, small_config, small_data, write_source
 
 from smalti import checkpoint
@@ -94,6 +94,28 @@ def test_asked_to_continue_it_says_so_once_and_goes_on(tmp_path: Path, monkeypat
     assert (result.reason, result.rollbacks) == ("finished", 0)
     assert sum("ran away" in text for text in listener.messages) == 1
     assert checkpoint.read_card(tmp_path / "run" / "last.safetensors").images_seen == 96
+
+
+def test_a_gan_that_diverges_is_rolled_back_like_one_that_collapses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ruin(monkeypatch, diverge, at=40)
+    listener = Listener()
+    result = train(small_config("gan-nano", *SETTINGS), small_data(tmp_path), tmp_path / "run", machine=FLOAT32,
+                   reporter=listener)  # fmt: skip
+    assert (result.reason, result.images_seen, result.rollbacks) == ("finished", 96, 1)
+    (told,) = [text for text in listener.messages if "back to" in text]
+    assert "became nan in step" in told
+    assert told.endswith("back to 32 images, more carefully: half the learning rate, twice the gamma")
+
+
+@pytest.mark.parametrize("asked", [{"on_collapse": "stop"}, {"on_collapse": "continue"}, {"on_nan": "stop"}])
+def test_a_gan_that_diverges_stops_where_it_is_asked_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str]
+) -> None:
+    ruin(monkeypatch, diverge, at=40)
+    with pytest.raises(TrainingError, match=r"became nan in step .* at 32 images; go on from there with --on-nan"):
+        train(small_config("gan-nano", *SETTINGS), small_data(tmp_path), tmp_path / "run", machine=FLOAT32, **asked)
 
 
 def test_it_gives_up_after_five(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

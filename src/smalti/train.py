@@ -84,7 +84,7 @@ def train(
     held_out: Data | None = None,
     machine: Machine | None = None,
     budget_seconds: float | None = None,
-    on_nan: str = "stop",
+    on_nan: str | None = None,
     on_collapse: str = "rollback",
     license: str = checkpoint.DEFAULT_LICENSE,
     reporter: Reporter | None = None,
@@ -98,7 +98,8 @@ def train(
         held_out: images for scores and previews; without them the training images are used, and the log says so.
         machine: device, precision, compilation.
         budget_seconds: end after this much wall clock in the loop, counted over all sessions of the run.
-        on_nan: "stop", or "rollback" to the last save with halved learning rates, at most five times in all.
+        on_nan: "stop", or "rollback" to the last save with halved learning rates, at most five times in all; None:
+            "rollback" for a GAN that goes back from a collapse, else "stop".
         on_collapse: the same for what the recipe finds that has gone wrong, or "continue", which only tells.
         license: of the weights, written on their card.
         reporter: is told about the progress.
@@ -109,6 +110,8 @@ def train(
         TrainingError: a loss became NaN or infinite, or the training collapsed.
     """
     machine, reporter = machine or Machine(), reporter or Silent()
+    if on_nan is None:  # for a GAN, to diverge is one way to collapse
+        on_nan = "rollback" if config.recipe == "gan" and on_collapse == "rollback" else "stop"
     check(config, data, held_out, on_nan, on_collapse)
     folder = RunFolder(out)
     try:

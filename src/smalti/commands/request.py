@@ -171,7 +171,8 @@ class Running:
     compile:
         Use torch.compile; needs a C compiler and a minute at the start.
     on_nan:
-        When a loss becomes NaN or infinite: stop, or go back to the last save with halved learning rates.
+        When a loss becomes NaN or infinite: stop, or rollback, to the last save with halved learning rates. Default:
+        rollback for a GAN whose --on-collapse is rollback, else stop.
     on_collapse:
         When a GAN collapses or runs away: stop, go back to the last save, there to go on with halved learning rates
         and doubled gamma, or continue and say so. After five times it stops.
@@ -184,7 +185,7 @@ class Running:
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     compile: Annotated[bool, Parameter(negative=())] = False
-    on_nan: Literal["stop", "rollback"] = "stop"
+    on_nan: Literal["stop", "rollback"] | None = None
     on_collapse: Literal["stop", "rollback", "continue"] = "rollback"
     license: str = "unspecified"
     quiet: Annotated[bool, Parameter(negative=())] = False
