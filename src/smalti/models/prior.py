@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from smalti.config import PriorConfig
 from smalti.errors import ConfigError
 from smalti.layers.attention import attention
+from smalti.layers.norm import RMSNorm
 from smalti.layers.randomness import Draws
 
 LONGEST_SEQUENCE = 256  # tokens, up to which "auto" gives each code a token of its own
@@ -96,7 +97,7 @@ class CodePrior(nn.Module):
         self.first = nn.Parameter(WEIGHT_STD * torch.randn(width))  # before any code, or in the place of a hidden one
         self.context = _context(config, classes)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.depth))
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
         self.head = _DepthHead(config, planes) if self.inner > 1 else None
         self.leave = nn.Linear(config.head_width if self.inner > 1 else width, config.embedding, bias=False)
         _initialise(self, config.depth)
@@ -232,7 +233,7 @@ class Block(nn.Module):
         super().__init__()
         self.heads, self.dropout = heads, dropout
         hidden = -(-8 * width // 3 // 32) * 32  # as many weights as four times the width without the gate
-        self.norm1, self.norm2 = nn.RMSNorm(width), nn.RMSNorm(width)
+        self.norm1, self.norm2 = RMSNorm(width), RMSNorm(width)
         self.attend = nn.Linear(width, 3 * width, bias=False)
         self.merge = nn.Linear(width, width, bias=False)
         self.widen = nn.Linear(width, 2 * hidden, bias=False)
@@ -284,7 +285,7 @@ class TextEncoder(nn.Module):
         self.embedding = nn.Embedding(PADDING + 1, config.width)
         self.positions = nn.Parameter(WEIGHT_STD * torch.randn(config.text_bytes, config.width))
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.text_depth))
-        self.norm = nn.RMSNorm(config.width)
+        self.norm = RMSNorm(config.width)
         self.nothing = nn.Parameter(WEIGHT_STD * torch.randn(config.width))
 
     def forward(self, text: Tensor, dropped: Tensor, draws: Draws | None = None) -> Context:
@@ -339,7 +340,7 @@ class _DepthHead(nn.Module):
         self.planes = nn.Parameter(torch.empty(planes, width))
         heads = next(count for count in range(max(1, width // 64), 0, -1) if width % count == 0)
         self.blocks = nn.ModuleList(Block(width, heads, config.dropout) for _ in range(config.head_depth))
-        self.norm = nn.RMSNorm(width)
+        self.norm = RMSNorm(width)
 
     def forward(self, features: Tensor, given: Tensor, draws: Draws | None) -> Tensor:
         """`given`: (B, L, i, e), what the first i codes are known by."""
