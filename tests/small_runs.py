@@ -64,6 +64,18 @@ SMALL = {
         "model.adversary.ramp=0",
         "data.size=null",
     ),
+    "tokenizer-32": (
+        "model.autoencoder.width=8",
+        "model.autoencoder.residual_width=4",
+        "model.quantizer.codes=16",
+        "model.quantizer.dimension=4",
+        "model.adversary.width=4",
+        "model.adversary.start=16",
+        "model.adversary.ramp=32",
+        "model.perceptual.start=8",
+        "model.perceptual.network=smalti-vit",
+        "model.settle=24",
+    ),
     "smalti-vit": (
         "model.encoder.stem_width=4",
         "model.encoder.width=8",

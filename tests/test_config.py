@@ -75,6 +75,8 @@ def values_of(config: RunConfig, path: str) -> st.SearchStrategy[Any]:
         return st.integers(2, 2048).map(lambda width: 4 * width)  # which the heads must be able to share
     if path.endswith(".channels"):
         return st.sampled_from([None, 1, 3, 4])
+    if path == "model.settle":
+        return st.none() | st.integers(0, 10**12)
     if path.endswith("quantizer.projection"):
         return st.none() | st.integers(1, 4096)
     if path.endswith("quantizer.gradient"):
@@ -137,7 +139,7 @@ def test_every_path_can_be_changed(recipe: str, path: str) -> None:
     current = paths(run)[path]
     choices = field_of(run, path).metadata.get("choices", ())
     special = {"data.split": "test", "data.size": (48, 64), "data.channels": 1, "data.source": "photos.zip",
-               "model.penalty.gradient": 10.0, "model.penalty.gamma": 0.5, "model.network.patch": 4,
+               "model.settle": 5000, "model.penalty.gradient": 10.0, "model.penalty.gamma": 0.5, "model.network.patch": 4,
                "model.anneal.beta2": 0.95,
                "model.autoencoder.stride": 8,
                "model.encoder.stride": 4, "model.encoder.width": 64, "model.encoder.heads": 2,

@@ -93,6 +93,7 @@ class VQVAEConfig(Checked):
     perceptual: PerceptualConfig = PerceptualConfig()
     adversary: AdversaryConfig = AdversaryConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    settle: int | None = number(None, 0, 10**12)  # images from which encoder and codes stay; the decoder learns on
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -123,6 +123,38 @@ def test_a_state_that_was_saved_goes_on_as_if_nothing_had_happened() -> None:
         assert torch.equal(a, b)
 
 
+def test_once_settled_the_decoder_alone_learns() -> None:
+    recipe = make(half_life=50, settle=16)
+    for step in range(2):
+        recipe.step(batch(step), step * 8)
+    averages = {name: value.clone() for name, value in recipe.export().state_dict().items()}
+    decoder = {name: value.clone() for name, value in recipe.autoencoder.decoder.state_dict().items()}
+    state = copy.deepcopy(recipe.state_dict())
+    for step in range(2, 5):
+        recipe.step(batch(step), step * 8)
+    for network in (recipe.autoencoder, recipe.export()):
+        for name, value in network.state_dict().items():
+            assert name.startswith("decoder") or torch.equal(value, averages[name]), name
+    assert all(not torch.equal(value, decoder[name]) for name, value in recipe.autoencoder.decoder.named_parameters())
+
+    # Taken back to where it was not settled, everything moves again.
+    recipe.load_state_dict(state)
+    before = {name: value.clone() for name, value in recipe.autoencoder.named_parameters()}
+    recipe.step(batch(), 8)
+    assert all(not torch.equal(value, before[name]) for name, value in recipe.autoencoder.named_parameters())
+
+
+def test_a_settled_training_resumes_as_if_nothing_had_happened() -> None:
+    whole, other = make(half_life=50, settle=8), make(half_life=50, settle=8)
+    for step in range(3):
+        whole.step(batch(step), step * 8)
+    other.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for step in range(3, 5):
+        assert whole.step(batch(step), step * 8) == other.step(batch(step), step * 8)
+    for a, b in zip(whole.export().state_dict().values(), other.export().state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_two_recipes_of_one_seed_are_one() -> None:
     a, b = make(half_life=50), make(half_life=50)
     torch.rand(3)

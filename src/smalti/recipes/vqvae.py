@@ -5,7 +5,8 @@
         + adversarial term                                    (recipes/adversary.py; VQGAN)
 
 w is one over the variance of the data, as in the reference implementation of the paper, so that reconstruction and
-commitment are in balance; p and the adversarial weight are 0 for a VQ-VAE.
+commitment are in balance; p and the adversarial weight are 0 for a VQ-VAE. From `settle` images on encoder and codebook
+stay as their averages are then, and the decoder alone goes on: what looks right is learned without moving the codes.
 Sources: van den Oord et al. 2017, arXiv:1711.00937, equation 3; Esser et al. 2021, arXiv:2012.09841, equation 6.
 """
 
@@ -59,6 +60,7 @@ class VQVAERecipe(Recipe[Images]):
         self.add_average("autoencoder")
         usage = UsageMonitor(self.alphabet, half_life=USAGE_HALF_LIFE)
         self.usage = cast(UsageMonitor, self.add_module("usage", usage))
+        self.settled = False
         self.adversary: Adversary | None = None
         if judges is not None:
             self.add_module("discriminator", judges)
@@ -71,6 +73,7 @@ class VQVAERecipe(Recipe[Images]):
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
         pixels = batch.pixels
+        self._settle(self.model.settle is not None and images_seen >= self.model.settle)
         with self.setting.autocast():
             latents, reconstruction, quantized = self.autoencoder(pixels)
         distance = self.distance(reconstruction, pixels)
@@ -111,6 +114,19 @@ class VQVAERecipe(Recipe[Images]):
                 "norm_ratio": norm_ratio(latents, quantized),
                 "psnr": -10 * torch.log10(mean_squared.clamp_min(1e-12)),
             }
+
+    def _settle(self, settled: bool) -> None:
+        """Fix encoder and codebook where their averages are, or let them go where a training was taken back."""
+        if settled == self.settled:
+            return
+        self.settled, average = settled, cast(Autoencoder, self.averages["autoencoder"].module)
+        for module, averaged in (
+            (self.autoencoder.encoder, average.encoder),
+            (self.autoencoder.quantizer, average.quantizer),
+        ):
+            if settled:  # in a resumed training they are equal already
+                module.load_state_dict(averaged.state_dict())
+            module.requires_grad_(not settled).train(not settled)
 
     def advice(self, terms: Mapping[str, float], images_seen: int) -> str | None:
         if images_seen < FIRST_ADVICE or not self.usage.mature():
