@@ -9,9 +9,10 @@
 
 `quality` trains on codes for so many minutes of processor time (one thread) and then measures, with the averaged
 weights: bits of a code of the test split, exactly; and the Frechet distance of drawn images to the test images
-(efficientnet-lite0, 128 px, bf16, as many as there are test images, at most 10,000), at each of `--temperatures`; the
-best of them counts. `pixelcnn` is the gated PixelCNN of 15 layers, of about as many parameters as the preset `--like`;
-codes that lie side by side at one place are laid out as a square grid for it. `floor` is the tokenizer's own
+(efficientnet-lite0, 128 px, bf16, as many as there are test images, at most 10,000), at each of `--temperatures` and,
+of codes with labels or groups and --set model.condition=class, `--guidances`; the best of them counts, and the bits are
+those where the label is known. `pixelcnn` is the gated PixelCNN of 15 layers, of about as many parameters as the preset
+`--like`; codes that lie side by side at one place are laid out as a square grid for it. `floor` is the tokenizer's own
 reconstructions, and what codes cost by their number and by their frequencies. `speed` draws 1 image and 64 images with
 cached keys and values, by computing all again for each code, and masked in 10 steps, in turn, on one thread. Rows go to
 results/prior_quality.json and prior_speed.json.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import math
 import time
@@ -66,7 +68,7 @@ def frechet(images: np.ndarray, test: PackedImages, cache: Path | None) -> float
 
 
 def train_prior(name: str, settings: list[str], codes: CodeSet, minutes: float) -> tuple[dict[str, Any], Any]:
-    """A preset for so many processor minutes; the row, and what draws (start, end, temperature) -> codes."""
+    """A preset for so many processor minutes; the row, and what draws (start, end, temperature, guidance)."""
     config = override(preset(name), settings)
     setting = setting_of(codes, CPU, Machine().resolve()[1])
     began = time.process_time()
@@ -80,9 +82,12 @@ def train_prior(name: str, settings: list[str], codes: CodeSet, minutes: float) 
         seen += batch
     whole = recipe.export()
 
-    def draw(start: int, end: int, temperature: float) -> Tensor:
+    def draw(start: int, end: int, temperature: float, guidance: float) -> Tensor:
+        numbers = range(start, end)
+        usual = whole.usual_labels(numbers)
         with setting.autocast():
-            return whole.draw(range(start, end), 0, Sampling(temperature))
+            labels = None if usual is None else torch.tensor(usual)
+            return whole.draw(numbers, 0, Sampling(temperature, guidance=guidance), labels=labels)
 
     test = open_codes(codes.folder, "test")
     score = recipe.score(slices(test, len(test), 256, CPU))
@@ -132,7 +137,7 @@ def train_pixelcnn(like: str, codes: CodeSet, minutes: float) -> tuple[dict[str,
             total += float(F.cross_entropy(model(grid).float(), grid)) * len(grid) / math.log(2)
     shape = as_grid(torch.zeros(1, *codes.about.row, dtype=torch.int64)).shape[1:]
 
-    def draw(start: int, end: int, temperature: float) -> Tensor:
+    def draw(start: int, end: int, temperature: float, guidance: float) -> Tensor:
         with setting.autocast():
             found = model.sample(end - start, tuple(shape), seeded_generator(0, start), temperature)
         return found.view(end - start, *codes.about.row)
@@ -188,13 +193,14 @@ def quality(options: argparse.Namespace) -> None:
             trained, draw = train_prior(options.run, options.set, codes, options.minutes)
         print(row | trained, flush=True)
         distances, began, away = dict[str, float](), time.process_time(), 0.0
-        for temperature in options.temperatures:
-            pictures = decode(codes, functools.partial(draw, temperature=temperature), count)
+        for temperature, guidance in itertools.product(options.temperatures, options.guidances):
+            how = f"{temperature:g}" + (f", guidance {guidance:g}" if guidance != 1 else "")
+            pictures = decode(codes, functools.partial(draw, temperature=temperature, guidance=guidance), count)
             pause = time.process_time()
-            distances[f"{temperature:g}"] = frechet(pictures, test, options.cache)
-            print(temperature, distances, flush=True)
+            distances[how] = frechet(pictures, test, options.cache)
+            print(how, distances, flush=True)
             if options.keep is not None:
-                name = f"{options.run}-{options.minutes:g}-{temperature:g}.png"
+                name = f"{options.run}-{options.minutes:g}-{how.replace(', guidance ', '-')}.png"
                 write_png(options.keep / name, grid(pictures[:64], scale=2))
             away += time.process_time() - pause
         seconds = time.process_time() - began - away
@@ -264,6 +270,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--set", action="append", default=[], help="a setting that differs from the preset's")
     parser.add_argument("--temperatures", type=lambda text: [float(part) for part in text.split(",")], default=[1.0])
+    parser.add_argument("--guidances", type=lambda text: [float(part) for part in text.split(",")], default=[1.0])
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--keep", type=Path)
     options = parser.parse_args()

@@ -139,7 +139,8 @@ def test_every_path_can_be_changed(recipe: str, path: str) -> None:
     current = paths(run)[path]
     choices = field_of(run, path).metadata.get("choices", ())
     special = {"data.split": "test", "data.size": (48, 64), "data.channels": 1, "data.source": "photos.zip",
-               "model.settle": 5000, "model.penalty.gradient": 10.0, "model.penalty.gamma": 0.5, "model.network.patch": 4,
+               "model.settle": 5000,
+               "model.penalty.gradient": 10.0, "model.penalty.gamma": 0.5, "model.network.patch": 4,
                "model.anneal.beta2": 0.95,
                "model.autoencoder.stride": 8,
                "model.encoder.stride": 4, "model.encoder.width": 64, "model.encoder.heads": 2,

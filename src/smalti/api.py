@@ -75,7 +75,8 @@ class Model(PriorModel):
             count: how many.
             first: number of the first image, to go on where an earlier call ended.
             seed: any integer from 0.
-            label: a class name, for a model trained with `model.conditional=true`; None takes the classes in turn.
+            label: a class name, for a model trained with labels; None takes the classes in turn, of a prior each as
+                often as in its training images.
             truncation: latents of a GAN are multiplied by it, from 0 to 1: less varied images, more like the mean
                 (Karras et al. 2019, arXiv:1812.04948, section B, with the mean latent 0).
             prompt: what to draw, for a prior that was trained with captions; None: anything.
@@ -149,7 +150,10 @@ class Model(PriorModel):
 
     def labels(self, numbers: Sequence[int], label: str | None = None) -> list[int] | None:
         """The class numbers of `generate` for images of these numbers; None without labels. Raises as `generate`."""
-        classes, chosen = self._drawer().classes, self._label(label)
+        drawer, chosen = self._drawer(), self._label(label)
+        if chosen is None and isinstance(drawer, CodeGenerator):
+            return drawer.usual_labels(numbers)
+        classes = drawer.classes
         return [n % classes if chosen is None else chosen for n in numbers] if classes else None
 
     @torch.no_grad()

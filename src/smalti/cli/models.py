@@ -193,6 +193,7 @@ def encode(
     resize: Resize = "cover",
     flip: Annotated[bool, Parameter(negative=())] = False,
     effort: int = 0,
+    groups: int | None = None,
     device: str = "cpu",
     cache: Path | None = None,
 ) -> int:
@@ -216,6 +217,8 @@ def encode(
         Encode the images to train on mirrored as well.
     effort:
         Rounds in which the codes are improved after encoding.
+    groups:
+        Sort the images into so many groups that look alike, and take these for labels.
     device:
         auto, cpu, cuda, cuda:1, mps.
     cache:
@@ -223,7 +226,7 @@ def encode(
     """
     from smalti.commands.coding import run_encode
 
-    return run_encode(model, source, out, split, size, resize, flip, effort, device, cache)
+    return run_encode(model, source, out, split, size, resize, flip, effort, groups, device, cache)
 
 
 @app.command(

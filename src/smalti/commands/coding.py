@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from smalti.data.codes import TOKENIZER, CodesAbout, CodeWriter, has_these_codes
 from smalti.data.pictures import write_png
 from smalti.errors import ConfigError, OutputError
 from smalti.files import input_errors, write_atomically
+from smalti.grouping import check_groups, group
 from smalti.progress import counting
 from smalti.units import parse_size
 
@@ -32,11 +34,14 @@ def run_encode(
     resize: str,
     flip: bool,
     effort: int,
+    groups: int | None,
     device: str,
     cache: Path | None,
 ) -> int:
     """Encode one split, or all there are; goes on where an earlier encoding was stopped."""
     api.check_effort(effort)
+    if groups is not None:
+        check_groups(groups)
     model = api.load(path, device=device)
     alphabet = model.alphabet  # says so if the model has no codes
     wanted = None if size is None else parse_size(size)
@@ -48,12 +53,22 @@ def run_encode(
         first = load(split=split)
         others = [] if split is not None else [name for name in first.splits if name != first.split]
         sets = [first, *(load(split=name, size=first.shape[1:]) for name in others)]
+    found: list[np.ndarray] = []
+    if groups is not None:
+        if first.split not in (None, "train"):
+            raise ConfigError("--groups are learned from the images to train on; leave --split out, or give train")
+        with counting("grouping") as tell:
+            found = group(sets, groups, device=device, cache=cache, progress=tell)
     _place_tokenizer(model, out)
-    for images in sets:
+    for number, images in enumerate(sets):
         say_what_was_skipped(images)
         mirrored = flip and images.split in (None, "train")
         about = _about(model, images, alphabet, source, mirrored, effort)
-        labels = None if images.labels is None else np.tile(images.labels, 2 if mirrored else 1)
+        labels = images.labels
+        if groups is not None:
+            labels, names = found[number], tuple(f"group {index}" for index in range(groups))
+            about = dataclasses.replace(about, classes=names, groups=groups)
+        labels = None if labels is None else np.tile(labels, 2 if mirrored else 1)
         where = out / (images.split or "all")
         if has_these_codes(out, about):
             shell.note(f"{where} holds these codes already")

@@ -50,6 +50,7 @@ class CodesAbout:
         split, splits: which split it is, and all there are.
         classes, names, captions: as those of the images; captions None where there are none.
         effort: rounds in which the codes were improved.
+        groups: how many the images were sorted into, for labels; 0: the labels are the source's.
         fingerprint: SHA-256 over all of this but the names and paths, and over codes and labels.
     """
 
@@ -65,6 +66,7 @@ class CodesAbout:
     names: Sequence[str]
     captions: Sequence[str] | None
     effort: int = 0
+    groups: int = 0
     fingerprint: str = ""
 
     @property
@@ -309,4 +311,6 @@ def has_these_codes(folder: Path, about: CodesAbout) -> bool:
         raise OutputError(f"{place} holds the codes of other images or captions ({there.source}); give another --out")
     if there.effort != about.effort:
         raise OutputError(f"{place} holds codes of --effort {there.effort}, not {about.effort}; give another --out")
+    if there.groups != about.groups:
+        raise OutputError(f"{place} holds codes of --groups {there.groups}, not {about.groups}; give another --out")
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor, nn
 
 from smalti.config import PriorConfig
 from smalti.models.autoencoder import Autoencoder
-from smalti.models.prior import PADDING, CodePrior, Context
+from smalti.models.prior import PADDING, ClassEncoder, CodePrior, Context
 from smalti.models.prior_sampling import Sampling, sample, uniform_numbers
+
+GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, modulo 1, fill [0, 1) evenly from the first ones on
 
 
 class CodeGenerator(nn.Module):
@@ -39,6 +42,15 @@ class CodeGenerator(nn.Module):
     def context(self, labels: Tensor | None, texts: Sequence[str] | None, count: int) -> Context | None:
         """What `count` images are to be of; nothing in particular where neither is given."""
         return context_of(self.prior, labels, texts, count)
+
+    def usual_labels(self, numbers: Sequence[int]) -> list[int] | None:
+        """A label for each image of these numbers, each as often as in the training images; None without labels."""
+        if not isinstance(self.prior.context, ClassEncoder):
+            return None
+        ends = self.prior.context.shares.double().cumsum(0).cpu()
+        places = torch.tensor([(number + 0.5) * GOLDEN % 1 for number in numbers], dtype=torch.float64)
+        labels: list[int] = torch.searchsorted(ends, places * ends[-1], right=True).clamp_max(len(ends) - 1).tolist()
+        return labels
 
     @torch.no_grad()
     def draw(

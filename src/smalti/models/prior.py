@@ -302,12 +302,19 @@ class TextEncoder(nn.Module):
 
 
 class ClassEncoder(nn.Module):
-    """Labels to one context token."""
+    """Labels to one context token.
+
+    Attributes:
+        shares: (classes,), how many of the training images have each label.
+    """
+
+    shares: Tensor
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
         self.classes = classes
         self.embedding = nn.Embedding(classes + 1, width)  # the last one is for whom it is left out
+        self.register_buffer("shares", torch.full((classes,), 1 / classes))
 
     def forward(self, labels: Tensor, dropped: Tensor, draws: Draws | None = None) -> Context:
         """(B,) int64 and (B,) bool."""

@@ -26,7 +26,7 @@ from smalti.errors import ConfigError
 from smalti.layers.randomness import Draws, seeded_generator
 from smalti.layers.ranks import sum_over_ranks, world
 from smalti.models.code_generator import CodeGenerator, context_of
-from smalti.models.prior import CodePrior
+from smalti.models.prior import ClassEncoder, CodePrior
 from smalti.models.prior_sampling import Sampling
 from smalti.recipes.base import Codes, Recipe, Score, Setting, initial_weights
 
@@ -67,12 +67,17 @@ class PriorRecipe(Recipe[Codes]):
     @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Codes]]) -> None:
         counts = torch.full_like(self.prior.bias, SMOOTHING)
+        of_classes = torch.zeros(self.prior.classes, device=counts.device)
         for batch in batches():
+            if self.prior.classes and batch.labels is not None:
+                of_classes += torch.bincount(batch.labels, minlength=self.prior.classes)
             for plane, codes in enumerate(batch.codes.transpose(0, 1)):
                 counts[plane] += torch.bincount(codes.flatten(), minlength=counts.shape[1])
         for plane, size in enumerate(self.prior.alphabet):
             shares = counts[plane, :size] / counts[plane, :size].sum()
             self.prior.bias[plane, :size] = shares.log()
+        if isinstance(self.prior.context, ClassEncoder):
+            self.prior.context.shares.copy_(of_classes / of_classes.sum())
         self.averages["prior"].module.load_state_dict(self.prior.state_dict())
 
     def step(self, batch: Codes, images_seen: int) -> dict[str, Tensor]:
