@@ -65,8 +65,8 @@ SMALL = {
         "data.size=null",
     ),
     "tokenizer-32": (
-        "model.autoencoder.width=8",
-        "model.autoencoder.residual_width=4",
+        "model.autoencoder.width=16",
+        "model.autoencoder.blocks=1",
         "model.quantizer.codes=16",
         "model.quantizer.dimension=4",
         "model.adversary.width=4",

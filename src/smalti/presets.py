@@ -51,17 +51,17 @@ _NARROW_TILES = TransformConfig(stride=32, patch=2, width=48, encoder_blocks=1, 
 _CODES_OF_TILES = ProductConfig(
     layer=VectorConfig(codes=512, dimension=8, decay=0.999, commitment=1.0, revive_below=0.05), groups=64
 )
-_LOOKS_RIGHT = PerceptualConfig(weight=2.0, network="efficientnet-lite0", start=200_000, every=4)
-_FEATURE_ADVERSARY = AdversaryConfig(
-    sees="features",
-    weight=0.15,
-    adaptive=False,
-    start=200_000,
-    ramp=10_000,
-    optimizer=OptimizerConfig(learning_rate=1e-3, beta1=0.5, beta2=0.99),
-)
 _PLAIN_LOOP = LoopConfig(images=2_000_000, batch=64, average_half_life=20_000)
 _COSINE = OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, schedule="cosine", warm_up=5_000)
+
+
+def _look_right(start: int) -> PerceptualConfig:
+    return PerceptualConfig(weight=2.0, network="efficientnet-lite0", start=start, every=4)
+
+
+def _feature_adversary(start: int) -> AdversaryConfig:
+    optimizer = OptimizerConfig(learning_rate=1e-3, beta1=0.5, beta2=0.99)
+    return AdversaryConfig(sees="features", weight=0.15, adaptive=False, start=start, ramp=10_000, optimizer=optimizer)
 
 
 def _prior_optimizer(rate: float, warm_up: int) -> OptimizerConfig:
@@ -122,8 +122,8 @@ PRESETS: dict[str, Preset] = {
                 _NARROW_TILES,
                 _CODES_OF_TILES,
                 loss_weight=6.0,
-                perceptual=_LOOKS_RIGHT,
-                adversary=_FEATURE_ADVERSARY,
+                perceptual=_look_right(200_000),
+                adversary=_feature_adversary(200_000),
                 optimizer=_COSINE,
             ),
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
@@ -135,17 +135,18 @@ PRESETS: dict[str, Preset] = {
         RunConfig(
             recipe="vqvae",
             model=VQVAEConfig(
-                _CLASSIC,
+                ModernConfig(width=128, blocks=2, stride=4, patch=2, attention=True),
                 VectorConfig(codes=512, dimension=8, commitment=1.5),
                 loss_weight=6.0,
-                perceptual=_LOOKS_RIGHT,
-                adversary=_FEATURE_ADVERSARY,
-                optimizer=OptimizerConfig(learning_rate=1e-3, beta2=0.99, schedule="cosine", warm_up=5_000),
-                settle=200_000,
+                perceptual=_look_right(150_000),
+                adversary=_feature_adversary(150_000),
+                optimizer=OptimizerConfig(learning_rate=7e-4, beta2=0.99, schedule="cosine", warm_up=5_000),
+                settle=150_000,
             ),
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
         ),
         "small images for a prior: 4 pixels a code along each side, each code about its place, trained to look right",
+        "23.88 dB, perplexity 474, FD 36 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.23M images",
     ),
     "fsq": Preset(
         RunConfig(
