@@ -66,6 +66,7 @@ class PixelCNN(nn.Module):
         found = torch.zeros(count, *grid, dtype=torch.int64)
         for row in range(grid[0]):
             for column in range(grid[1]):
-                shares = torch.softmax(self(found)[:, :, row, column].float() / temperature, dim=1)
+                logits = self(found[:, : row + 1])[:, :, row, column]  # rows below change nothing
+                shares = torch.softmax(logits.float() / temperature, dim=1)
                 found[:, row, column] = torch.multinomial(shares, 1, generator=generator)[:, 0]
         return found
