@@ -79,6 +79,8 @@ def values_of(config: RunConfig, path: str) -> st.SearchStrategy[Any]:
         return st.none() | st.integers(0, 10**12)
     if path.endswith("quantizer.projection"):
         return st.none() | st.integers(1, 4096)
+    if path.endswith("adversary.sees"):
+        return st.just("pixels")  # features ask for a perceptual distance
     if path.endswith("quantizer.gradient"):
         return st.sampled_from(["straight-through", "rotation"])  # the third one needs update=gradient
     if path.endswith(".patch"):

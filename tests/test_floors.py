@@ -26,7 +26,7 @@ FLOORS = (
     ("feeding",),  # and reads
     ("prior_model",),
     ("filling",),
-    ("recipes", "runfolder", "latents", "inversion", "codec", "explain", "trust"),
+    ("recipes", "runfolder", "latents", "inversion", "grouping", "codec", "explain", "trust"),
     ("evaluate",),  # scores anybody's images; above checkpoint, because one of its feature extractors is ours
     ("checkpoint",),
     ("models",),
