@@ -60,6 +60,7 @@ def test_groups_take_the_place_of_labels(smalti, trained: SimpleNamespace) -> No
     words = ("encode", trained.vqvae, trained.source, "--out", "codes", "--groups", 3)
     done = smalti(*words, "--flip")
     assert done.code == 0, done.err
+    assert "smalti train prior-nano --data codes --set model.condition=class --out FOLDER" in done.err
     codes = open_codes("codes")
     assert codes.classes == ("group 0", "group 1", "group 2")
     assert codes.about.groups == 3

@@ -76,7 +76,8 @@ def run_encode(
         _encode(model, images, CodeWriter(out, about, labels, together=CHUNK), effort)
         bits = sum(np.log2(alphabet)) * about.grid[0] * about.grid[1]
         shell.note(f"{len(about.names):,} images, {bits:g} bits each: {where}")
-    shell.suggest("train", "prior-nano", "--data", str(out), "--out", "FOLDER")
+    guided = () if groups is None else ("--set", "model.condition=class")
+    shell.suggest("train", "prior-nano", "--data", str(out), *guided, "--out", "FOLDER")
     return 0
 
 
