@@ -80,6 +80,9 @@ def test_groups_take_the_place_of_labels(smalti, trained: SimpleNamespace) -> No
     drawn = np.bincount(model.labels(range(1000)) or [], minlength=3) / 1000
     assert np.abs(drawn - shares).max() < 0.01
     assert model.labels([0, 5], "group 1") == [1, 1]
+    done = smalti("evaluate", "prior", "prior", "--on", trained.source, "--out", "bits.json")
+    assert done.code == 0, done.err
+    assert "has no labels that prior/last.safetensors knows: these are the bits without any" in done.err
 
 
 @pytest.mark.parametrize(

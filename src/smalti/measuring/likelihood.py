@@ -56,6 +56,9 @@ def measure_prior(
             f"{size_in_words(images)}; give --size {height}x{width} and --channels {channels}"
         )
     labels = np.asarray(images.labels) if images.labels is not None and images.classes == model.card.classes else None
+    unlabelled: tuple[str, ...] = ()
+    if labels is None and getattr(model.card.config.model, "condition", "") == "class":
+        unlabelled = (f"{images.source} has no labels that {model.path} knows: these are the bits without any",)
     usage, bits, tell = CodeUsage(model.prior_alphabet), [], options.told("bits of the codes")
     for start in range(0, len(images), 64):
         rows = np.arange(start, min(start + 64, len(images)))
@@ -91,7 +94,7 @@ def measure_prior(
             labels=labels is not None and model.card.config.model.condition == "class",  # type: ignore[union-attr]
         ),
         figures=figures,
-        warnings=warn_of_seen(model, images),
+        warnings=(*warn_of_seen(model, images), *unlabelled),
         **now(options, model.device),
     )
     count = min(SHOWN, max(len(images), 1))
