@@ -82,6 +82,22 @@ def test_what_lies_in_the_hole_does_not_matter(priors) -> None:
     assert np.array_equal(model.fill(picture, hole), model.fill(other, hole))
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (13, 22), (5, 1)])
+def test_a_hole_is_emptied_smoothly(height: int, width: int) -> None:
+    """What is one colour stays so; the rest lies between the known values, near those beside it."""
+    hole = np.zeros((height, width), bool)
+    hole[1:4, : max(1, width - 4)] = True
+    flat = np.full((height, width, 3), 70, np.uint8)
+    flat[hole] = 255
+    assert (filling.emptied(flat, hole) == 70).all()
+    ramp = np.broadcast_to(np.linspace(10, 240, height)[:, None, None], (height, width, 4)).round().astype(np.uint8)
+    found = filling.emptied(np.where(hole[..., None], np.uint8(0), ramp), hole)
+    assert np.array_equal(found[~hole], ramp[~hole])
+    assert 10 <= found.min() <= found.max() <= 240
+    mean = ramp[~hole].mean()
+    assert np.abs(found[hole].astype(float) - ramp[hole]).mean() < 0.7 * np.abs(mean - ramp[hole]).mean()
+
+
 def test_labels_and_prompts_are_taken(priors) -> None:
     picture, hole = small_pictures(1)[0], box(0, 5, 0, 5)
     model = api.load(priors.labelled)

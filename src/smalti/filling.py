@@ -1,7 +1,9 @@
 """Holes filled and images varied, by drawing some of their codes anew.
 
-    hidden    the places of the grid whose pixels the hole touches, and those within `leak` places of them: what lies in
-              a hole reaches so far through the encoder
+    emptied   a hole is first filled by what is around it: means of 2, 4, 8, ... known pixels, the finer the nearer the
+              edge. What lies in it reaches some way through the encoder, and from an image that goes on smoothly most
+              codes around the hole are those of the whole image
+    hidden    the places of the grid whose pixels the hole touches, and those within `leak` places of them
     drawn     hidden codes from a prior that knows the rest.  A masked prior sees all that is not hidden.  A causal one
               sees what comes before alone; of K candidates one is taken with the probability  w_k / sum w,
               w = prod p(c_t | c_<t) over the known codes:  sampling-importance-resampling (Rubin 1987)
@@ -54,6 +56,33 @@ def hidden_places(hole: np.ndarray, grid: tuple[int, int], stride: int, leak: in
             "smaller, or use a tokenizer with a finer grid"
         )
     return spread
+
+
+def emptied(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+    """An image with its hole filled smoothly from what is around it: pull and push (Gortler et al. 1996, section 3.4).
+
+    Args:
+        image: (H, W, C) uint8.
+        hole: (H, W) bool, not all of it.
+
+    Returns:
+        (H, W, C) uint8, which does not depend on what lay in the hole.
+    """
+    values = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
+    filled = _pulled_and_pushed(values, torch.from_numpy(~hole)[None, None].float())
+    found = image.copy()
+    found[hole] = filled[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()[hole]
+    return found
+
+
+def _pulled_and_pushed(values: Tensor, known: Tensor) -> Tensor:
+    """(1, C, H, W), of which (1, 1, H, W) are known where it is above 0."""
+    if bool((known > 0).all()):
+        return values
+    share = F.avg_pool2d(known, 2, ceil_mode=True)
+    means = F.avg_pool2d(values * known, 2, ceil_mode=True) / share.clamp_min(1e-6)
+    coarse = _pulled_and_pushed(means, (share > 0).float())
+    return torch.where(known > 0, values, F.interpolate(coarse, size=values.shape[2:], mode="bilinear"))
 
 
 @torch.no_grad()

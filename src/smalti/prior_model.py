@@ -68,10 +68,9 @@ class PriorModel(ABC):
         """
         self.check_image(image)
         places = self.hidden_places(hole)
-        emptied = image.copy()
-        emptied[hole] = image[~hole].mean(axis=0).round()  # what the encoder sees of the rest shall not depend on it
         hidden = np.broadcast_to(places, (max(count, 0), *places.shape))
-        return filling.blend(image, self._redraw(emptied, hidden, seed, label, prompt, sampling), hole)
+        decoded = self._redraw(filling.emptied(image, hole), hidden, seed, label, prompt, sampling)
+        return filling.blend(image, decoded, hole)
 
     def hidden_places(self, hole: np.ndarray) -> np.ndarray:
         """The places of the codes that `fill` draws anew: (H, W) bool -> (h, w) bool. Raises as `fill`."""
