@@ -7,7 +7,7 @@ import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from smalti.errors import OutputError, SmaltiError
 
@@ -30,6 +30,23 @@ def write_atomically(path: Path, fill: Callable[[Any], Any]) -> None:
         finally:
             temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
+
+
+def lock(file: IO[bytes], refusal: str) -> None:
+    """Hold an open file for this process alone, until it is closed or the process ends.
+
+    Raises:
+        OutputError: another process holds it; its message is the refusal.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows, where nothing stops a second process
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OutputError(refusal) from None
 
 
 def _sync_folder(folder: Path) -> None:

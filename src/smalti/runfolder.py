@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from smalti.config import RunConfig, from_plain, paths, to_plain
 from smalti.errors import CheckpointError, ConfigError, OutputError
-from smalti.files import output_errors, write_atomically
+from smalti.files import lock, output_errors, write_atomically
 
 # A run may go on longer, write more often, or find its data elsewhere (their fingerprint is compared), and is the same.
 FREE = {"data.source", "train.images", "train.log_every", "train.preview_every", "train.save_every", "preset"}
@@ -89,18 +89,8 @@ class RunFolder:
             raise CheckpointError(f"{self.config} cannot be read ({error}); give --out another folder") from None
 
     def _take_lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # not on Windows, where nothing stops a second training in the same folder
-            return
         self._lock = (self.path / ".lock").open("wb")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock.close()
-            raise OutputError(
-                f"another training is at work in {self.path}; wait for it or give another --out"
-            ) from None
+        lock(self._lock, f"another training is at work in {self.path}; wait for it or give another --out")
 
     def release(self) -> None:
         if self._lock is not None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from small_codes import CODES, about_codes, small_codes, some_codes
 
-from smalti.data.codes import CodeWriter, has_these_codes, is_code_set, open_codes
+from smalti.data.codes import CodesAbout, CodeWriter, has_these_codes, is_code_set, open_codes
 from smalti.errors import DataError, OutputError
 
 
@@ -80,13 +80,57 @@ def test_a_stopped_encoding_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_what_another_encoding_left_is_not_continued(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (about_codes(10, "other"), "its tokenizer is one, not other"),
+        (about_codes(20, "one"), "its number of images is 10, not 20"),
+        (dataclasses.replace(about_codes(10, "one"), effort=4), "its --effort is 0, not 4"),
+        (dataclasses.replace(about_codes(10, "one"), images="more"), "its fingerprint of the images is fingerprint of"),
+    ],
+    ids=["tokenizer", "flip", "effort", "images"],
+)
+def test_what_another_encoding_began_is_kept(tmp_path: Path, other: CodesAbout, said: str) -> None:
     first = CodeWriter(tmp_path, about_codes(10, "one"), None)
     first.append(some_codes(10)[:4])
     first.close()
-    second = CodeWriter(tmp_path, about_codes(10, "other"), None)
-    assert second.done == 0
-    second.close()
+    with pytest.raises(OutputError, match=f"holds the beginning of another encoding: {said}"):
+        CodeWriter(tmp_path, other, None)
+    again = CodeWriter(tmp_path, about_codes(10, "one"), None)
+    assert again.done == 4
+    again.close()
+    (tmp_path / "all" / "partial.json").write_text("[")
+    with pytest.raises(OutputError, match="its tokenizer is None, not one; give the command that began it"):
+        CodeWriter(tmp_path, about_codes(10, "one"), None)
+
+
+def test_a_kill_just_before_the_index_costs_nothing(tmp_path: Path) -> None:
+    write(tmp_path)
+    whole = open_codes(tmp_path)
+    writer = CodeWriter(tmp_path / "again", about_codes(10, "d"), np.arange(10) % 2)
+    writer.append(some_codes(10))
+    writer.close()
+    place = tmp_path / "again" / "all"
+    (place / "codes.npy.partial").rename(place / "codes.npy")
+    writer = CodeWriter(tmp_path / "again", about_codes(10, "d"), np.arange(10) % 2)
+    assert writer.done == 10
+    assert writer.finish().fingerprint == whole.fingerprint
+
+
+def test_two_encodings_do_not_write_one_file(tmp_path: Path) -> None:
+    first = CodeWriter(tmp_path, about_codes(10, "d"), None)
+    with pytest.raises(OutputError, match=r"another encoding is at work in .*all; wait for it, or give another --out"):
+        CodeWriter(tmp_path, about_codes(10, "d"), None)
+    first.append(some_codes(10))
+    first.finish()
+    assert len(open_codes(tmp_path)) == 10
+
+
+def test_more_names_than_an_index_holds_are_refused_before_anything_is_encoded(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("smalti.data.codes._INDEX_LIMIT", 500)
+    with pytest.raises(OutputError, match=r"names and captions of 100 images take .* MB, but an index holds at most"):
+        CodeWriter(tmp_path / "codes", about_codes(100, "d"), None)
+    assert not (tmp_path / "codes").exists()
 
 
 @pytest.mark.parametrize("other", ["codes", "captions", "tokenizer", "labels"])
@@ -145,8 +189,26 @@ def test_other_codes_are_not_written_over(tmp_path: Path) -> None:
     ):
         with pytest.raises(OutputError, match=said):
             has_these_codes(tmp_path, dataclasses.replace(about, **other))
+    index = tmp_path / "all" / "index.json"
+    text = index.read_text()
+    index.write_text(text.replace('"format": 1', '"format": 2'))
+    with pytest.raises(OutputError, match="holds codes of format 2, which a newer smalti wrote; give another --out"):
+        has_these_codes(tmp_path, about)
+    index.write_text(text[:-5])
+    assert not has_these_codes(tmp_path, about), "it was cut short"
+    index.write_text(text)
     (tmp_path / "all" / "codes.npy").write_bytes(b"damaged")
     assert not has_these_codes(tmp_path, about), "it can be encoded again"
+
+
+def test_labels_of_a_huge_size_are_not_read(tmp_path: Path) -> None:
+    write(tmp_path)
+    file = tmp_path / "all" / "labels.npy"
+    with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<i8", "fortran_order": False, "shape": (2**37,)})
+        stream.truncate(stream.tell() + 2**40)
+    with pytest.raises(DataError, match=r"holds \(137438953472,\) labels for 10 images"):
+        open_codes(tmp_path)
 
 
 @pytest.mark.parametrize(

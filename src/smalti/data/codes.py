@@ -6,8 +6,8 @@
                  index.json        alphabet, image, tokenizer's digest, names, captions, fingerprint, ...
            test/...                a folder for each split; `all` where the source has none
 
-index.json is written last: a folder that has one is whole, in any other an encoding was stopped, and the rows in
-codes.npy.partial are what is done of it.
+index.json is written last: a folder that has one is whole, in any other an encoding was stopped, the rows in
+codes.npy.partial are what is done of it, and partial.json says which encoding it is.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ import numpy as np
 
 from smalti.data.order import Shuffled
 from smalti.errors import DataError, OutputError
-from smalti.files import output_errors, write_atomically
+from smalti.files import input_errors, lock, output_errors, write_atomically
 
 FORMAT_VERSION = 1
 TOKENIZER = "tokenizer.safetensors"
 WHOLE = "all"  # the folder of a source without splits
-_INDEX, _CODES, _LABELS, _PARTIAL = "index.json", "codes.npy", "labels.npy", "codes.npy.partial"
-_INDEX_LIMIT = 2**28  # bytes; the names and captions of a million images are less
+_INDEX, _CODES, _LABELS = "index.json", "codes.npy", "labels.npy"
+_PARTIAL, _NOTE = "codes.npy.partial", "partial.json"
+_INDEX_LIMIT = 2**28  # bytes; names and captions of a million images are less, in most languages
 _CHUNK = 4 * 2**20
 
 
@@ -51,7 +52,7 @@ class CodesAbout:
         classes, names, captions: as those of the images; captions None where there are none.
         effort: rounds in which the codes were improved.
         groups: how many the images were sorted into, for labels; 0: the labels are the source's.
-        fingerprint: SHA-256 over all of this but the names and paths, and over codes and labels.
+        fingerprint: SHA-256 over alphabet, grid, image, tokenizer and classes, and over codes, labels and captions.
     """
 
     alphabet: tuple[int, ...]
@@ -163,17 +164,19 @@ def open_codes(path: str | os.PathLike[str], split: str | None = None) -> CodeSe
     try:
         about, labelled = _read_index(place / _INDEX)
         codes = np.lib.format.open_memmap(place / _CODES, mode="r")
-        labels = np.array(np.lib.format.open_memmap(place / _LABELS, mode="r")) if labelled else None
+        labels = np.lib.format.open_memmap(place / _LABELS, mode="r") if labelled else None
         shape = (len(about.names), *about.row)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
         raise DataError(f"{place} is damaged or was cut short ({str(error)[:160]}); encode it again") from None
     if codes.shape != shape or codes.dtype != about.dtype:
         raise DataError(f"{place} holds {codes.dtype} of shape {codes.shape}, but its index says {shape}; encode again")
-    if labels is not None and (labels.shape != shape[:1] or labels.dtype != np.int64):
+    if labels is None:
+        return CodeSet(about, codes, None, folder)
+    if labels.shape != shape[:1] or labels.dtype != np.int64:
         raise DataError(f"{place} holds {labels.shape} labels for {shape[0]} images; encode it again")
-    if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < len(about.classes):
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(about.classes):
         raise DataError(f"{place} holds labels outside of its {len(about.classes)} classes; encode it again")
-    return CodeSet(about, codes, labels, folder)
+    return CodeSet(about, codes, np.array(labels), folder)
 
 
 def _read_index(path: Path) -> tuple[CodesAbout, bool]:
@@ -215,21 +218,31 @@ class CodeWriter:
         done: rows that are written.
 
     Raises:
-        OutputError: the folder holds other codes, or cannot be written.
+        OutputError: the folder holds the beginning of other codes, another writer is at work in it, it cannot be
+            written, or there are more names and captions than an index holds.
     """
 
     def __init__(self, folder: Path, about: CodesAbout, labels: np.ndarray | None, *, together: int = 1) -> None:
         self.place = folder / (about.split or WHOLE)
         self.about, self.labels = about, labels
         self._row_bytes = math.prod(about.row) * about.dtype.itemsize
-        self._path = self.place / _PARTIAL
-        note = self.place / "partial.json"
-        told = json.dumps([about.tokenizer, about.images, about.alphabet, about.grid, about.effort, len(about.names)])
+        self._path, self._note = self.place / _PARTIAL, self.place / _NOTE
+        size = len(self._index(about))
+        if size > _INDEX_LIMIT:
+            raise OutputError(
+                f"the names and captions of {len(about.names):,} images take {size / 1e6:,.0f} MB, but an index holds "
+                f"at most {_INDEX_LIMIT / 1e6:,.0f} MB; encode the images in parts"
+            )
         with output_errors(self.place):
             self.place.mkdir(parents=True, exist_ok=True)
-            begun = self._path.exists() and note.exists() and note.read_text() == told
-            note.write_text(told)
-            self._file: IO[bytes] = self._path.open("r+b" if begun else "w+b")
+            begun = self._begun()
+            if not begun:
+                write_atomically(self._note, lambda file: file.write(json.dumps(self._told()).encode()))
+            self._path.touch()
+            self._file: IO[bytes] = self._path.open("r+b")
+            lock(self._file, f"another encoding is at work in {self.place}; wait for it, or give another --out")
+            if not begun:
+                self._file.truncate(0)
             header = {"descr": about.dtype.str, "fortran_order": False, "shape": (len(about.names), *about.row)}
             np.lib.format.write_array_header_1_0(self._file, header)
             self._offset = self._file.tell()
@@ -237,7 +250,34 @@ class CodeWriter:
             self.done = min((size - self._offset) // self._row_bytes, len(about.names)) // together * together
             self._file.truncate(self._offset + self.done * self._row_bytes)
             self._file.seek(0, os.SEEK_END)
-        self._note = note
+
+    def _told(self) -> dict[str, Any]:
+        """What tells one encoding from another."""
+        about = self.about
+        return {
+            "tokenizer": about.tokenizer[:16], "fingerprint of the images": about.images, "number of images":
+            len(about.names), "--effort": about.effort, "alphabet": list(about.alphabet), "grid": list(about.grid),
+        }  # fmt: skip
+
+    def _begun(self) -> bool:
+        """Whether the folder holds the beginning of this encoding; OutputError if it is one of another."""
+        whole = self.place / _CODES
+        if whole.exists() and not (self._path.exists() or (self.place / _INDEX).exists()):
+            whole.replace(self._path)  # stopped just before the index was written
+        if not (self._path.exists() and self._note.exists()):
+            return False
+        try:
+            there = json.loads(self._note.read_text("utf-8"))
+        except ValueError:
+            there = None
+        there = there if isinstance(there, dict) else {}
+        for name, value in self._told().items():
+            if there.get(name) != value:
+                raise OutputError(
+                    f"{self.place} holds the beginning of another encoding: its {name} is {there.get(name)}, not "
+                    f"{value}; give the command that began it, or another --out"
+                )
+        return True
 
     def append(self, codes: np.ndarray) -> None:
         """The next rows, (n, P, h, w)."""
@@ -266,12 +306,16 @@ class CodeWriter:
             if self.labels is not None:
                 np.save(self.place / _LABELS, self.labels)
             self._path.replace(self.place / _CODES)
-            plain = dataclasses.asdict(about) | {"names": list(about.names)}
-            plain["captions"] = None if about.captions is None else list(about.captions)
-            content = {"format": FORMAT_VERSION, "labelled": self.labels is not None, **plain}
-            write_atomically(self.place / _INDEX, lambda file: file.write(json.dumps(content).encode()))
+            content = self._index(about)
+            write_atomically(self.place / _INDEX, lambda file: file.write(content))
             self._note.unlink()
         return about
+
+    def _index(self, about: CodesAbout) -> bytes:
+        plain = {field.name: getattr(about, field.name) for field in dataclasses.fields(about)}
+        plain["names"] = list(about.names)
+        plain["captions"] = None if about.captions is None else list(about.captions)
+        return json.dumps({"format": FORMAT_VERSION, "labelled": self.labels is not None, **plain}).encode()
 
     def _fingerprint(self) -> str:
         about = self.about
@@ -300,6 +344,7 @@ def has_these_codes(folder: Path, about: CodesAbout) -> bool:
     try:
         there = open_codes(folder, split).about
     except DataError:
+        _refuse_newer(place)
         return False
     if there.tokenizer != about.tokenizer:
         raise OutputError(
@@ -314,3 +359,17 @@ def has_these_codes(folder: Path, about: CodesAbout) -> bool:
     if there.groups != about.groups:
         raise OutputError(f"{place} holds codes of --groups {there.groups}, not {about.groups}; give another --out")
     return True
+
+
+def _refuse_newer(place: Path) -> None:
+    """OutputError where the codes are not damaged, but of a version to come."""
+    index = place / _INDEX
+    with input_errors(index, OutputError):
+        content = index.read_bytes() if index.stat().st_size <= _INDEX_LIMIT else b""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError):
+        return
+    version = found.get("format") if isinstance(found, dict) else None
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        raise OutputError(f"{place} holds codes of format {version}, which a newer smalti wrote; give another --out")
