@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from PIL import Image
-from small_codes import small_codes
+from small_codes import small_codes, small_pictures
 from small_runs import settings, small_config, write_source
 
 from smalti import api
 from smalti.data.codes import TOKENIZER, open_codes
-from smalti.errors import CheckpointError, DataError
+from smalti.errors import CheckpointError, ConfigError, DataError
 from smalti.machine import Machine
 from smalti.train import train
 
@@ -182,6 +182,7 @@ def test_a_label_a_prompt_and_how_codes_are_drawn(smalti, priors) -> None:
         ("labelled", ("--label", "up"), "knows no label 'up'"),
         ("plain", ("--guidance", "2"), "guidance has nothing to go by"),
         ("sure", ("--guidance", "2"), "was trained with model.condition_dropout=0"),
+        ("text", ("--guidance", "2"), "guidance leads from any image to what a prompt says; give a prompt, or no"),
         ("plain", ("--truncation", "0.5"), "has no latents to truncate; lower the temperature"),
         ("plain", ("--temperature", "-1"), "temperature is -1, but must be from 0 to 100"),
         ("plain", ("--top-p", "2"), "top_p is 2, but must be from"),
@@ -239,6 +240,61 @@ def test_bits_are_counted(smalti, trained: SimpleNamespace, priors, tmp_path: Pa
     page = Path("p.html").read_text()
     assert "held out, averaged weights" in page
     assert "Drawn by the prior" in page
+
+
+def write_discs(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures in a folder for each class of `small_codes`; what is in them."""
+    pixels, labels = small_pictures(20), np.arange(20) % 2
+    for label, name in enumerate(("left", "right")):
+        (folder / name).mkdir(parents=True)
+        for number in np.flatnonzero(labels == label):
+            Image.fromarray(pixels[number]).save(folder / name / f"{number}.png")
+    return pixels, labels
+
+
+def test_bits_with_the_labels_and_without_captions(smalti, priors, tmp_path: Path, monkeypatch) -> None:
+    import json
+
+    pixels, labels = write_discs(tmp_path / "discs")
+    taken, code_bits = [], api.Model.code_bits
+
+    def watched(self: api.Model, images: np.ndarray, *, labels: np.ndarray | None = None) -> tuple:
+        taken.append(labels)
+        return code_bits(self, images, labels=labels)
+
+    monkeypatch.setattr(api.Model, "code_bits", watched)
+    done = smalti("evaluate", "prior", priors.labelled, "--on", "discs", "--out", "p.json")
+    assert done.code == 0, done.err
+    record = json.loads(Path("p.json").read_text())
+    assert sorted(taken.pop()) == sorted(labels)
+    known = code_bits(api.load(priors.labelled), pixels, labels=labels)[1].mean()
+    assert record["figures"][0]["value"] == pytest.approx(float(known), rel=1e-4)
+    assert record["protocol"]["labels"] is True
+    done = smalti("evaluate", "prior", priors.text, "--on", "discs", "--out", "t.json")
+    assert done.code == 0, done.err
+    assert taken == [None]
+    assert "knows captions, but these are the bits without any" in done.err
+
+
+def test_a_classifier_learns_from_a_prior_with_labels(smalti, priors, trained: SimpleNamespace, tmp_path: Path) -> None:
+    write_discs(tmp_path / "discs")
+    words = ("--against", "discs", "--features", "smalti-vit", "--weights", trained.eye, "--count", 20)
+    words += ("--classifier-images", 64, "--out", "g.json")
+    done = smalti("evaluate", "generator", priors.plain, *words)
+    assert done.code == 1
+    assert "leave --classifier-images out, or train with --set model.condition=class" in done.err
+    done = smalti("evaluate", "generator", priors.labelled, *words)
+    assert done.code == 0, done.err
+    assert "classification_accuracy_score" in Path("g.json").read_text()
+
+
+def test_codes_are_not_mirrored_while_they_are_learned(smalti, priors) -> None:
+    for word in (("--flip",), ("--resize", "stretch")):
+        done = smalti("train", "prior-nano", "--data", priors.codes, "--out", "run", *word, *settings("prior-nano"))
+        assert done.code == 1
+        assert "codes can be neither mirrored nor resized; give --flip and --resize to smalti encode" in done.err
+    assert not Path("run").exists()
+    assert not api.load(priors.plain).card.config.data.flip
 
 
 @pytest.mark.parametrize(
@@ -304,12 +360,19 @@ def test_held_out_codes_must_have_what_the_condition_needs(tmp_path: Path) -> No
     for preset, change, said in (
         ("text-emoji", {"captions": None}, "have no captions, which model.condition=text needs"),
         ("prior-nano", {"classes": ("up", "down")}, "have the classes up, down, those to train on left, right"),
+        ("prior-nano", {"alphabet": (8, 8, 8)}, "the number of planes of the held-out codes of discs is 3, of those"),
+        ("prior-nano", {"alphabet": (9,)}, r"the alphabet of the held-out codes of discs is \(9,\), of those to"),
+        ("prior-nano", {"grid": (2, 8)}, r"the grid of the held-out codes of discs is \(2, 8\), of those to train on"),
+        ("prior-nano", {"tokenizer": "b" * 64}, "the tokenizer of the held-out codes of discs is bbbbbbbbbbbbbbbb, of"),
     ):
         about = dataclasses.replace(held_out.about, **change)
         other = type(held_out)(about, held_out.codes, held_out.labels, held_out.folder)
         config = small_config(preset, *(("model.condition=class",) if preset == "prior-nano" else ()))
         with pytest.raises(DataError, match=said):
             train(config, codes, tmp_path / preset, held_out=other, machine=machine)
+    nameless = type(codes)(codes.about, codes.codes, None, codes.folder)
+    with pytest.raises(ConfigError, match=r"model\.condition is class, but the codes have no labels"):
+        train(small_config("prior-nano", "model.condition=class"), nameless, tmp_path / "y", machine=machine)
     about = dataclasses.replace(codes.about, alphabet=(4,))
     with pytest.raises(DataError, match="does not fit its tokenizer"):
         train(small_config("prior-nano"), type(codes)(about, codes.codes, codes.labels, codes.folder), tmp_path / "x",

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from networks import strong
 from small_codes import small_codes, small_pictures
 from small_runs import small_config
 
 from smalti import api, filling
 from smalti.errors import CheckpointError, ConfigError
 from smalti.machine import Machine
+from smalti.models.code_generator import CodeGenerator
 from smalti.models.prior_sampling import Sampling
 from smalti.train import train
 
@@ -105,6 +107,9 @@ def test_labels_and_prompts_are_taken(priors) -> None:
     assert api.load(priors.text).vary(picture, prompt="red disc").shape == (4, 16, 16, 3)
     with pytest.raises(ConfigError, match="knows no label 'up'"):
         model.fill(picture, hole, label="up")
+    for name in ("labelled", "text"):
+        with pytest.raises(ConfigError, match="guidance leads from any image to"):
+            api.load(getattr(priors, name)).vary(picture, sampling=Sampling(guidance=2))
 
 
 @pytest.mark.parametrize("name", ["causal", "masked"])
@@ -126,8 +131,33 @@ def test_varied_codes_are_as_many_as_the_strength_says(priors, name: str) -> Non
 
 def test_a_causal_prior_prefers_what_the_rest_goes_on_from(priors) -> None:
     """Candidates are taken as often as the known codes after the hole are likely."""
-    model = api.load(priors.causal)
-    generator = model.module
+    generator = api.load(priors.causal).module
+    assert isinstance(generator, CodeGenerator)
+    with torch.no_grad():
+        strong(generator.prior).table.mul_(10)
+    codes, hidden = torch.full((1, 1, 4, 4), 3), torch.zeros(1, 4, 4, dtype=torch.bool)
+    hidden[0, 1, 1:3] = True
+    versions = 150
+    chosen = filling.redraw(
+        generator, codes.expand(versions, -1, -1, -1), hidden.expand(versions, -1, -1), seed=0, how=Sampling()
+    )
+    numbers = range(versions * filling.CANDIDATES)
+    many = [part.expand(len(numbers), *part.shape[1:]) for part in (codes, hidden)]
+    candidates = generator.draw(numbers, 0, Sampling(), codes=many[0], hidden=many[1])
+
+    def known_bits(found: torch.Tensor) -> torch.Tensor:
+        return filling.code_bits(generator, found)[:, 0].masked_fill(hidden, 0).sum(dim=(1, 2)).double()
+
+    bits = known_bits(candidates).view(versions, filling.CANDIDATES)
+    weights = torch.softmax(-bits * np.log(2), dim=1)
+    expected, spread = (weights * bits).sum(1), (weights * bits.square()).sum(1)
+    error = (spread - expected.square()).sum().sqrt() / versions
+    assert known_bits(chosen).mean() == pytest.approx(float(expected.mean()), abs=4 * float(error))
+    assert bits.mean() - expected.mean() > 6 * error, "so that taking any would be noticed"
+
+
+def test_bits_are_those_of_the_logits(priors) -> None:
+    generator = api.load(priors.causal).module
     codes = torch.zeros(1, 1, 4, 4, dtype=torch.int64)
     bits = filling.code_bits(generator, codes)  # type: ignore[arg-type]
     assert bits.shape == (1, 1, 4, 4)

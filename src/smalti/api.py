@@ -140,6 +140,8 @@ class Model(PriorModel):
             if self.module.condition == "none":
                 raise ConfigError(f"{self.path} was trained without labels or captions: guidance has nothing to go by")
             self._check_left_out("which guidance needs")
+            if self.module.condition == "text" and prompt is None:
+                raise ConfigError("guidance leads from any image to what a prompt says; give a prompt, or no guidance")
 
     def latents(self, numbers: Sequence[int], *, seed: int = 0) -> np.ndarray:
         """What `generate` makes images of these numbers from: (N, D) float32. Raises as `generate`."""

@@ -51,6 +51,7 @@ _NARROW_TILES = TransformConfig(stride=32, patch=2, width=48, encoder_blocks=1, 
 _CODES_OF_TILES = ProductConfig(
     layer=VectorConfig(codes=512, dimension=8, decay=0.999, commitment=1.0, revive_below=0.05), groups=64
 )
+_CODES = DataConfig(flip=False)  # codes cannot be mirrored: smalti encode --flip
 _PLAIN_LOOP = LoopConfig(images=2_000_000, batch=64, average_half_life=20_000)
 _COSINE = OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, schedule="cosine", warm_up=5_000)
 
@@ -281,6 +282,7 @@ PRESETS: dict[str, Preset] = {
     "prior-nano": Preset(
         RunConfig(
             recipe="prior",
+            data=_CODES,
             model=PriorConfig(
                 width=256,
                 depth=4,
@@ -293,6 +295,7 @@ PRESETS: dict[str, Preset] = {
     "prior-small": Preset(
         RunConfig(
             recipe="prior",
+            data=_CODES,
             model=PriorConfig(
                 order="annealed",
                 width=512,
@@ -308,6 +311,7 @@ PRESETS: dict[str, Preset] = {
     "maskgit-small": Preset(
         RunConfig(
             recipe="prior",
+            data=_CODES,
             model=PriorConfig(
                 order="masked",
                 width=256,
@@ -321,6 +325,7 @@ PRESETS: dict[str, Preset] = {
     "text-emoji": Preset(
         RunConfig(
             recipe="prior",
+            data=_CODES,
             model=PriorConfig(
                 width=256,
                 depth=4,

@@ -181,6 +181,8 @@ class PriorModel(ABC):
         self.check_drawing(label=label, prompt=prompt, sampling=sampling, seed=seed)
         if label is None and prompt is None:
             self._check_left_out("so give the label")
+            if sampling is not None and sampling.guidance != 1:
+                raise ConfigError("guidance leads from any image to those of a label; give a label, or no guidance")
 
     def check_likelihood(self) -> None:
         """See that this is a prior that knows how likely codes are.

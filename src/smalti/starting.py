@@ -9,7 +9,7 @@ import torch
 
 from smalti import __version__, checkpoint
 from smalti.config import PriorConfig, RunConfig
-from smalti.data.codes import TOKENIZER, CodeSet
+from smalti.data.codes import TOKENIZER, CodesAbout, CodeSet
 from smalti.errors import CheckpointError, ConfigError, DataError
 from smalti.feeding import Data
 from smalti.layers.ranks import rank, world
@@ -54,28 +54,37 @@ def check(config: RunConfig, data: Data, held_out: Data | None, on_nan: str, on_
         )
     if isinstance(held_out, CodeSet) != isinstance(data, CodeSet):
         raise DataError(f"{held_out.source} and {data.source} are not both images, or both codes")
-    if isinstance(held_out, CodeSet) and isinstance(data, CodeSet) and held_out.about.tokenizer != data.about.tokenizer:
-        raise DataError(
-            f"the held-out codes are of the tokenizer {held_out.about.tokenizer[:16]}, those to train on of "
-            f"{data.about.tokenizer[:16]}; encode both with one"
-        )
     if held_out.shape != data.shape:
         raise DataError(f"the held-out images have the shape {held_out.shape}, those to train on {data.shape}")
-    if isinstance(config.model, PriorConfig) and isinstance(held_out, CodeSet):
-        if config.model.condition == "text" and held_out.about.captions is None:
-            raise DataError(
-                f"the held-out codes of {held_out.source} have no captions, which model.condition=text needs"
-            )
-        if config.model.condition == "class" and held_out.labels is None:
-            raise DataError(
-                f"the held-out codes of {held_out.source} have no labels, which model.condition=class needs"
-            )
+    if isinstance(held_out, CodeSet) and isinstance(data, CodeSet):
+        _check_codes(config, data.about, held_out)
     of_classes = getattr(config.model, "conditional", False) or getattr(config.model, "condition", "") == "class"
     if of_classes and held_out.classes != data.classes:
         raise DataError(
             f"the held-out images have the classes {', '.join(held_out.classes) or 'none'}, those to train on "
             f"{', '.join(data.classes) or 'none'}; a model with labels needs the same ones"
         )
+
+
+def _check_codes(config: RunConfig, about: CodesAbout, held_out: CodeSet) -> None:
+    """Refuse held-out codes that a prior of the others could not read."""
+    other, place = held_out.about, held_out.source
+    for what, there, wanted in (
+        ("tokenizer", other.tokenizer[:16], about.tokenizer[:16]),
+        ("number of planes", len(other.alphabet), len(about.alphabet)),
+        ("alphabet", other.alphabet, about.alphabet),
+        ("grid", other.grid, about.grid),
+    ):
+        if there != wanted:
+            raise DataError(
+                f"the {what} of the held-out codes of {place} is {there}, of those to train on {wanted}; encode both "
+                "with one tokenizer"
+            )
+    condition = config.model.condition if isinstance(config.model, PriorConfig) else "none"
+    for name, missing in (("text", other.captions is None), ("class", held_out.labels is None)):
+        if condition == name and missing:
+            needed = "captions" if name == "text" else "labels"
+            raise DataError(f"the held-out codes of {place} have no {needed}, which model.condition={name} needs")
 
 
 def setting_of(data: Data, device: torch.device, precision: str) -> Setting:
@@ -101,7 +110,8 @@ def setting_of(data: Data, device: torch.device, precision: str) -> Setting:
         )
     module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     captions = data.about.captions is not None
-    return Setting(data.shape, len(data.classes), device, precision, len(data), Tokenizer(module, card), captions)
+    classes = 0 if data.labels is None else len(data.classes)
+    return Setting(data.shape, classes, device, precision, len(data), Tokenizer(module, card), captions)
 
 
 def find_place(

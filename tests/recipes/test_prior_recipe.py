@@ -120,6 +120,31 @@ def test_it_ends_when_it_only_gets_worse(tmp_path: Path) -> None:
     assert not build(tmp_path / "never", "prior-nano", "model.patience=0").enough()
 
 
+def test_while_orders_are_random_no_score_ends_it(tmp_path: Path) -> None:
+    recipe = build(tmp_path, "prior-small", "model.patience=1", "model.anneal=0.5", "train.images=1000")
+    scores = [Score("bits_per_code", value, larger_is_better=False) for value in (3.0, 4.0)]
+    for seen, enough in ((0, False), (490, False), (500, True)):
+        recipe.step(batch_of(4), seen)
+        for score in scores:
+            recipe.judge(score)
+        assert (recipe.enough() is not None) is enough
+
+
+def test_dropout_reaches_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from smalti.models.prior import TextEncoder
+
+    recipe, noise, forward = build(tmp_path, "text-emoji"), [], TextEncoder.forward
+
+    def watched(self, text, dropped, draws=None):
+        noise.append(draws is not None)
+        return forward(self, text, dropped, draws)
+
+    monkeypatch.setattr(TextEncoder, "forward", watched)
+    recipe.step(batch_of(4), 0)
+    recipe.score([batch_of(4)])
+    assert noise == [True, False]
+
+
 def test_data_that_it_cannot_learn(tmp_path: Path) -> None:
     config = small_config("prior-nano")
     with pytest.raises(ConfigError, match="a prior learns codes, and the data are images; write codes with smalti enc"):

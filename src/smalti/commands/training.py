@@ -87,6 +87,8 @@ def open_data(
         return open_images(config, held_out, cache, progress)
     if config.data.size is not None or config.data.channels is not None or config.data.shift:
         raise ConfigError("codes have the size that their images were encoded at; give --size to smalti encode")
+    if config.data.flip or config.data.resize != DataConfig().resize:
+        raise ConfigError("codes can be neither mirrored nor resized; give --flip and --resize to smalti encode")
     codes = open_codes(config.data.source, config.data.split)
     place = Path(held_out or config.data.source)
     if held_out is not None and not is_code_set(place):

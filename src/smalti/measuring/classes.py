@@ -24,10 +24,11 @@ from smalti.measuring.common import (
 
 def check_classes(model: Model, reference: PackedImages, training: PackedImages | None) -> None:
     """That classifiers can be trained and tested, before anything goes through the extractor."""
-    if not getattr(model.card.config.model, "conditional", False):
+    if model.labels([0]) is None:
+        setting = "model.condition=class" if model.card.kind == "prior" else "model.conditional=true"
         raise ConfigError(
             f"{model.path} was trained without labels, so no classifier can be trained on its images; "
-            "leave --classifier-images out, or train with --set model.conditional=true"
+            f"leave --classifier-images out, or train with --set {setting}"
         )
     needed = [reference] if training is None or training.labels is None else [reference, training]
     for images in needed:  # training images without labels only make no ceiling
@@ -51,8 +52,7 @@ def score_by_classes(
     given: dict[str, Any] = {
         "images_seen": images_seen, "flip": flip, "seed": options.seed, "device": judged.model.device,
     }  # fmt: skip
-    # Images are drawn with the classes in turn; see `Model.generate`.
-    labels = np.arange(len(judged)) % len(card.classes)
+    labels = np.asarray(judged.model.labels(range(len(judged))))  # those that `Model.generate` draws
     with tempfile.TemporaryDirectory() as folder:
         # The classifier reads its images many times over: they are drawn once, to the disk, however many there are.
         shape = (len(judged), *shape_of(card))

@@ -55,10 +55,14 @@ def measure_prior(
             f"{model.path} makes images of {height}x{width}x{channels}, but {images.source} holds "
             f"{size_in_words(images)}; give --size {height}x{width} and --channels {channels}"
         )
-    labels = np.asarray(images.labels) if images.labels is not None and images.classes == model.card.classes else None
-    unlabelled: tuple[str, ...] = ()
-    if labels is None and getattr(model.card.config.model, "condition", "") == "class":
+    condition = getattr(model.card.config.model, "condition", "")
+    labels, unlabelled = None, tuple[str, ...]()
+    if condition == "class" and images.labels is not None and images.classes == model.card.classes:
+        labels = np.asarray(images.labels)
+    elif condition == "class":
         unlabelled = (f"{images.source} has no labels that {model.path} knows: these are the bits without any",)
+    elif condition == "text":
+        unlabelled = (f"{model.path} knows captions, but these are the bits without any",)
     usage, bits, tell = CodeUsage(model.prior_alphabet), [], options.told("bits of the codes")
     for start in range(0, len(images), 64):
         rows = np.arange(start, min(start + 64, len(images)))
@@ -91,7 +95,7 @@ def measure_prior(
             image_size=size_in_words(images),
             image_resize=options.resize,
             tokenizer="" if model.card.tokenizer is None else model.card.tokenizer.digest,
-            labels=labels is not None and model.card.config.model.condition == "class",  # type: ignore[union-attr]
+            labels=labels is not None,
         ),
         figures=figures,
         warnings=(*warn_of_seen(model, images), *unlabelled),

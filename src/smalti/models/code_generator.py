@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.config import PriorConfig
+from smalti.layers.randomness import Draws
 from smalti.models.autoencoder import Autoencoder
 from smalti.models.prior import PADDING, ClassEncoder, CodePrior, Context
 from smalti.models.prior_sampling import Sampling, sample, uniform_numbers
@@ -82,12 +83,14 @@ def context_of(
     texts: Sequence[str] | None,
     count: int,
     dropped: Tensor | None = None,
+    draws: Draws | None = None,
 ) -> Context | None:
     """Labels or texts as a prior takes them; None where it takes none.
 
     Args:
         count: of images.
         dropped: (B,) bool, for whom they are left out; None: for all where none are given, else for nobody.
+        draws: noise for dropout, in training.
     """
     if prior.context is None:
         return None
@@ -99,7 +102,7 @@ def context_of(
         words: Tensor | None = bytes_of(texts or [""] * count, prior.config.text_bytes).to(device)
     else:
         words = torch.zeros(count, dtype=torch.int64, device=device) if labels is None else labels
-    context: Context = prior.context(words, dropped)
+    context: Context = prior.context(words, dropped, draws)
     return context
 
 

@@ -314,7 +314,7 @@ class ClassEncoder(nn.Module):
         super().__init__()
         self.classes = classes
         self.embedding = nn.Embedding(classes + 1, width)  # the last one is for whom it is left out
-        self.register_buffer("shares", torch.full((classes,), 1 / classes))
+        self.register_buffer("shares", torch.full((classes,), 1 / max(classes, 1)))
 
     def forward(self, labels: Tensor, dropped: Tensor, draws: Draws | None = None) -> Context:
         """(B,) int64 and (B,) bool."""

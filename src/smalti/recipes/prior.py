@@ -63,6 +63,7 @@ class PriorRecipe(Recipe[Codes]):
         self.patience = cast(_Patience, self.add_module("patience", _Patience()))
         self.add_optimizer("prior", self.prior, self.model.optimizer)
         self.add_average("prior")
+        self._unordered = False  # whether some images were learned in random orders in the last step
 
     @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Codes]]) -> None:
@@ -81,6 +82,7 @@ class PriorRecipe(Recipe[Codes]):
         self.averages["prior"].module.load_state_dict(self.prior.state_dict())
 
     def step(self, batch: Codes, images_seen: int) -> dict[str, Tensor]:
+        self._unordered = self.model.order == "annealed" and images_seen < self.model.anneal * self.horizon
         draws = Draws(self.draw_seed, images_seen, device=self.setting.device)
         tokens = self.prior.tokens(batch.codes)
         bits, weight = self._bits(self.prior, tokens, batch, draws, images_seen)
@@ -102,7 +104,7 @@ class PriorRecipe(Recipe[Codes]):
         dropped = draws.uniform(count) < self.model.condition_dropout
         captions = self._parts(batch.captions, draws) if self.model.condition == "text" else None
         with self.setting.autocast():
-            context = context_of(prior, batch.labels, captions, count, dropped)
+            context = context_of(prior, batch.labels, captions, count, dropped, draws)
             if prior.causal:
                 order = self._order(count, draws, images_seen)
                 logits = prior.causal_logits(tokens, context, order=order, draws=draws)
@@ -173,7 +175,9 @@ class PriorRecipe(Recipe[Codes]):
         return Score("bits_per_code", total / number, larger_is_better=False)
 
     def judge(self, score: Score) -> str | None:
-        self.patience.see(score.value)
+        # The score is of codes in rows: while orders are still random it may stand still though much is learned.
+        if not self._unordered:
+            self.patience.see(score.value)
         return None
 
     def enough(self) -> str | None:
