@@ -11,11 +11,14 @@
 weights: bits of a code of the test split, exactly; and the Frechet distance of drawn images to the test images
 (efficientnet-lite0, 128 px, bf16, as many as there are test images, at most 10,000), at each of `--temperatures` and,
 of codes with labels or groups and --set model.condition=class, `--guidances`; the best of them counts, and the bits are
-those where the label is known. `pixelcnn` is the gated PixelCNN of 15 layers, of about as many parameters as the preset
-`--like`; codes that lie side by side at one place are laid out as a square grid for it. `floor` is the tokenizer's own
-reconstructions, and what codes cost by their number and by their frequencies. `speed` draws 1 image and 64 images with
-cached keys and values, by computing all again for each code, and masked in 10 steps, in turn, on one thread. Rows go to
-results/prior_quality.json and prior_speed.json.
+those where the label is known, so such a row is not to be compared with one without labels. `pixelcnn` is the gated
+PixelCNN of 15 layers, of about as many parameters as the preset `--like`; it begins with the frequencies of the codes
+as the presets do, and codes that lie side by side at one place are laid out as a square grid for it. `floor` is the
+tokenizer's own reconstructions, and what codes cost by their number and by their frequencies.
+
+`speed` draws 1 image and 64 images with cached keys and values, from the whole prefix again for each code, and masked
+in 10 steps, in turn, on one thread; then 64 and 256 images in blocks of 16, as `smalti generate` does, and how much
+more memory the process took for the 256. Rows go to results/prior_quality.json and prior_speed.json.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ import functools
 import itertools
 import json
 import math
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -52,6 +56,7 @@ from smalti.machine import Machine
 from smalti.models.prior_sampling import Sampling, choose, uniform_numbers
 from smalti.pixels import to_pixels
 from smalti.presets import preset
+from smalti.prior_model import BLOCK
 from smalti.recipes.prior import PriorRecipe
 from smalti.starting import setting_of
 
@@ -113,6 +118,9 @@ def train_pixelcnn(like: str, codes: CodeSet, minutes: float) -> tuple[dict[str,
     width = min(range(16, 1024, 8), key=lambda w: abs(sum(p.numel() for p in PixelCNN(size, w).parameters()) - wanted))
     torch.manual_seed(0)
     network = PixelCNN(size, width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    counts = np.bincount(codes.codes.ravel(), minlength=size) + 1.0
+    with torch.no_grad():
+        network.head[-1].bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
     average = WeightAverage(network, HALF_LIFE)
     optimizer = torch.optim.AdamW(network.parameters(), PIXELCNN_RATE, (0.9, 0.98), weight_decay=0.05, fused=True)
     batch, seen, began = preset(like).train.batch, 0, time.process_time()
@@ -183,7 +191,10 @@ def quality(options: argparse.Namespace) -> None:
     test = data.load(options.source, split="test", cache=options.cache)
     count = min(SAMPLES, len(test))
     row: dict[str, Any] = {"name": options.run, "minutes": options.minutes, "settings": options.set,
-                           "tokenizer": codes.about.tokenizer[:16], "cpu": machine.cpu()}  # fmt: skip
+                           "tokenizer": codes.about.tokenizer[:16], "codes": codes.fingerprint[:16],
+                           "groups": codes.about.groups, "cpu": machine.cpu()}  # fmt: skip
+    if options.run == "pixelcnn":
+        row["like"] = options.like
     if options.run == "floor":
         row |= floor(codes, test, options.cache)
     else:
@@ -193,7 +204,8 @@ def quality(options: argparse.Namespace) -> None:
             trained, draw = train_prior(options.run, options.set, codes, options.minutes)
         print(row | trained, flush=True)
         distances, began, away = dict[str, float](), time.process_time(), 0.0
-        for temperature, guidance in itertools.product(options.temperatures, options.guidances):
+        guidances = [1.0] if options.run == "pixelcnn" else options.guidances
+        for temperature, guidance in itertools.product(options.temperatures, guidances):
             how = f"{temperature:g}" + (f", guidance {guidance:g}" if guidance != 1 else "")
             pictures = decode(codes, functools.partial(draw, temperature=temperature, guidance=guidance), count)
             pause = time.process_time()
@@ -209,8 +221,8 @@ def quality(options: argparse.Namespace) -> None:
     print(row, flush=True)
     path = machine.RESULTS / "prior_quality.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    same = ("name", "minutes", "settings", "tokenizer")
-    rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
+    same = ("name", "minutes", "settings", "codes", "like")
+    rows = [old for old in rows if any(old.get(key) != row.get(key) for key in same)] + [row]
     machine.write("prior_quality", {"rows": rows})
 
 
@@ -223,40 +235,61 @@ def speed(options: argparse.Namespace) -> None:
     masked = PriorRecipe(override(preset("prior-nano"), ["model.order=masked"]), setting).export()
 
     def again(count: int) -> Tensor:
-        """Every code from a pass over all of them."""
+        """Every code from a pass over those before it."""
         prior, uniform = causal.prior, uniform_numbers(causal.prior, range(count), 0, 1, CPU)
         tokens = torch.zeros(count, prior.length, prior.inner, dtype=torch.int64)
         for at in range(prior.length):
+            start = prior.first.expand(count, 1, -1)
+            before = (prior.embed(tokens) + prior.known())[:, :at]
+            x = torch.cat([start, before], dim=1) + prior.asked()[: at + 1]
+            mask = torch.ones(1, 1, at + 1, at + 1, dtype=torch.bool).tril()
+            features = prior._through(x, None, mask, None)[:, -1:]
             for number in range(prior.inner):
-                logits = prior.causal_logits(tokens, None)[:, at, number]
+                logits = prior.next_logits(features, tokens[:, at : at + 1, :number], at)[:, 0]
                 tokens[:, at, number] = choose(logits, uniform[:, 0, at, number], Sampling())[0]
         return prior.codes(tokens)
 
-    ways: dict[str, Callable[[int], Tensor]] = {
-        "causal, cached": lambda count: causal.draw(range(count), 0, Sampling()),
-        "causal, all again": again,
-        "masked, 10 steps": lambda count: masked.draw(range(count), 0, Sampling()),
+    ways: dict[str, Callable[[range], Tensor]] = {
+        "causal, cached": lambda numbers: causal.draw(numbers, 0, Sampling()),
+        "causal, prefix again": lambda numbers: again(len(numbers)),
+        "masked, 10 steps": lambda numbers: masked.draw(numbers, 0, Sampling()),
     }
+
+    def seconds_of(way: Callable[[range], Tensor], count: int, block: int) -> float:
+        began = time.process_time()
+        with torch.no_grad(), setting.autocast():
+            for start in range(0, count, block):
+                way(range(start, start + block))
+        return time.process_time() - began
+
     rows = []
     for count in (1, 64):
         best = dict.fromkeys(ways, math.inf)
         for _ in range(3):
             for name, way in ways.items():
-                began = time.process_time()
-                with torch.no_grad(), setting.autocast():
-                    way(count)
-                best[name] = min(best[name], time.process_time() - began)
+                best[name] = min(best[name], seconds_of(way, count, count))
         rows += [{"images": count, "way": name, "images_per_second": round(count / seconds, 1),
-                  "times_as_fast_as_all_again": round(best["causal, all again"] / seconds, 2),
+                  "times_as_fast_as_prefix_again": round(best["causal, prefix again"] / seconds, 2),
                   "times_as_fast_as_cached": round(best["causal, cached"] / seconds, 2)}
                  for name, seconds in best.items()]  # fmt: skip
     machine.table([tuple(rows[0]), *(tuple(map(str, row.values())) for row in rows)])
-    machine.write("prior_speed", {"codes": causal.prior.length * causal.prior.inner, "rows": rows})
+    blocks = []
+    for name in ("causal, cached", "masked, 10 steps"):
+        times = {64: min(seconds_of(ways[name], 64, BLOCK) for _ in range(2))}
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        times[256] = min(seconds_of(ways[name], 256, BLOCK) for _ in range(2))
+        more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        blocks.append({"way": name, "block": BLOCK, "images_per_second": round(256 / times[256], 1),
+                       "time_of_256_over_that_of_64": round(times[256] / times[64], 2),
+                       "more_memory_for_256_mib": round(more / 1024, 1)})  # fmt: skip
+    machine.table([tuple(blocks[0]), *(tuple(map(str, row.values())) for row in blocks)])
+    codes_each = causal.prior.length * causal.prior.inner
+    machine.write("prior_speed", {"codes": codes_each, "rows": rows, "in_blocks": blocks})
 
 
 def show() -> None:
     rows = json.loads((machine.RESULTS / "prior_quality.json").read_text())["rows"]
-    keys = ("name", "minutes", "settings", "images_seen", "parameters", "bits_per_code", "frechet_distance")
+    keys = ("name", "minutes", "settings", "groups", "images_seen", "parameters", "bits_per_code", "frechet_distance")
     machine.table([keys, *(tuple(str(row.get(key, "")) for key in keys) for row in rows)])
 
 
