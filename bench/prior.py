@@ -18,12 +18,14 @@ tokenizer's own reconstructions, and what codes cost by their number and by thei
 
 `speed` draws 1 image and 64 images with cached keys and values, from the whole prefix again for each code, and masked
 in 10 steps, in turn, on one thread; then 64 and 256 images in blocks of 16, as `smalti generate` does, and how much
-more memory the process took for the 256. Rows go to results/prior_quality.json and prior_speed.json.
+more memory the process took for the 256. Rows go to results/prior_quality.json and prior_speed.json. With --keep FOLDER
+the weights and a sheet of samples are kept.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import itertools
 import json
@@ -72,9 +74,12 @@ def frechet(images: np.ndarray, test: PackedImages, cache: Path | None) -> float
     return round(figures["frechet_distance"], 2)
 
 
-def train_prior(name: str, settings: list[str], codes: CodeSet, minutes: float) -> tuple[dict[str, Any], Any]:
+def train_prior(
+    name: str, settings: list[str], codes: CodeSet, minutes: float, keep: Path | None = None
+) -> tuple[dict[str, Any], Any]:
     """A preset for so many processor minutes; the row, and what draws (start, end, temperature, guidance)."""
     config = override(preset(name), settings)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=codes.source))
     setting = setting_of(codes, CPU, Machine().resolve()[1])
     began = time.process_time()
     recipe = PriorRecipe(config, setting)
@@ -86,6 +91,14 @@ def train_prior(name: str, settings: list[str], codes: CodeSet, minutes: float) 
         recipe.step(feed.batch(config.train.seed, seen, batch, config.data), seen)
         seen += batch
     whole = recipe.export()
+    if keep is not None:
+        assert setting.tokenizer is not None
+        about = {"source": codes.source, "split": codes.split, "fingerprint": codes.fingerprint, "images": len(codes)}
+        card = checkpoint.Card(
+            "prior", config, codes.shape, codes.classes, seen, about, tokenizer=setting.tokenizer.card
+        )
+        keep.mkdir(parents=True, exist_ok=True)
+        checkpoint.write(keep / f"{name}-{minutes:g}.safetensors", whole, card)
 
     def draw(start: int, end: int, temperature: float, guidance: float) -> Tensor:
         numbers = range(start, end)
@@ -201,7 +214,7 @@ def quality(options: argparse.Namespace) -> None:
         if options.run == "pixelcnn":
             trained, draw = train_pixelcnn(options.like, codes, options.minutes)
         else:
-            trained, draw = train_prior(options.run, options.set, codes, options.minutes)
+            trained, draw = train_prior(options.run, options.set, codes, options.minutes, options.keep)
         print(row | trained, flush=True)
         distances, began, away = dict[str, float](), time.process_time(), 0.0
         guidances = [1.0] if options.run == "pixelcnn" else options.guidances
