@@ -272,6 +272,18 @@ def test_too_few_or_too_many_frames(smalti, drawers, spec: str, count: int) -> N
     assert not Path("walk.gif").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "out"),
+    [(("--count", 5), "g.png"), (("--interpolate", "1,2", "--count", 5), "w.png"),
+     (("--interpolate", "1,2", "--count", 3), "w.webp"), (("--mix", "1,2,3"), "m.png")],
+)  # fmt: skip
+def test_more_pixels_than_one_file_holds(smalti, drawers, model: Model, monkeypatch, words: tuple, out: str) -> None:
+    _, height, width = model.card.image
+    monkeypatch.setattr("smalti.commands.drawing.PIXEL_LIMIT", 4 * height * width)
+    refused(smalti("generate", drawers.plain, *words, "--out", out), "million, 4 pictures; draw fewer, or generate a")
+    assert not Path(out).exists()
+
+
 @pytest.mark.parametrize("words", [(), ("--interpolate", "1,2"), ("--mix", "1,2")])
 def test_a_seed_below_zero(smalti, drawers, words: tuple[str, ...]) -> None:
     refused(smalti("generate", drawers.plain, *words, "--seed", -1, "--out", "g.png"), "seed is -1")

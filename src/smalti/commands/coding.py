@@ -11,7 +11,7 @@ import numpy as np
 
 from smalti import api, checkpoint, data, shell
 from smalti.api import Model
-from smalti.commands.drawing import CHUNK, COUNT, GRID_LIMIT, refuse_numbered
+from smalti.commands.drawing import CHUNK, COUNT, GRID_LIMIT, check_pixels, refuse_numbered
 from smalti.commands.training import say_what_was_skipped
 from smalti.data import PackedImages
 from smalti.data.codes import TOKENIZER, CodesAbout, CodeWriter, has_these_codes, open_codes
@@ -165,6 +165,7 @@ def run_decode(
         return model.decode(codes.take(np.arange(start, end)).codes)[:, :height, :width]
 
     if gridded:
+        check_pixels(codes.shape, count)
         shell.free_to_write(out, overwrite)
         api.save_grid(pictures(first, first + count), out, text=model.provenance(source=codes.source))
         shell.note(f"{count} images: {out}")

@@ -29,6 +29,7 @@ COUNT_LIMIT = 10_000_000
 GRID_LIMIT = 10_000  # images in one picture
 FRAME_LIMIT = 5_000  # of a walk; a GIF cannot show one picture for longer than it and its way back take
 MIX_LIMIT = 100  # images that are mixed with each other
+PIXEL_LIMIT = 2**28  # pixels in one file: a few times as many bytes are needed to write it
 CHUNK = 256  # images drawn before they are written
 SAMPLING = ("temperature", "top_k", "top_p", "guidance", "steps")
 NUMBERED = re.compile(r"[0-9]{6,}\.png")
@@ -77,6 +78,7 @@ def run_generate(
 
     about = functools.partial(model.provenance, seed=seed, truncation=drawing.truncation, **about_words)
     if extension == "png":
+        check_pixels(model.card.image, count)
         shell.free_to_write(out, overwrite)
         api.save_grid(draw(count), out, columns=columns, text=about(count=count))
         shell.note(f"{count} images, seed {seed}: {out}")
@@ -88,6 +90,21 @@ def run_generate(
             write_png(out / f"{number:06d}.png", picture, about(image=number))
     shell.note(f"{count} images, seed {seed}: {out}/")
     return 0
+
+
+def check_pixels(image: tuple[int, int, int], count: int) -> None:
+    """See that one file can hold so many pictures of this shape.
+
+    Raises:
+        ConfigError: it would be too large.
+    """
+    _, height, width = image
+    if count * height * width > PIXEL_LIMIT:
+        raise ConfigError(
+            f"{count:,} pictures of {height}x{width} are {count * height * width / 1e6:,.0f} million pixels, but one "
+            f"file holds at most {PIXEL_LIMIT / 1e6:,.0f} million, {PIXEL_LIMIT // (height * width):,} pictures; draw "
+            "fewer, or generate a file for each: an --out without .png"
+        )
 
 
 def how_to_draw(label: str | None, prompting: Prompting) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -120,6 +137,7 @@ def _interpolate(
     points, label = _points(model, drawing.interpolate, "--interpolate", seed, drawing.label)
     if frames < len(points):
         raise ConfigError(f"--count is {frames}, but a walk over {len(points)} pictures has at least as many frames")
+    check_pixels(model.card.image, (2 if out.suffix[1:].lower() in ANIMATED else 1) * frames)
     shell.free_to_write(out, overwrite)
     walked = latents.walk(points, frames)
     pictures = model.draw(walked, labels=_all(label, frames), truncation=drawing.truncation)
@@ -142,6 +160,7 @@ def _mix(model: Model, out: Path, seed: int, drawing: Drawing, overwrite: bool) 
     """A table: each pair of points has the picture in the middle between them; the diagonal has their own."""
     assert drawing.mix is not None
     points, label = _points(model, drawing.mix, "--mix", seed, drawing.label)
+    check_pixels(model.card.image, len(points) ** 2)
     shell.free_to_write(out, overwrite)
     table = latents.mixed(points).reshape(-1, points.shape[1])
     pictures = model.draw(table, labels=_all(label, len(table)), truncation=drawing.truncation)
