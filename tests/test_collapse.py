@@ -94,6 +94,22 @@ def test_asked_to_continue_it_says_so_once_and_goes_on(tmp_path: Path, monkeypat
     assert (result.reason, result.rollbacks) == ("finished", 0)
     assert sum("ran away" in text for text in listener.messages) == 1
     assert checkpoint.read_card(tmp_path / "run" / "last.safetensors").images_seen == 96
+    scored = [r["images_seen"] for r in RunFolder(tmp_path / "run").records() if r.get("event") == "score"]
+    assert scored == [32, 64, 96], "whoever wants to go on wants to know how it goes on"
+
+
+def test_losses_that_are_no_numbers_are_noticed_between_two_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ruin(monkeypatch, diverge, at=40)
+    monkeypatch.setattr("smalti.train.CHECK_EVERY", 4)
+    listener = Listener()
+    config = small_config("gan-nano", *SETTINGS, "train.log_every=96", "train.save_every=96")
+    result = train(config, small_data(tmp_path), tmp_path / "run", machine=FLOAT32, reporter=listener)
+    assert (result.reason, result.rollbacks) == ("finished", 1)
+    (back,) = [r for r in RunFolder(tmp_path / "run").records() if r.get("event") == "rollback"]
+    assert back["noticed"] == 64
+    assert "in step 6, at 48 images" in back["problem"]
 
 
 def test_a_gan_that_diverges_is_rolled_back_like_one_that_collapses(

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from smalti.presets import PRESETS
 from smalti.quantize import VectorQuantizer
 from smalti.recipes import RECIPES, Images, base
 from smalti.recipes.gamma import automatic_gamma
+from smalti.recipes.gan import GANRecipe
 from smalti.runfolder import RunFolder
 from smalti.train import Silent, train
 
@@ -98,6 +100,27 @@ def test_a_stopped_run_ends_where_an_unbroken_one_does(name: str, tmp_path: Path
     assert digest(tmp_path / "whole") == digest(tmp_path / "broken")
     seen = [r["images_seen"] for r in RunFolder(tmp_path / "broken").records() if "seconds" in r]
     assert seen == sorted(set(seen)), "a record was logged twice"
+
+
+def test_a_step_may_have_more_images_of_another_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, data = GANRecipe.step, small_data(tmp_path)
+    given: dict[str, list[torch.Tensor]] = {"one": [], "other": []}
+
+    def watched(name: str) -> Callable[..., Any]:
+        def and_look(self: GANRecipe, batch: Images, images_seen: int) -> Any:
+            assert self.another is not None
+            given[name] += [batch.pixels, self.another().pixels]
+            return step(self, batch, images_seen)
+
+        return and_look
+
+    for name in given:
+        monkeypatch.setattr(GANRecipe, "step", watched(name))
+        train(small_config("gan-nano", "model.fresh=true"), data, tmp_path / name, machine=FLOAT32)
+    assert all(torch.equal(first, second) for first, second in zip(given["one"], given["other"], strict=True))
+    first, second = given["one"][:2]
+    assert first.shape == second.shape
+    assert not torch.equal(first, second)
 
 
 def test_the_signal_handlers_are_given_back(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ from smalti.starting import check, find_place, load_state, setting_of
 MAX_ROLLBACKS = 5
 SAVE_SECONDS = 600.0  # without a save before one is made out of turn
 AGREE_EVERY = 8  # steps, between two questions to the other ranks whether to stop
+CHECK_EVERY = 50  # steps after which it is seen whether losses are still numbers
 
 
 class Reporter(Protocol):
@@ -190,7 +191,7 @@ class _Session:
                 over = self.budget_seconds is not None and progress.seconds >= self.budget_seconds
                 stopped_by, over = _agree(stop.asked, over, step=progress.images_seen // loop.batch)
                 ending = done or over or stopped_by != 0
-                due = ending or self._due(loop.save_every) or self._due(loop.log_every)
+                due = ending or self._due(loop.save_every) or self._due(loop.log_every) or self._broke()
                 if self.pending and due and not self._look(ending):
                     continue  # gone back to an earlier place
                 if ending:
@@ -211,9 +212,18 @@ class _Session:
     def _step(self) -> None:
         progress, loop = self.progress, self.config.train
         self.recipe.draw_seed = mix(loop.seed, progress.rollbacks)
-        batch = self.feed.batch(self.recipe.draw_seed, progress.images_seen, loop.batch, self.config.data)
+        order, place = self.recipe.draw_seed, (progress.images_seen, loop.batch, self.config.data)
+        batch = self.feed.batch(order, *place)
+        self.recipe.another = lambda: self.feed.batch(mix(order, 1), *place)
         self.pending.append(self.recipe.step(batch, progress.images_seen))
         progress.images_seen += loop.batch
+
+    def _broke(self) -> bool:
+        """Whether a loss of the last steps is not finite; asked every so often, because to read it waits for them."""
+        if not self.pending or len(self.pending) % CHECK_EVERY:
+            return False
+        recent = [value.float() for terms in self.pending[-CHECK_EVERY:] for value in terms.values()]
+        return bool(largest_over_ranks(int(not torch.stack(recent).isfinite().all())))
 
     def _due(self, every: int) -> bool:
         """Whether the step that ended here passed a multiple of `every`."""
@@ -262,9 +272,9 @@ class _Session:
             figures, trouble, score = dict[str, float](), None, None
             if regular or self._due(loop.log_every):
                 figures, trouble = self.recipe.examine()
-            if to_score and not trouble:
+            if to_score and (not trouble or self.policies["collapse"] == "continue"):
                 score = self.recipe.score(slices(self.watch, self.recipe.score_images, loop.batch, self.device))
-                trouble = self.recipe.judge(score) if regular else None
+                trouble = trouble or (self.recipe.judge(score) if regular else None)
         if largest_over_ranks(int(trouble is not None)):  # two GPUs may see one figure on two sides of a limit
             trouble = trouble or "another rank found that the training collapsed"
         elif regular:
@@ -300,7 +310,8 @@ class _Session:
             TrainingError: that is not wanted, or was done often enough.
         """
         progress, folder = self.progress, self.folder
-        at = f"at {progress.images_seen:,} images"
+        noticed = progress.images_seen
+        at = f"at {noticed:,} images"
         self.saver.log(progress, event={"nan": "diverged"}.get(kind, kind), problem=problem)
         if self.policies[kind] != "rollback" or progress.rollbacks >= MAX_ROLLBACKS:
             saved_at = checkpoint.read_card(folder.last).images_seen
@@ -323,7 +334,7 @@ class _Session:
         progress.rollbacks = rollbacks
         if rank() == 0:
             folder.rewind_log(progress.images_seen)
-        self.saver.log(progress, event="rollback", problem=problem, rollbacks=rollbacks)
+        self.saver.log(progress, event="rollback", problem=problem, noticed=noticed, rollbacks=rollbacks)
         self.reporter.message(
             f"{at}: {problem}; back to {progress.images_seen:,} images, more carefully: {self.recipe.care}"
         )

@@ -268,6 +268,18 @@ def test_fresh_latents_are_others_and_shared_ones_the_same(monkeypatch: pytest.M
         assert len({z.sum().item() for z in made}) == len(made) == expected
 
 
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_generator_learns_from_real_images_of_its_own_where_fresh(
+    monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    recipe, looked = make(fresh=fresh), []
+    recipe.another = lambda: batch(9)
+    real_logits = recipe._real_logits
+    monkeypatch.setattr(recipe, "_real_logits", lambda real, *rest: looked.append(real) or real_logits(real, *rest))
+    recipe.step(batch(), 0)
+    assert [torch.equal(found, batch(9).pixels) for found in looked] == [True] * fresh
+
+
 def test_the_generator_moves_at_every_nth_step() -> None:
     recipe = make(generator_every=3)
     moves = []

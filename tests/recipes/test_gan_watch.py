@@ -14,7 +14,7 @@ from smalti.pixels import to_pixels
 from smalti.presets import preset
 from smalti.recipes import Images, Setting
 from smalti.recipes.gan import GANRecipe
-from smalti.recipes.gan_watch import FIRST_LOOKS, Watch, spread
+from smalti.recipes.gan_watch import FIRST_LOOKS, LATEST_BEGIN, Watch, spread
 
 CPU = torch.device("cpu")
 
@@ -62,6 +62,19 @@ def test_a_generator_that_has_not_begun_to_differ_is_none() -> None:
     for _ in range(2 * FIRST_LOOKS):
         assert look(watch, varied(contrast=0.02))[1] is None
     assert look(watch, varied())[1] is None
+
+
+def test_a_generator_that_never_begins_is_one() -> None:
+    watch = watching(0)
+    logits = torch.zeros(4)
+    for images in (LATEST_BEGIN - 1, 1):
+        assert look(watch, varied(contrast=0.0))[1] is None
+        watch.see_logits(logits, logits, images)
+    said = str(look(watch, varied(contrast=0.0))[1])
+    assert said.startswith(
+        "the generator collapsed: after 50,000 images its pictures still differ by 0.000 of what the"
+    )
+    assert look(watch, varied())[1] is None, "better late than never"
 
 
 def test_looks_from_before_it_differed_are_not_what_is_usual() -> None:

@@ -105,6 +105,7 @@ class Recipe(ABC, Generic[Batch]):
         self.schedules: dict[str, OptimizerConfig] = {}  # how the optimizers' learning rates go
         self.averages: dict[str, WeightAverage] = {}
         self.horizon = config.train.images  # when schedules have run out; earlier if a time limit ends the training
+        self.another: Callable[[], Batch] | None = None  # gives a step more images, as many, of another order
         self.draw_seed = config.train.seed  # changed by a rollback, so that the same step is not drawn again
 
     def start(self, batches: Callable[[], Iterable[Batch]]) -> None:

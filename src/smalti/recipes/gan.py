@@ -1,10 +1,10 @@
 """Train a GAN: discriminator and generator in turn, each from its own loss with its own optimizer.
 
     1  D descends  L_D(D(S A real), D(S A G(z))) + gamma/2 (R1 + R2) [+ other penalties]
-    2  G descends  L_G(D(S A real), D(S A G(z'))), D's weights frozen
+    2  G descends  L_G(D(S A real'), D(S A G(z'))), D's weights frozen
 
-If `fresh`, z' are other latents than z, and D looks at both anew; else z' = z, and D(S A real) is that of step 1, from
-before D moved: one pass of each network less.
+If `fresh`, z' and real' are other latents and images than those of step 1; else they are the same ones, and D(S A real)
+is that of step 1, from before D moved: one pass of each network less.
 
 A are random changes of images (layers/augmentation.py), other ones each time, and S is what D sees of an image: its
 pixels, feature maps of it, or both (recipes/sight.py). The gradients in R1 and R2 are with respect to the images before
@@ -119,8 +119,10 @@ class GANRecipe(Recipe[Images]):
             self.discriminator.requires_grad_(False)
             against = real_logits.detach()
             if seen is None:
-                seen = self._look(self._generate(len(batch.pixels), labels, draws), draws, images_seen)
-                against = self._real_logits(batch.pixels, labels, draws, images_seen)
+                other = batch if self.another is None else self.another()
+                labels = other.labels if self.model.conditional else None
+                seen = self._look(self._generate(len(other.pixels), labels, draws), draws, images_seen)
+                against = self._real_logits(other.pixels, labels, draws, images_seen)
             game = self.loss.generator(against, self._logits(seen, labels, draws))
             self.descend("generator", game, images_seen)
             norm = _norm(self.generator)

@@ -6,7 +6,8 @@
 phi are the features of smalti-vit, which comes with smalti. At every look they are compared with what this training
 had before, as running means of logarithms over about ten looks, because what is usual depends on the loss:
 
-    the generator collapsed      the spread is less than a quarter of what it was
+    the generator collapsed      the spread is less than a quarter of what it was, or after 50,000 images not yet a
+                                 fiftieth of the data's
     the generator ran away       its pixels lie beyond twice the range of data
     the discriminator ran away   the gap is fifteen times what it was, and more than fifteen
     the quality fell             FD of the averaged weights is twice the best so far, and was measured twice before
@@ -30,6 +31,7 @@ SMOOTHING = 0.9  # of the running means, a look
 FIRST_LOOKS = 3  # before anything counts as usual
 LEAST_SPREAD = 0.25  # of what it was
 BEGUN_SPREAD = 0.02  # less has not begun to differ, or batch normalisation has no statistics yet: it says nothing
+LATEST_BEGIN = 50_000  # images by which they must have begun to differ: dcgan and gan-nano do within 5,000
 LARGEST_PIXEL = 2.0  # mean absolute value; data has 1 at most
 LARGEST_GAP, GAP_FACTOR = 15.0, 15.0
 QUALITY_FACTOR = 2.0
@@ -46,6 +48,7 @@ class Watch(nn.Module):
     gap: Tensor
     usual: Tensor
     looks: Tensor
+    seen: Tensor
     distances: Tensor
 
     def __init__(self, device: torch.device) -> None:
@@ -54,6 +57,7 @@ class Watch(nn.Module):
         self.register_buffer("gap", torch.zeros(()))
         self.register_buffer("usual", torch.zeros(2))  # logarithms, of the spread and the gap
         self.register_buffer("looks", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # images
         # The best Frechet distance so far, and how many there were.
         self.register_buffer("distances", torch.zeros(2))
         self._device = device
@@ -80,6 +84,7 @@ class Watch(nn.Module):
     def see_logits(self, real: Tensor, fake: Tensor, batch: int) -> Tensor:
         """Take in the logits of a step, (B,) on each rank; returns the gap by now."""
         gap = sum_over_ranks((real - fake).abs().mean()) / world()
+        self.seen += batch
         self.gap.lerp_(gap.to(self.gap.dtype), 1 - 0.5 ** (batch / GAP_HALF_LIFE))
         return self.gap.clone()
 
@@ -105,6 +110,11 @@ class Watch(nn.Module):
     def _problem(self, share: float, brightness: float, gap: float) -> str | None:
         if not math.isfinite(brightness) or brightness > LARGEST_PIXEL:
             return f"the generator ran away: its pixels are {brightness:.3g} large on average, where data has 1 at most"
+        if int(self.looks) == 0 and int(self.seen) >= LATEST_BEGIN and share < BEGUN_SPREAD:
+            return (
+                f"the generator collapsed: after {int(self.seen):,} images its pictures still differ by {share:.3f} of "
+                "what the data's do"
+            )
         if int(self.looks) < FIRST_LOOKS:
             return None
         usual_share, usual_gap = (math.exp(value) for value in self.usual.tolist())
