@@ -229,7 +229,7 @@ PRESETS: dict[str, Preset] = {
             ),
             train=LoopConfig(images=20_000_000, batch=128, average_half_life=200_000),
         ),
-        "the same with twice the blocks and wider, for hours on a GPU",
+        "the mirrored network of the paper, of pixels alone, with dense blocks; for hours on a GPU",
     ),
     "gan-base": Preset(
         RunConfig(
