@@ -1,12 +1,13 @@
 """Does the watch over a GAN's training notice a collapse, and does a rollback repair it?
 
-    python bench/gan_guard.py SOURCE --images 120k --at 60k
+    python bench/gan_guard.py SOURCE --images 60k --at 32k
 
 Trains the preset gan-nano twice with the loop of `smalti train` and the same seed: once undisturbed, once with all
 learning rates times 100 for 200 steps from `--at` images on, as a bad setting or a bad batch might do, and
---on-collapse rollback. The disturbance comes once: what goes on after a rollback is not disturbed again. Printed and
-written to results/gan_guard.json: after how many images the collapse was named, with what words, and the Frechet
-distance (efficientnet-lite0, 128 px, bf16; 10,000 images of the averaged weights against the test images) of both.
+--on-collapse rollback. The disturbance comes once: what goes on after a rollback is not disturbed again; it should come
+between two saves, which are at every twelfth of the training. Printed and written to results/gan_guard.json: at how
+many images the collapse was noticed, with what words, and the Frechet distance (efficientnet-lite0, 128 px, bf16;
+10,000 images of the averaged weights against the test images) of both.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ def run(
         "images": result.images_seen,
         "rollbacks": result.rollbacks,
         "said": [record["problem"] for record in back],
+        "noticed": [record["noticed"] for record in back],
         "frechet_distance": frechet(model, setting, test, cache),
     }
 
@@ -76,8 +78,8 @@ def run(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source")
-    parser.add_argument("--images", default="120k")
-    parser.add_argument("--at", default="60k")
+    parser.add_argument("--images", default="60k")
+    parser.add_argument("--at", default="32k")
     parser.add_argument("--cache", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)

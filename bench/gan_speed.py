@@ -8,9 +8,9 @@ Four ways to train on the same batches, a few steps of each in turn, several rou
     smalti   the preset's step with the machine's default precision and channels last, averaged weights included
     float32  the same step in float32
     same     as smalti, with model.fresh=true and model.penalty.every=1: what `plain` computes
-    plain    the same networks written as tutorials do: eager float32, contiguous NCHW, one pass of D for each of real,
-             fake, R1 and R2, torch.optim.Adam, averaged weights in a loop over the parameters; the network whose
-             feature maps D sees too, where the preset has one, is the same as in `float32`
+    plain    the same networks written as one would without thinking of speed: eager float32, contiguous NCHW, a pass of
+             D for real and one for fake images, whose logits R1 and R2 are taken of too, torch.optim.Adam, averaged
+             weights in a loop over the parameters; nothing is computed that the training does not need
 
 Ratios are medians over rounds. The peak of memory is that of a process of its own for each way: on a CPU over what it
 had before the first step, on a GPU all that torch allocated. On a CPU also the share of time by operation
@@ -38,11 +38,11 @@ from smalti import data
 from smalti.config import GANConfig, override
 from smalti.layers.randomness import Draws
 from smalti.machine import Machine
-from smalti.models.gan import Discriminator
 from smalti.pixels import to_tensor
 from smalti.presets import preset
 from smalti.recipes import Images, Setting
 from smalti.recipes.gan import GANRecipe
+from smalti.recipes.gan import _of_judges as of_judges
 
 SHAPE = (3, 32, 32)
 SAME = ["model.fresh=true", "model.penalty.every=1"]
@@ -56,31 +56,39 @@ def plain_step(name: str, batch: int, device: torch.device) -> Callable[[Tensor,
     )
     average = copy.deepcopy(generator)
     draws = Draws(0, 0, device=device)
-    of_pixels = judge if isinstance(judge, Discriminator) else judge.pixels  # what R1 and R2 are about
     rates = model.generator_optimizer, model.discriminator_optimizer
     g_adam, d_adam = (
         torch.optim.Adam(net.parameters(), rate.learning_rate, (rate.beta1, rate.beta2))
         for net, rate in zip((generator, judge), rates, strict=True)
     )
 
-    def critic(images: Tensor) -> Tensor:
-        return judge(images if of_pixels is judge else recipe.sight(images, draws))
+    def critic(images: Tensor, *, generating: bool = False) -> Tensor:
+        if recipe.sees == "pixels":
+            return judge(images)
+        with torch.set_grad_enabled(generating):
+            maps = recipe.sight(images, draws)[1:]
+        return judge([images, *maps])
 
-    def penalty(images: Tensor) -> Tensor:
-        images = images.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(of_pixels(images).sum(), images, create_graph=True)
+    def penalty(logits: Tensor, images: Tensor) -> Tensor:
+        of_pixels = logits if recipe.sees == "pixels" else of_judges(logits)[:, 0]
+        (slope,) = torch.autograd.grad(of_pixels.sum(), images, create_graph=True)
         return slope.square().sum(dim=(1, 2, 3)).mean()
 
     def step(real: Tensor, _: int) -> None:
-        real = real.contiguous()
         with torch.no_grad():
             fake = generator(torch.randn(batch, model.latent, device=device))
-        loss = F.softplus(critic(fake) - critic(real)).mean() + 0.25 * (penalty(real) + penalty(fake))
+        real, fake = real.contiguous().requires_grad_(), fake.requires_grad_()
+        of_real, of_fake = critic(real), critic(fake)
+        loss = F.softplus(of_fake - of_real).mean() + 0.25 * (penalty(of_real, real) + penalty(of_fake, fake))
         d_adam.zero_grad()
         loss.backward()
         d_adam.step()
+        judge.requires_grad_(False)
         fake = generator(torch.randn(batch, model.latent, device=device))
-        loss = F.softplus(critic(real) - critic(fake)).mean()
+        with torch.no_grad():
+            of_real = critic(real)
+        loss = F.softplus(of_real - critic(fake, generating=True)).mean()
+        judge.requires_grad_(True)
         g_adam.zero_grad()
         loss.backward()
         g_adam.step()
@@ -167,7 +175,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument(
+        "--steps", type=int, default=8, help="of each way in a round; R1 and R2 come in one of 8 of gan-nano"
+    )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
