@@ -5,11 +5,11 @@
 
 `gaussians` trains small fully connected networks with several losses, with and without R1 and R2, on points of the
 plane, all seeds side by side: a mode counts when at least a fifth of its fair share of 10,000 samples lies within
-three standard deviations of it, and what lies near no mode is counted too. `digits` trains the preset gan-nano, and it
-with the other losses and penalties, on scikit-learn's handwritten digits, one drawn at random for each of the three
-channels, at 16x16: 25,600 samples are read by a nearest-neighbour classifier (its accuracy on digits that it has not
-seen is printed), and modes are counted with the divergence KL(samples || uniform). The protocol is that of Lin et al.
-2018, arXiv:1712.04086, section 4.
+three standard deviations of it, and what lies near no mode is counted too. `digits` trains the preset gan-nano, with
+model.network.patch=1 and without mirrored images, and it with the other losses and penalties, on scikit-learn's
+handwritten digits, one drawn at random for each of the three channels, at 16x16: 25,600 samples are read by a
+nearest-neighbour classifier (its accuracy on digits that it has not seen is printed), and modes are counted with the
+divergence KL(samples || uniform). The protocol is that of Lin et al. 2018, arXiv:1712.04086, section 4.
 Each row goes to results/gan_modes_gaussians.json or results/gan_modes_digits.json when it is done, in the place of an
 older one of the same training; --only does some of them.
 """
