@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from command_line import one_line
 from PIL import Image
 from small_runs import pixels, settings, write_source
 
-from smalti import __version__
+from smalti import __version__, checkpoint
 from smalti.data.pictures import read_png_text
 
 # What works
@@ -116,6 +117,15 @@ def test_images_of_one_name_do_not_overwrite_each_other(smalti, trained) -> None
         Image.fromarray(pixels(1)[0]).save(f"{folder}/x.png")
     assert smalti("reconstruct", trained.vqvae, "a", "b", "--out", "out").code == 0
     assert {"x.png", "x-2.png"} <= set(os.listdir("out"))
+
+
+def test_info_of_many_classes_names_some(smalti, trained, tmp_path: Path) -> None:
+    module, card = checkpoint.read(trained.vqvae / "best.safetensors")
+    names = tuple(f"group {number}" for number in range(25))
+    checkpoint.write(tmp_path / "many.safetensors", module, dataclasses.replace(card, classes=names, digest=""))
+    (line,) = [line for line in smalti("info", "many.safetensors").out.splitlines() if line.startswith("classes")]
+    assert line.endswith("group 18, group 19 and 5 more, which --json lists")
+    assert json.loads(smalti("info", "many.safetensors", "--json").out)["classes"] == list(names)
 
 
 def test_info_prints_all(smalti, trained) -> None:

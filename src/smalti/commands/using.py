@@ -18,6 +18,8 @@ from smalti.evaluate.distortion import psnr_db, squared_error_uint8
 from smalti.runfolder import RunFolder
 from smalti.units import parse_size
 
+LISTED = 20  # classes that `info` names
+
 
 def run_reconstruct(
     path: Path,
@@ -103,5 +105,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {entry}" for name, entry in value.items()) or "none"
     if isinstance(value, list):
-        return ", ".join(map(str, value)) or "none"
+        more = f" and {len(value) - LISTED} more, which --json lists" if len(value) > LISTED else ""
+        return ", ".join(map(str, value[:LISTED])) + more or "none"
     return f"{value:,}" if isinstance(value, int) else str(value)
