@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,32 @@ def test_asked_to_continue_it_says_so_once_and_goes_on(tmp_path: Path, monkeypat
     assert checkpoint.read_card(tmp_path / "run" / "last.safetensors").images_seen == 96
     scored = [r["images_seen"] for r in RunFolder(tmp_path / "run").records() if r.get("event") == "score"]
     assert scored == [32, 64, 96], "whoever wants to go on wants to know how it goes on"
+
+
+@pytest.mark.parametrize("policy", ["rollback", "continue"])
+def test_who_is_stopped_in_a_collapse_keeps_the_last_good_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    """SIGTERM comes between two looks, after the collapse."""
+    config, data = small_config("gan-nano", *SETTINGS, "train.log_every=32"), small_data(tmp_path)
+    ruin(monkeypatch, at=40)
+    step = RECIPES["gan"].step
+
+    def stopped(self: GANRecipe, batch: Any, images_seen: int) -> Any:
+        if images_seen == 48:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, batch, images_seen)
+
+    monkeypatch.setattr(RECIPES["gan"], "step", stopped)
+    listener = Listener()
+    result = train(config, data, tmp_path / "run", machine=FLOAT32, reporter=listener, on_collapse=policy)
+    assert (result.reason, result.signal) == ("stopped", signal.SIGTERM)
+    saved = checkpoint.read_card(tmp_path / "run" / "last.safetensors").images_seen
+    assert saved == (32 if policy == "rollback" else 56)
+    assert any("the generator ran away" in text for text in listener.messages)
+    monkeypatch.undo()
+    if policy == "rollback":
+        assert train(config, data, tmp_path / "run", machine=FLOAT32).reason == "finished"
 
 
 def test_losses_that_are_no_numbers_are_noticed_between_two_looks(

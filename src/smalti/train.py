@@ -272,6 +272,8 @@ class _Session:
             figures, trouble, score = dict[str, float](), None, None
             if regular or self._due(loop.log_every):
                 figures, trouble = self.recipe.examine()
+            elif to_score:  # it is stopped here: a state that has collapsed shall not replace a good one
+                _, trouble = self.recipe.examine(remember=False)
             if to_score and (not trouble or self.policies["collapse"] == "continue"):
                 score = self.recipe.score(slices(self.watch, self.recipe.score_images, loop.batch, self.device))
                 trouble = trouble or (self.recipe.judge(score) if regular else None)

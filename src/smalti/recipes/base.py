@@ -166,11 +166,12 @@ class Recipe(ABC, Generic[Batch]):
         """
         return None
 
-    def examine(self) -> tuple[dict[str, float], str | None]:
+    def examine(self, *, remember: bool = True) -> tuple[dict[str, float], str | None]:
         """At every regular look: more figures for the log, and what has gone so wrong that going on would be a waste.
 
-        What it remembers belongs into `state_dict`. It is not asked where a training is stopped between two looks,
-        so that a resumed one remembers the same.
+        Args:
+            remember: take in what is seen, into `state_dict`. Not where a training is stopped between two looks: one
+                that is resumed there shall remember the same as one that was never stopped.
         """
         return {}, None
 

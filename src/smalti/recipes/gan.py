@@ -243,7 +243,7 @@ class GANRecipe(Recipe[Images]):
         self.strength.gamma *= 2.0**times
 
     @torch.no_grad()
-    def examine(self) -> tuple[dict[str, float], str | None]:
+    def examine(self, *, remember: bool = True) -> tuple[dict[str, float], str | None]:
         z = self._latents(WATCHED, 0)
         labels = self._labels_in_turn(WATCHED)
         self.generator.eval()  # to look changes nothing: batch normalisation would move its running statistics
@@ -252,7 +252,7 @@ class GANRecipe(Recipe[Images]):
                 images = self.generator.forward(z, labels)
         finally:
             self.generator.train()
-        return self.watch.examine(images, to_pixels(images))
+        return self.watch.examine(images, to_pixels(images), remember=remember)
 
     @torch.no_grad()
     def preview(self, batch: Images) -> dict[str, Tensor]:

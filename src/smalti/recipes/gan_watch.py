@@ -88,11 +88,14 @@ class Watch(nn.Module):
         self.gap.lerp_(gap.to(self.gap.dtype), 1 - 0.5 ** (batch / GAP_HALF_LIFE))
         return self.gap.clone()
 
-    def examine(self, images: Tensor, pixels: np.ndarray) -> tuple[dict[str, float], str | None]:
+    def examine(
+        self, images: Tensor, pixels: np.ndarray, *, remember: bool = True
+    ) -> tuple[dict[str, float], str | None]:
         """Look at pictures of the latents that are always the same.
 
         Args:
             images: (N, C, H, W) as the generator makes them; pixels: the same as (N, H, W, C) uint8.
+            remember: whether this look counts for what is usual.
 
         Returns:
             Figures to log, and what went wrong, with the figures that say so, or None.
@@ -100,7 +103,7 @@ class Watch(nn.Module):
         share = spread(self.features(pixels)) / max(float(self.data_spread), 1e-12)
         brightness, gap = float(images.abs().mean()), float(self.gap)
         problem = self._problem(share, brightness, gap)
-        if problem is None and share >= BEGUN_SPREAD:
+        if problem is None and share >= BEGUN_SPREAD and remember:
             now = torch.tensor([math.log(max(share, 1e-6)), math.log(max(gap, 1e-6))])
             weight = max(1 - SMOOTHING, 1 / (int(self.looks) + 1))
             self.usual.lerp_(now.to(self.usual.device), weight)
