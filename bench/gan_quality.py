@@ -7,12 +7,12 @@
 
 A run trains for so many minutes, what comes before the first step included, and schedules run out with them. With one
 thread, the default, they are minutes of processor time, which other work on the machine does not distort; with
-`--threads 2` minutes by the clock of a machine that should do nothing else. At every eighth of the time 10,000 images
-of the averaged weights are compared with the 10,000 test images (efficientnet-lite0, 128 px, bf16); that is not
-counted. `--share` trains on a part of the training images. Each run adds its row, with the settings that differ from
-the preset, to results/gan_quality.json; `--table` prints all of them and draws docs/gan-curves.png, of those with
---draw. With --averages the same training is judged by averages of other half-lives too; the best is drawn. With
---keep FOLDER the weights are kept, and a sheet of samples beside them.
+`--threads 2`, and with `--device cuda`, minutes by the clock of a machine that should do nothing else. At every eighth
+of the time 10,000 images of the averaged weights are compared with the 10,000 test images (efficientnet-lite0, 128 px,
+bf16); that is not counted. `--share` trains on a part of the training images. Each run adds its row, with the settings
+that differ from the preset, to results/gan_quality.json; `--table` prints all of them and draws docs/gan-curves.png, of
+those with --draw. With --averages the same training is judged by averages of other half-lives too; the best is drawn.
+With --keep FOLDER the weights are kept, and a sheet of samples beside them.
 
 SOURCE needs a train and a test split; figures in the repository are from the JPEG copy of CIFAR-10.
 """
@@ -42,9 +42,9 @@ from smalti.evaluate.charts import draw_lines
 from smalti.evaluate.distribution import measure_distribution
 from smalti.evaluate.feature_cache import ArrayImages, collect
 from smalti.evaluate.features import extractor
-from smalti.feeding import batch_at, first_batches
+from smalti.feeding import first_batches, open_feed
 from smalti.layers.averaging import WeightAverage
-from smalti.layers.randomness import seeded_generator
+from smalti.layers.randomness import mix, seeded_generator
 from smalti.machine import Machine
 from smalti.models.gan import Generator
 from smalti.pixels import to_pixels
@@ -53,7 +53,6 @@ from smalti.recipes import Setting
 from smalti.recipes.gan import GANRecipe
 
 NAME = "gan_quality"
-CPU = torch.device("cpu")
 SAMPLES = 10_000
 WARM_UP_STEPS = 20  # before the speed is known well enough to say how long the training will be
 DOCS = Path(__file__).parent.parent / "docs"
@@ -73,15 +72,16 @@ def samples(model: Generator, setting: Setting, count: int, seed: int) -> np.nda
     """(count, H, W, C) uint8; labels in turn where there are any."""
     draws, pictures = seeded_generator(seed, 7), []
     for start in range(0, count, 250):
-        z = torch.randn(250, model.latent, generator=draws)
-        labels = torch.arange(start, start + 250) % model.classes if model.classes else None
+        z = torch.randn(250, model.latent, generator=draws).to(setting.device)
+        numbers = torch.arange(start, start + 250, device=setting.device)
+        labels = numbers % model.classes if model.classes else None
         with torch.no_grad(), setting.autocast():
             pictures.append(to_pixels(model(z, labels)))
     return np.concatenate(pictures)[:count]
 
 
 def frechet(model: Generator, setting: Setting, test: PackedImages, cache: Path | None) -> float:
-    network = extractor("efficientnet-lite0", precision="bfloat16")
+    network = extractor("efficientnet-lite0", precision="bfloat16", device=setting.device)
     fake = collect(ArrayImages(samples(model, setting, min(SAMPLES, len(test)), 0)), network)
     figures = {figure.name: figure.value for figure in measure_distribution(collect(test, network, cache=cache), fake)}
     return round(figures["frechet_distance"], 2)
@@ -93,22 +93,25 @@ def train(
     test: PackedImages,
     *,
     minutes: float,
+    device: torch.device,
     precision: str,
     cache: Path | None,
     marks: int,
     half_lives: Sequence[float] = (),
 ) -> tuple[GANRecipe, Setting, dict[str, Any]]:
     """Train for some minutes, and measure on the way."""
-    clock = time.process_time if torch.get_num_threads() == 1 else time.monotonic
+    clock = time.process_time if torch.get_num_threads() == 1 and device.type == "cpu" else time.monotonic
     classes = len(images.classes) if getattr(config.model, "conditional", False) else 0
-    setting = Setting(images.shape, classes, CPU, precision, len(images))
+    setting = Setting(images.shape, classes, device, precision, len(images))
+    feed = open_feed(images, device)
     began, away, budget = clock(), 0.0, 60 * minutes
     trainer = GANRecipe(config, setting)
     seed, batch = config.train.seed, config.train.batch
-    trainer.start(lambda: first_batches(images, seed, config.data, CPU))
+    trainer.start(lambda: first_batches(images, seed, config.data, device))
     averages = {f"{half_life:g}": WeightAverage(trainer.generator, half_life) for half_life in half_lives}
     fitted = first = clock()
     seen, step, curve, last, finite = 0, 0, list[dict[str, Any]](), {}, True
+    trainer.another = lambda: feed.batch(mix(seed, 1), seen, batch, config.data)
 
     def mark() -> None:
         point = {"minutes": round((clock() - began - away) / 60, 2), "images": seen}
@@ -124,8 +127,9 @@ def train(
         if step > WARM_UP_STEPS and step % 20 == 0:
             speed = (seen - first_seen) / (clock() - first - away + first_away)
             trainer.horizon = round(seen + speed * (budget - spent))
-        last = trainer.step(batch_at(images, seed, seen, batch, config.data, CPU), seen)
-        finite &= all(math.isfinite(float(value)) for value in last.values())
+        last = trainer.step(feed.batch(seed, seen, batch, config.data), seen)
+        if device.type == "cpu" or step % WARM_UP_STEPS == 0:  # to look waits for the device
+            finite &= all(math.isfinite(float(value)) for value in last.values())
         seen, step = seen + batch, step + 1
         for average in averages.values():
             average.update(trainer.generator, batch=batch, images_seen=seen)
@@ -185,6 +189,7 @@ def main() -> None:
     parser.add_argument("--run", help="a preset of the recipe gan")
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--marks", type=int, default=8, help="how often it is measured, the end included")
     parser.add_argument("--share", type=float, default=1.0, help="of the training images")
@@ -203,17 +208,18 @@ def main() -> None:
     test = data.load(options.source, split="test", cache=options.cache)
     if options.share < 1:
         images = part(images, options.share)
-    _, precision = Machine().resolve()
+    device, precision = Machine(options.device).resolve()
     config = override(preset(options.run), [*options.set, f"train.seed={options.seed}"])
     print(options.run, *options.set, flush=True)
     half_lives = [float(part) for part in options.averages.split(",")] if options.averages else []
     trainer, setting, trained = train(
-        config, images, test, minutes=options.minutes, precision=precision, cache=options.cache, marks=options.marks,
-        half_lives=half_lives,
+        config, images, test, minutes=options.minutes, device=device, precision=precision, cache=options.cache,
+        marks=options.marks, half_lives=half_lives,
     )  # fmt: skip
     row = {
         "name": options.run, "minutes": options.minutes, "threads": options.threads, "seed": options.seed,
-        "share": options.share, "settings": options.set, "cpu": machine.cpu(),
+        "share": options.share, "settings": options.set,
+        "cpu": machine.cpu() if device.type == "cpu" else torch.cuda.get_device_name(device),
         "date": f"{datetime.date.today()}", "precision": precision, "drawn": options.draw, **trained,
         "generator_parameters": sum(p.numel() for p in trainer.export().parameters()),
     }  # fmt: skip
