@@ -185,6 +185,7 @@ def test_other_codes_are_not_written_over(tmp_path: Path) -> None:
         ),
         ({"images": "others"}, r"holds the codes of other images or captions \(discs\); give another --out"),
         ({"captions": None}, "holds the codes of other images or captions"),
+        ({"names": ["a.png"] * 20}, "holds 10 codes of these images, not 20: --flip makes twice as many; give it as"),
         ({"effort": 3}, "holds codes of --effort 0, not 3; give another --out"),
     ):
         with pytest.raises(OutputError, match=said):
