@@ -280,6 +280,13 @@ def test_the_generator_learns_from_real_images_of_its_own_where_fresh(
     assert [torch.equal(found, batch(9).pixels) for found in looked] == [True] * fresh
 
 
+def test_who_compares_no_pairs_asks_for_no_more_images() -> None:
+    recipe, asked = make(fresh=True, loss="bce"), []
+    recipe.another = lambda: asked.append(1) or batch(9)
+    recipe.step(batch(), 0)
+    assert not asked
+
+
 def test_the_generator_moves_at_every_nth_step() -> None:
     recipe = make(generator_every=3)
     moves = []

@@ -119,7 +119,8 @@ class GANRecipe(Recipe[Images]):
             self.discriminator.requires_grad_(False)
             against = real_logits.detach()
             if seen is None:
-                other = batch if self.another is None else self.another()
+                # Others are of use to pairs alone: without them no real image is looked at again.
+                other = self.another() if self.another is not None and self.loss.paired else batch
                 labels = other.labels if self.model.conditional else None
                 seen = self._look(self._generate(len(other.pixels), labels, draws), draws, images_seen)
                 against = self._real_logits(other.pixels, labels, draws, images_seen)
