@@ -354,8 +354,8 @@ def has_these_codes(folder: Path, about: CodesAbout) -> bool:
     captions = None if about.captions is None else list(about.captions)
     if there.images == about.images and len(there.names) != len(about.names):
         raise OutputError(
-            f"{place} holds {len(there.names):,} codes of these images, not {len(about.names):,}: --flip makes twice as "
-            "many; give it as then, or another --out"
+            f"{place} holds {len(there.names):,} codes of these images, not {len(about.names):,}: "
+            "--flip makes twice as many; give it as then, or another --out"
         )
     if (there.images, there.captions, len(there.names)) != (about.images, captions, len(about.names)):
         raise OutputError(f"{place} holds the codes of other images or captions ({there.source}); give another --out")
