@@ -112,6 +112,9 @@ def test_a_kill_just_before_the_index_costs_nothing(tmp_path: Path) -> None:
     writer.close()
     place = tmp_path / "again" / "all"
     (place / "codes.npy.partial").rename(place / "codes.npy")
+    with pytest.raises(OutputError, match="holds the beginning of another encoding"):
+        CodeWriter(tmp_path / "again", about_codes(10, "other"), np.arange(10) % 2)
+    assert (place / "codes.npy").exists()
     writer = CodeWriter(tmp_path / "again", about_codes(10, "d"), np.arange(10) % 2)
     assert writer.done == 10
     assert writer.finish().fingerprint == whole.fingerprint

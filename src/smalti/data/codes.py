@@ -262,9 +262,8 @@ class CodeWriter:
     def _begun(self) -> bool:
         """Whether the folder holds the beginning of this encoding; OutputError if it is one of another."""
         whole = self.place / _CODES
-        if whole.exists() and not (self._path.exists() or (self.place / _INDEX).exists()):
-            whole.replace(self._path)  # stopped just before the index was written
-        if not (self._path.exists() and self._note.exists()):
+        renamed = whole.exists() and not (self._path.exists() or (self.place / _INDEX).exists())
+        if not self._note.exists() or not (self._path.exists() or renamed):
             return False
         try:
             there = json.loads(self._note.read_text("utf-8"))
@@ -277,6 +276,8 @@ class CodeWriter:
                     f"{self.place} holds the beginning of another encoding: its {name} is {there.get(name)}, not "
                     f"{value}; give the command that began it, or another --out"
                 )
+        if renamed:  # stopped just before the index was written
+            whole.replace(self._path)
         return True
 
     def append(self, codes: np.ndarray) -> None:
