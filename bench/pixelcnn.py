@@ -24,14 +24,19 @@ class GatedLayer(nn.Module):
         self.merge = nn.Conv2d(width, width, 1)
 
     def forward(self, v: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        half, (height, width) = self.size // 2, h.shape[2:]
-        # Above: rows up to this one, in the first layer without it; left: columns likewise.
-        above = self.vertical(F.pad(v, (half, half, half, 0)))[:, :, :height]
-        left = self.horizontal(F.pad(h, (half, 0, 0, 0)))[:, :, :, :width]
-        # The row above of the vertical stack: in the first layer it leaves out this row already.
-        left = left + self.down(above)
-        v, inside = _gate(above), self.merge(_gate(left))
-        return v, inside if self.first else h + inside
+        above = self.above(v)
+        return _gate(above), self.along(h, self.down(above))
+
+    def above(self, v: Tensor) -> Tensor:
+        """Of every row from those above it, in the first layer without the row itself."""
+        half = self.size // 2
+        return self.vertical(F.pad(v, (half, half, half, 0)))[:, :, : v.shape[2]]
+
+    def along(self, h: Tensor, down: Tensor) -> Tensor:
+        """Of every column from those to its left, in the first layer without the column itself."""
+        left = self.horizontal(F.pad(h, (self.size // 2, 0, 0, 0)))[:, :, :, : h.shape[3]]
+        inside = self.merge(_gate(left + down))
+        return inside if self.first else h + inside
 
 
 def _gate(x: Tensor) -> Tensor:
@@ -55,18 +60,29 @@ class PixelCNN(nn.Module):
         self.head = nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.ReLU(), nn.Conv2d(2 * width, codes, 1))
 
     def forward(self, codes: Tensor) -> Tensor:
-        v = h = self.embedding(codes).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        v = h = self._embed(codes)
         for layer in self.layers:
             v, h = layer(v, h)
         return self.head(h)
+
+    def _embed(self, codes: Tensor) -> Tensor:
+        return self.embedding(codes).permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def sample(self, count: int, grid: tuple[int, int], generator: torch.Generator, temperature: float = 1.0) -> Tensor:
         """(count, h, w), code after code."""
         found = torch.zeros(count, *grid, dtype=torch.int64)
         for row in range(grid[0]):
+            # What comes from above is the same for all codes of a row.
+            v, downs = self._embed(found[:, : row + 1]), []
+            for layer in self.layers:
+                above = layer.above(v)
+                downs.append(layer.down(above[:, :, row : row + 1]))
+                v = _gate(above)
             for column in range(grid[1]):
-                logits = self(found[:, : row + 1])[:, :, row, column]  # rows below change nothing
-                shares = torch.softmax(logits.float() / temperature, dim=1)
+                h = self._embed(found[:, row : row + 1])
+                for layer, down in zip(self.layers, downs, strict=True):
+                    h = layer.along(h, down)
+                shares = torch.softmax(self.head(h[..., column : column + 1]).flatten(1).float() / temperature, dim=1)
                 found[:, row, column] = torch.multinomial(shares, 1, generator=generator)[:, 0]
         return found
