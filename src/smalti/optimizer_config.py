@@ -9,9 +9,9 @@ from smalti.checked import Checked, choice, number
 
 @dataclass(frozen=True)
 class OptimizerConfig(Checked):
-    """One optimizer. `beta1`, `beta2` are used by adam and adamw, `momentum` by rmsprop and sgd."""
+    """One optimizer. `beta1`, `beta2` are used by adam, adamw and muon, `momentum` by rmsprop and sgd."""
 
-    name: str = choice("adam", "adamw", "rmsprop", "sgd")
+    name: str = choice("adam", "adamw", "muon", "rmsprop", "sgd")
     learning_rate: float = number(3e-4, 0.0, 100.0)
     beta1: float = number(0.9, 0.0, 0.999999)
     beta2: float = number(0.999, 0.0, 0.999999)

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from smalti.config import OptimizerConfig
+from smalti.layers.muon import Muon, split
 from smalti.layers.ranks import average_gradients
 
-Parameters = Iterable[nn.Parameter]
-
-OPTIMIZERS: dict[str, Callable[[Parameters, OptimizerConfig], torch.optim.Optimizer]] = {
-    "adam": lambda parameters, c: torch.optim.Adam(
-        parameters, c.learning_rate, (c.beta1, c.beta2), weight_decay=c.weight_decay, fused=True
+OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerConfig, torch.dtype], torch.optim.Optimizer]] = {
+    "adam": lambda module, c, _: torch.optim.Adam(
+        module.parameters(), c.learning_rate, (c.beta1, c.beta2), weight_decay=c.weight_decay, fused=True
     ),
-    "adamw": lambda parameters, c: torch.optim.AdamW(
-        parameters, c.learning_rate, (c.beta1, c.beta2), weight_decay=c.weight_decay, fused=True
+    "adamw": lambda module, c, _: torch.optim.AdamW(
+        module.parameters(), c.learning_rate, (c.beta1, c.beta2), weight_decay=c.weight_decay, fused=True
     ),
-    "rmsprop": lambda parameters, c: torch.optim.RMSprop(
-        parameters, c.learning_rate, momentum=c.momentum, weight_decay=c.weight_decay
+    "muon": lambda module, c, precision: Muon(
+        *split(module), c.learning_rate, (c.beta1, c.beta2), weight_decay=c.weight_decay, precision=precision
     ),
-    "sgd": lambda parameters, c: torch.optim.SGD(
-        parameters, c.learning_rate, momentum=c.momentum, weight_decay=c.weight_decay, fused=True
+    "rmsprop": lambda module, c, _: torch.optim.RMSprop(
+        module.parameters(), c.learning_rate, momentum=c.momentum, weight_decay=c.weight_decay
+    ),
+    "sgd": lambda module, c, _: torch.optim.SGD(
+        module.parameters(), c.learning_rate, momentum=c.momentum, weight_decay=c.weight_decay, fused=True
     ),
 }
 
 
-def build_optimizer(parameters: Parameters, config: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimizer a configuration names, over the given parameters."""
-    return OPTIMIZERS[config.name](list(parameters), config)
+def build_optimizer(
+    module: nn.Module, config: OptimizerConfig, precision: torch.dtype = torch.float32
+) -> torch.optim.Optimizer:
+    """The optimizer a configuration names, over the parameters of a module.
+
+    Args:
+        precision: of products within a step, where an optimizer has any.
+    """
+    return OPTIMIZERS[config.name](module, config, precision)
 
 
 def rate_factor(config: OptimizerConfig, images_seen: int, images: int) -> float:

@@ -138,7 +138,7 @@ class Recipe(ABC, Generic[Batch]):
         return module
 
     def add_optimizer(self, name: str, module: nn.Module, config: OptimizerConfig) -> None:
-        self.optimizers[name] = build_optimizer(module.parameters(), config)
+        self.optimizers[name] = build_optimizer(module, config, getattr(torch, self.setting.precision))
         self.schedules[name] = config
 
     def descend(self, name: str, loss: Tensor, images_seen: int) -> None:

@@ -1,0 +1,101 @@
+"""Muon: steps along the nearest orthogonal matrix to the momentum. What is no matrix takes the steps of AdamW.
+
+    M <- beta1 M + G,   U = G + beta1 M                                   Nesterov's momentum
+    X <- a X + b (X X^T) X + c (X X^T)^2 X, five times from U / |U|       Newton-Schulz: singular values come near 1
+    W <- (1 - r d) W - r 0.2 sqrt(max(rows, columns)) X                   r the learning rate, d the weight decay
+
+With that factor a step is as large as one of AdamW, so that both take the same learning rate and weight decay.
+Sources: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks", for the iteration and its
+coefficients; Liu et al. 2025, arXiv:2502.16982, equation 4, for the factor; Loshchilov and Hutter 2017,
+arXiv:1711.05101, for AdamW. A kernel of a convolution is a matrix of its outputs' rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
+SIZE = 0.2  # of a step, root mean square in learning rates, as AdamW's usually is
+EPSILON = 1e-8
+
+
+class Muon(torch.optim.Optimizer):
+    """Two groups of parameters: `matrices` and all others.
+
+    Args:
+        betas: of the others; the first one is the momentum of the matrices too.
+        precision: that the iteration runs in; it needs no more than bfloat16.
+    """
+
+    def __init__(
+        self,
+        matrices: Iterable[nn.Parameter],
+        others: Iterable[nn.Parameter],
+        lr: float,
+        betas: tuple[float, float] = (0.95, 0.98),
+        weight_decay: float = 0.0,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        self.precision = precision
+        groups = [{"params": list(matrices), "matrices": True}, {"params": list(others), "matrices": False}]
+        super().__init__(
+            [group for group in groups if group["params"]],
+            {"lr": lr, "betas": betas, "weight_decay": weight_decay},
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """One update of all that have a gradient; there is no closure."""
+        assert closure is None
+        for group in self.param_groups:
+            update = self._orthogonal if group["matrices"] else self._adam
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    step = update(weight, weight.grad, group)
+                    weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step, alpha=group["lr"])
+
+    def _orthogonal(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        state, beta = self.state[weight], group["betas"][0]
+        if not state:
+            state["momentum"] = torch.zeros_like(weight)
+        momentum = state["momentum"].mul_(beta).add_(gradient)
+        update = gradient.add(momentum, alpha=beta).flatten(1)
+        found = orthogonal(update.to(self.precision)).to(weight.dtype)
+        return found.mul_(SIZE * max(found.shape) ** 0.5).view(weight.shape)
+
+    def _adam(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
+        state, (beta1, beta2) = self.state[weight], group["betas"]
+        if not state:
+            state |= {"mean": torch.zeros_like(weight), "square": torch.zeros_like(weight), "step": torch.tensor(0.0)}
+        state["step"] += 1
+        mean = state["mean"].lerp_(gradient, 1 - beta1)
+        square = state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        taken = float(state["step"])
+        root = square.div(1 - beta2**taken).sqrt_().add_(EPSILON)
+        return mean.div(1 - beta1**taken).div_(root)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """(rows, columns) -> U V^T of its singular value decomposition, with singular values between 0.7 and 1.2."""
+    a, b, c = COEFFICIENTS
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.t() if tall else matrix
+    x = x / x.norm().add(EPSILON)
+    for _ in range(ITERATIONS):
+        square = x @ x.t()
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.t() if tall else x
+
+
+def split(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+    """The weights of linear layers and convolutions; and all other parameters."""
+    layers = (nn.Linear, nn.modules.conv._ConvNd)
+    matrices = {id(layer.weight) for layer in module.modules() if isinstance(layer, layers)}
+    parts: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+    for parameter in module.parameters():
+        parts[id(parameter) not in matrices].append(parameter)
+    return parts
