@@ -19,7 +19,7 @@ from smalti.errors import ConfigError
 from smalti.feeding import first_batches
 from smalti.grouping import MOST_GROUPS, check_groups, group
 from smalti.models.code_generator import CodeGenerator
-from smalti.models.prior import ClassEncoder
+from smalti.models.prior_context import ClassEncoder
 from smalti.presets import preset
 from smalti.recipes.prior import PriorRecipe
 from smalti.starting import setting_of

@@ -11,7 +11,9 @@ from networks import strong
 from smalti.config import PriorConfig
 from smalti.errors import ConfigError
 from smalti.models.code_generator import bytes_of, context_of
-from smalti.models.prior import PADDING, CodePrior, Context
+from smalti.models.prior import CodePrior
+from smalti.models.prior_block import Context
+from smalti.models.prior_context import PADDING
 
 COUNT = 3
 # planes, alphabet, grid

@@ -131,7 +131,7 @@ def test_while_orders_are_random_no_score_ends_it(tmp_path: Path) -> None:
 
 
 def test_dropout_reaches_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from smalti.models.prior import TextEncoder
+    from smalti.models.prior_context import TextEncoder
 
     recipe, noise, forward = build(tmp_path, "text-emoji"), [], TextEncoder.forward
 

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from smalti.config import PriorConfig
 from smalti.layers.randomness import Draws
 from smalti.models.autoencoder import Autoencoder
-from smalti.models.prior import PADDING, ClassEncoder, CodePrior, Context
+from smalti.models.prior import CodePrior
+from smalti.models.prior_block import Context
+from smalti.models.prior_context import PADDING, ClassEncoder
 from smalti.models.prior_sampling import Sampling, sample, uniform_numbers
 
 GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, modulo 1, fill [0, 1) evenly from the first ones on

@@ -8,8 +8,7 @@
 
 E(c) are a few numbers for each code of each plane, mapped to the width; `known` and `asked` are learned places: the sum
 of a row's, a column's and a plane's. Because `asked` names the place that is predicted, the order may be any (Yu et al.
-2024, arXiv:2411.00776, section 3.2). The context is nothing, a class or the bytes of a text; it is beside the keys and
-values of every block, and what is left out of it has a token of its own, so that there can be guidance.
+2024, arXiv:2411.00776, section 3.2). The context, prior_context.py, is nothing, a class or the bytes of a text.
 Sources: Vaswani et al. 2017, arXiv:1706.03762; Esser et al. 2021, arXiv:2012.09841; Chang et al. 2022,
 arXiv:2202.04200, for `masked`; Lee et al. 2022, arXiv:2203.01941, for the depth transformer; Shazeer 2020,
 arXiv:2002.05202, for SwiGLU.  Layout: codes (B, P, H, W); tokens (B, L, I), I codes each, L * I = P * H * W.
@@ -18,7 +17,6 @@ arXiv:2002.05202, for SwiGLU.  Layout: codes (B, P, H, W); tokens (B, L, I), I c
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -26,40 +24,14 @@ from torch import Tensor, nn
 
 from smalti.config import PriorConfig
 from smalti.errors import ConfigError
-from smalti.layers.attention import attention
 from smalti.layers.norm import RMSNorm
 from smalti.layers.randomness import Draws
+from smalti.models.prior_block import Block, Cache, Context
+from smalti.models.prior_context import WEIGHT_STD, context_encoder
 
 LONGEST_SEQUENCE = 256  # tokens, up to which "auto" gives each code a token of its own
 LONGEST = 4096  # tokens of an image: attention grows with their square
-PADDING = 256  # after the last byte of a text
-TABLE_STD, WEIGHT_STD = 0.1, 0.02
-
-
-@dataclass(frozen=True)
-class Context:
-    """What images are to be of: tokens (B, T, width), and which of them are there, (B, T) bool."""
-
-    tokens: Tensor
-    there: Tensor
-
-
-class Cache:
-    """Keys and values of the tokens so far, of one block and `count` images: (B, heads, up to `room`, d)."""
-
-    def __init__(self, count: int, room: int) -> None:
-        self.count, self.room, self.length = count, room, 0
-        self.keys = self.values = torch.empty(0)
-
-    def add(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in (B, heads, t, d); everything so far."""
-        if not self.length:
-            shape = (self.count, key.shape[1], self.room, key.shape[3])
-            self.keys, self.values = key.new_empty(shape), value.new_empty(shape)
-        end = self.length + key.shape[2]
-        self.keys[:, :, self.length : end], self.values[:, :, self.length : end] = key, value
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+TABLE_STD = 0.1
 
 
 class CodePrior(nn.Module):
@@ -95,7 +67,7 @@ class CodePrior(nn.Module):
         self.enter = nn.Linear(config.embedding, width, bias=False)
         self.known, self.asked = _Places(grid, planes // self.inner, width), _Places(grid, planes // self.inner, width)
         self.first = nn.Parameter(WEIGHT_STD * torch.randn(width))  # before any code, or in the place of a hidden one
-        self.context = _context(config, classes)
+        self.context = context_encoder(config, classes)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.depth))
         self.norm = RMSNorm(width)
         self.head = _DepthHead(config, planes) if self.inner > 1 else None
@@ -226,102 +198,6 @@ class CodePrior(nn.Module):
         return logits.transpose(0, 1).reshape(len(vectors), -1, logits.shape[2])
 
 
-class Block(nn.Module):
-    """x + attention([context, RMSNorm x]), then x + SwiGLU(RMSNorm x)."""
-
-    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.heads, self.dropout = heads, dropout
-        hidden = -(-8 * width // 3 // 32) * 32  # as many weights as four times the width without the gate
-        self.norm1, self.norm2 = RMSNorm(width), RMSNorm(width)
-        self.attend = nn.Linear(width, 3 * width, bias=False)
-        self.merge = nn.Linear(width, width, bias=False)
-        self.widen = nn.Linear(width, 2 * hidden, bias=False)
-        self.narrow = nn.Linear(hidden, width, bias=False)
-
-    def forward(
-        self,
-        x: Tensor,
-        context: Context | None = None,
-        mask: Tensor | None = None,
-        draws: Draws | None = None,
-        cache: Cache | None = None,
-    ) -> Tensor:
-        """(B, T, width) -> (B, T, width).
-
-        Args:
-            mask: bool that fits to (B, heads, T, T), who sees whom; None: all see all.
-            cache: what came before, which all see.
-        """
-        query, key, value = self._split(self.attend(self.norm1(x)), 3)
-        seen = mask
-        if context is not None and (cache is None or not cache.length):
-            beside = F.linear(context.tokens, self.attend.weight[x.shape[2] :])
-            keys, values = self._split(beside, 2)
-            key, value = torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
-        if cache is not None:
-            key, value = cache.add(key, value)
-        if context is not None:
-            rest = key.shape[2] - context.there.shape[1]
-            there = context.there[:, None, None, :]
-            own = there.new_ones(1, 1, 1, rest) if seen is None else seen
-            rows = (len(there), 1, own.shape[2], -1)
-            seen = torch.cat([there.expand(rows), own.expand(rows)], dim=3)
-        mixed = attention(query, key, value, seen).transpose(1, 2).flatten(2)
-        x = x + _dropped(self.merge(mixed), self.dropout, draws)
-        gate, up = self.widen(self.norm2(x)).chunk(2, dim=2)
-        return x + _dropped(self.narrow(F.silu(gate) * up), self.dropout, draws)
-
-    def _split(self, x: Tensor, parts: int) -> tuple[Tensor, ...]:
-        """(B, T, parts * width) -> parts of (B, heads, T, d)."""
-        return tuple(x.unflatten(2, (parts, self.heads, -1)).permute(2, 0, 3, 1, 4))
-
-
-class TextEncoder(nn.Module):
-    """Bytes of texts to context tokens."""
-
-    def __init__(self, config: PriorConfig) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(PADDING + 1, config.width)
-        self.positions = nn.Parameter(WEIGHT_STD * torch.randn(config.text_bytes, config.width))
-        self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.text_depth))
-        self.norm = RMSNorm(config.width)
-        self.nothing = nn.Parameter(WEIGHT_STD * torch.randn(config.width))
-
-    def forward(self, text: Tensor, dropped: Tensor, draws: Draws | None = None) -> Context:
-        """(B, T) int64 bytes, PADDING after the end, and (B,) bool, for whom it is left out."""
-        there = text != PADDING
-        x = self.embedding(text) + self.positions
-        # A first token that is always there: nothing else is where a text is empty or left out.
-        first = self.nothing.to(x.dtype).expand(len(x), 1, -1)
-        there = torch.cat([there.new_ones(len(there), 1), there & ~dropped[:, None]], dim=1)
-        x = torch.cat([first, x], dim=1)
-        for block in self.blocks:
-            x = block(x, None, there[:, None, None, :], draws)
-        return Context(self.norm(x), there)
-
-
-class ClassEncoder(nn.Module):
-    """Labels to one context token.
-
-    Attributes:
-        shares: (classes,), how many of the training images have each label.
-    """
-
-    shares: Tensor
-
-    def __init__(self, classes: int, width: int) -> None:
-        super().__init__()
-        self.classes = classes
-        self.embedding = nn.Embedding(classes + 1, width)  # the last one is for whom it is left out
-        self.register_buffer("shares", torch.full((classes,), 1 / max(classes, 1)))
-
-    def forward(self, labels: Tensor, dropped: Tensor, draws: Draws | None = None) -> Context:
-        """(B,) int64 and (B,) bool."""
-        tokens = self.embedding(torch.where(dropped, self.classes, labels))[:, None]
-        return Context(tokens, dropped.new_ones(len(labels), 1))
-
-
 class _Places(nn.Module):
     """A vector for each token: the sum of its row's, its column's and, if it is one code, its plane's."""
 
@@ -361,12 +237,6 @@ class _DepthHead(nn.Module):
         return self.norm(x).unflatten(0, (batch, length))
 
 
-def _context(config: PriorConfig, classes: int) -> nn.Module | None:
-    if config.condition == "text":
-        return TextEncoder(config)
-    return ClassEncoder(classes, config.width) if config.condition == "class" else None
-
-
 def _causal(length: int, device: torch.device) -> Tensor:
     """(1, 1, T, T): each sees itself and those before it."""
     return torch.ones(1, 1, length, length, dtype=torch.bool, device=device).tril()
@@ -375,14 +245,6 @@ def _causal(length: int, device: torch.device) -> Tensor:
 def _take(x: Tensor, order: Tensor) -> Tensor:
     """Rows of (B, L, W) in the order (B, L)."""
     return x.gather(1, order[:, :, None].expand(-1, -1, x.shape[2]))
-
-
-def _dropped(x: Tensor, rate: float, draws: Draws | None) -> Tensor:
-    """Zero a share of the values and scale up the rest."""
-    if draws is None or rate == 0:
-        return x
-    keep = 1 - rate
-    return x * draws.keep(keep, *x.shape).to(x.dtype).mul_(1 / keep)
 
 
 def _initialise(module: nn.Module, depth: int) -> None:

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from smalti.errors import ConfigError
 from smalti.layers.randomness import seeded_generator
-from smalti.models.prior import CodePrior, Context
+from smalti.models.prior import CodePrior
+from smalti.models.prior_block import Context
 
 CONFIDENCE_NOISE = 4.5
 STEPS = 10

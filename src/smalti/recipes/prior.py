@@ -26,7 +26,8 @@ from smalti.errors import ConfigError
 from smalti.layers.randomness import Draws, seeded_generator
 from smalti.layers.ranks import sum_over_ranks, world
 from smalti.models.code_generator import CodeGenerator, context_of
-from smalti.models.prior import ClassEncoder, CodePrior
+from smalti.models.prior import CodePrior
+from smalti.models.prior_context import ClassEncoder
 from smalti.models.prior_sampling import Sampling
 from smalti.recipes.base import Codes, Recipe, Score, Setting, initial_weights
 
