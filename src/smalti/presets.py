@@ -66,7 +66,7 @@ def _feature_adversary(start: int) -> AdversaryConfig:
 
 
 def _prior_optimizer(rate: float, warm_up: int) -> OptimizerConfig:
-    return OptimizerConfig("adamw", rate, beta2=0.98, weight_decay=0.05, schedule="cosine", warm_up=warm_up)
+    return OptimizerConfig("muon", rate, 0.95, 0.98, weight_decay=0.05, schedule="cosine", warm_up=warm_up)
 
 
 _NO_PENALTY = PenaltyConfig(r1=False, r2=False)
@@ -286,7 +286,7 @@ PRESETS: dict[str, Preset] = {
             model=PriorConfig(
                 width=256,
                 depth=4,
-                optimizer=_prior_optimizer(1e-3, 20_000),
+                optimizer=_prior_optimizer(4e-3, 20_000),
             ),
             train=LoopConfig(images=1_000_000, batch=64, average_half_life=20_000),
         ),
@@ -302,7 +302,7 @@ PRESETS: dict[str, Preset] = {
                 depth=12,
                 heads=8,
                 embedding=128,
-                optimizer=_prior_optimizer(5e-4, 100_000),
+                optimizer=_prior_optimizer(2e-3, 100_000),
             ),
             train=LoopConfig(images=20_000_000, batch=256, average_half_life=200_000),
         ),
@@ -316,7 +316,7 @@ PRESETS: dict[str, Preset] = {
                 order="masked",
                 width=256,
                 depth=6,
-                optimizer=_prior_optimizer(1e-3, 20_000),
+                optimizer=_prior_optimizer(4e-3, 20_000),
             ),
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
         ),
@@ -332,7 +332,7 @@ PRESETS: dict[str, Preset] = {
                 dropout=0.2,
                 condition="text",
                 text_bytes=96,
-                optimizer=_prior_optimizer(1e-3, 20_000),
+                optimizer=_prior_optimizer(4e-3, 20_000),
             ),
             train=LoopConfig(images=500_000, batch=64, average_half_life=20_000),
         ),

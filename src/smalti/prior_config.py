@@ -35,7 +35,7 @@ class PriorConfig(Checked):
     text_depth: int = number(2, 1, 64)
     anneal: float = number(0.75, 0.0, 1.0)  # share of the training after which all orders are in rows, for `annealed`
     patience: int = number(5, 0, 10**6)  # scores in a row without a better one, then the training ends; 0: never
-    optimizer: OptimizerConfig = OptimizerConfig("adamw", 1e-3, beta2=0.98, weight_decay=0.05, schedule="cosine")
+    optimizer: OptimizerConfig = OptimizerConfig("muon", 4e-3, 0.95, 0.98, weight_decay=0.05, schedule="cosine")
 
     def __post_init__(self) -> None:
         super().__post_init__()

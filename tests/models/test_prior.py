@@ -182,3 +182,21 @@ def test_sizes_that_do_not_fit() -> None:
     assert CodePrior(config, (3, 3), (2, 2)).causal_logits(tokens, None).shape == (1, 4, 2, 3)
     with torch.device("meta"), pytest.raises(ConfigError, match="67,108,864 tokens, but a prior takes at most 4,096"):
         CodePrior(PriorConfig(), (512,), (8192, 8192))
+
+
+def test_codes_of_like_values_are_known_by_like_numbers() -> None:
+    prior = CodePrior(PriorConfig(width=16, heads=2, embedding=64), (40, 12), (2, 2))
+    values = [torch.randn(40, 8), torch.randn(12, 3)]
+    values[0][1] = values[0][0]
+    prior.know(values, torch.Generator().manual_seed(0))
+    for table, vectors in zip(prior.table.detach(), values, strict=True):
+        pairs = torch.nn.functional.pdist(table[: len(vectors)]), torch.nn.functional.pdist(vectors)
+        assert float(torch.corrcoef(torch.stack(pairs))[0, 1]) > 0.8
+    assert float(prior.table.detach().std()) == pytest.approx(0.1, rel=0.1)
+    assert not torch.equal(prior.table[0, 0], prior.table[0, 1])  # else they could never come apart
+
+
+def test_of_codes_that_all_have_one_value_nothing_is_known() -> None:
+    prior = CodePrior(PriorConfig(width=16, heads=2), (5,), (2, 2))
+    prior.know([torch.ones(5, 3)], torch.Generator().manual_seed(0))
+    assert bool(prior.table.isfinite().all())

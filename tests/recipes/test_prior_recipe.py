@@ -9,11 +9,13 @@ import pytest
 import torch
 from small_codes import CODES, GRID, small_codes, some_codes
 from small_runs import small_config
+from variants import VARIANTS
 
-from smalti.config import override
+from smalti.config import QuantizerConfig, override
 from smalti.errors import ConfigError
+from smalti.quantize import build_quantizer
 from smalti.recipes import Codes, Score, Setting, build_recipe
-from smalti.recipes.prior import PriorRecipe, bits_of
+from smalti.recipes.prior import PriorRecipe, bits_of, values_of_codes
 from smalti.starting import setting_of
 
 CPU = torch.device("cpu")
@@ -35,9 +37,9 @@ def batch_of(count: int, *, planes: int = 1, seed: int = 0) -> Codes:
 @pytest.mark.parametrize("planes", [1, 3])
 def test_it_learns_what_there_is_to_learn(name: str, planes: int, tmp_path: Path) -> None:
     extra = () if planes == 1 else ("model.planes=depth",)
-    rate, limit = {1: (0.01, 1.5), 3: (0.01, 2.3)}[planes] if name != "maskgit-small" else (0.003, 2.9)
+    limit = {1: 1.5, 3: 2.3}[planes] if name != "maskgit-small" else 2.9
     recipe = build(
-        tmp_path, name, "model.dropout=0", f"model.optimizer.learning_rate={rate}", "train.average_half_life=200",
+        tmp_path, name, "model.dropout=0", "model.optimizer.learning_rate=0.01", "train.average_half_life=200",
         "train.images=6400", *extra, planes=planes,
     )  # fmt: skip
     recipe.start(lambda: [batch_of(500, planes=planes)])
@@ -163,3 +165,14 @@ def test_previews_are_pictures(tmp_path: Path) -> None:
         samples = recipe.preview(batch_of(5))["samples"]
         assert samples.shape == (5, 3, 16, 16)
         assert float(samples.abs().max()) <= 1
+
+
+@pytest.mark.parametrize("config", VARIANTS.values(), ids=VARIANTS)
+def test_what_a_code_is_worth_is_known_of_every_quantizer(config: QuantizerConfig) -> None:
+    quantizer = build_quantizer(config).eval()
+    found = values_of_codes(quantizer)
+    assert [tuple(values.shape) for values in found] == [(size, quantizer.dimension) for size in quantizer.alphabet]
+    for plane, values in enumerate(found):
+        last = torch.zeros(1, len(quantizer.alphabet), 1, 1, dtype=torch.int64)
+        last[0, plane] = quantizer.alphabet[plane] - 1
+        torch.testing.assert_close(values[-1], quantizer.decode(last)[0, :, 0, 0])

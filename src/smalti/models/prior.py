@@ -31,7 +31,7 @@ from smalti.models.prior_context import WEIGHT_STD, context_encoder
 
 LONGEST_SEQUENCE = 256  # tokens, up to which "auto" gives each code a token of its own
 LONGEST = 4096  # tokens of an image: attention grows with their square
-TABLE_STD = 0.1
+TABLE_STD, ALIKE = 0.1, 0.7  # of the table's variance, the share that comes from the values of codes
 
 
 class CodePrior(nn.Module):
@@ -73,6 +73,19 @@ class CodePrior(nn.Module):
         self.head = _DepthHead(config, planes) if self.inner > 1 else None
         self.leave = nn.Linear(config.head_width if self.inner > 1 else width, config.embedding, bias=False)
         _initialise(self, config.depth)
+
+    @torch.no_grad()
+    def know(self, values: list[Tensor], generator: torch.Generator) -> None:
+        """Begin with a table in which codes are alike whose values are: (K, D) values of the codes of each plane.
+
+        A random projection of them, with so much noise that codes of the same value can come apart.
+        """
+        for row, vectors in zip(self.table, values, strict=True):
+            spread = vectors - vectors.mean(dim=0)
+            spread = spread / spread.square().mean().sqrt().clamp(min=torch.finfo(spread.dtype).tiny)
+            projection = torch.randn(spread.shape[1], row.shape[1], generator=generator) / spread.shape[1] ** 0.5
+            projected = TABLE_STD * ALIKE**0.5 * spread @ projection
+            row[: len(spread)].mul_((1 - ALIKE) ** 0.5).add_(projected.to(row.device))
 
     def tokens(self, codes: Tensor) -> Tensor:
         """(B, P, H, W) codes -> (B, L, I)."""

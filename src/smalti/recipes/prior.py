@@ -5,7 +5,8 @@
                else in rows
     masked     -log p(hidden | the rest), of ceil(L cos(pi/2 u)) tokens, u uniform in [0, 1) for each image
 
-All of it in bits; the first bias of the logits is the log-frequency of the codes. Labels and captions are left out for
+All of it in bits. The first bias of the logits is the log-frequency of the codes, and what they are known by comes from
+the values they stand for, so that codes of like values begin alike. Labels and captions are left out for
 some images, so that there can be guidance; of a caption with commas in it at times one part alone is seen, so that a
 prompt need not be as long as captions are.
 Sources: Esser et al. 2021, arXiv:2012.09841; Yu et al. 2024, arXiv:2411.00776; Chang et al. 2022, arXiv:2202.04200.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import cast
 
 import torch
@@ -29,6 +31,7 @@ from smalti.models.code_generator import CodeGenerator, context_of
 from smalti.models.prior import CodePrior
 from smalti.models.prior_context import ClassEncoder
 from smalti.models.prior_sampling import Sampling
+from smalti.quantize import Quantizer
 from smalti.recipes.base import Codes, Recipe, Score, Setting, initial_weights
 
 NO_SCORE = torch.finfo(torch.float32).max  # worse than any, and finite as all weights must be
@@ -75,6 +78,7 @@ class PriorRecipe(Recipe[Codes]):
                 of_classes += torch.bincount(batch.labels, minlength=self.prior.classes)
             for plane, codes in enumerate(batch.codes.transpose(0, 1)):
                 counts[plane] += torch.bincount(codes.flatten(), minlength=counts.shape[1])
+        self.prior.know(values_of_codes(self.tokenizer.quantizer), seeded_generator(self.config.train.seed, 10))
         for plane, size in enumerate(self.prior.alphabet):
             shares = counts[plane, :size] / counts[plane, :size].sum()
             self.prior.bias[plane, :size] = shares.log()
@@ -195,6 +199,17 @@ class PriorRecipe(Recipe[Codes]):
             whole = CodeGenerator(self.model, self.tokenizer, self.setting.image, self.setting.classes)
         whole.prior = cast(CodePrior, self.averages["prior"].module)
         return whole.eval()
+
+
+def values_of_codes(quantizer: Quantizer) -> list[Tensor]:
+    """For each plane (K, D) on the CPU: the values of its codes where those of all other planes are 0."""
+    found = []
+    for plane, size in enumerate(quantizer.alphabet):
+        codes = torch.zeros(size, len(quantizer.alphabet), 1, 1, dtype=torch.int64)
+        codes[:, plane, 0, 0] = torch.arange(size)
+        device = next(chain(quantizer.parameters(), quantizer.buffers()), codes).device
+        found.append(quantizer.decode(codes.to(device)).flatten(1).cpu())
+    return found
 
 
 class _Patience(nn.Module):
