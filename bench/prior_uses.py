@@ -6,8 +6,9 @@
 `fill` cuts a hole of 12x12 pixels (of images of 32x32; in proportion else) out of test images, fills it by the prior,
 by Telea's method (OpenCV) and with the mean of the rest, and compares the holes with a margin of 2 pixels: the Frechet
 distance of their features to the originals' (efficientnet-lite0, 128 px; 2,000 holes, for 1,280 features), and the mean
-distance of the feature maps. Also how far four versions of one hole are from each other, all pairs. Needs pip install
-opencv-python-headless beside smalti[bench].
+distance of the feature maps. Also how far four versions of one hole are from each other, all pairs, and of the codes
+that are kept the share that are others than those of the whole image. Needs pip install opencv-python-headless beside
+smalti[bench].
 
 `prompts` draws pictures for captions of the emoji that were held out and whose words the prior has seen, and looks for
 the training emoji that is nearest (smalti-vit): its category must be the one the caption says. The baseline takes the
@@ -35,7 +36,10 @@ from smalti.evaluate.feature_cache import ArrayImages, collect
 from smalti.evaluate.features import Extractor, extractor
 from smalti.evaluate.neighbours import nearest
 from smalti.evaluate.perceptual import PerceptualDistance
+from smalti.filling import emptied
+from smalti.models.code_generator import CodeGenerator
 from smalti.models.prior_sampling import Sampling
+from smalti.pixels import to_tensor
 
 DOCS = Path(__file__).parent.parent / "docs"
 SHARE, MARGIN = 12 / 32, 2
@@ -52,7 +56,7 @@ def fill(options: argparse.Namespace) -> None:
     side, chance = round(SHARE * height), np.random.default_rng(0)
     corners = chance.integers(MARGIN, [height - side - MARGIN + 1, width - side - MARGIN + 1], (options.count, 2))
     crops: dict[str, list[np.ndarray]] = {name: [] for name in ("original", "prior", "telea", "mean")}
-    shown, apart = [], []
+    shown, apart, smooth, kept = [], [], [], []
     for number, (picture, (top, left)) in enumerate(zip(originals, corners.tolist(), strict=True)):
         hole = np.zeros((height, width), bool)
         hole[top : top + side, left : left + side] = True
@@ -64,21 +68,36 @@ def fill(options: argparse.Namespace) -> None:
         rows = slice(top - MARGIN, top + side + MARGIN), slice(left - MARGIN, left + side + MARGIN)
         for name, found in (("original", picture), ("prior", versions[0]), ("telea", telea), ("mean", mean)):
             crops[name].append(found[rows])
+        smooth.append(emptied(picture, hole))
+        kept.append(~model.hidden_places(hole))
         inside = versions[:, hole].astype(float)
         apart += [np.abs(one - other).mean() for one, other in itertools.combinations(inside, 2)]
         if number < 16:
-            emptied = picture.copy()
-            emptied[hole] = 128
-            shown.append(np.stack([picture, emptied, mean, telea, *versions]))
+            cut = picture.copy()
+            cut[hole] = 128
+            shown.append(np.stack([picture, cut, mean, telea, *versions]))
     network = extractor("efficientnet-lite0", precision="bfloat16")
     rows = {name: figures(network, crops["original"], crops[name]) for name in ("prior", "telea", "mean")}
     for name, row in rows.items():
         print(name, row)
+    others = (codes_of(model.module, np.stack(smooth)) != codes_of(model.module, originals)).any(axis=1)
+    changed = float(others[np.stack(kept)].mean())
     print(f"two versions of a hole differ by {np.mean(apart):.1f} of 255 on average")
+    print(f"{changed:.1%} of the kept codes are others than those of the whole image")
     write_png(DOCS / "prior-fill.png", grid(np.concatenate(shown), columns=16, scale=2))
     about = {"model": model.card.digest[:16], "preset": model.card.config.preset, "images_seen": model.card.images_seen,
-             "images": options.count, "versions_apart": round(float(np.mean(apart)), 1)}  # fmt: skip
+             "images": options.count, "versions_apart": round(float(np.mean(apart)), 1),
+             "kept_codes_that_differ": round(changed, 3)}  # fmt: skip
     machine.write("prior_fill", about | rows)
+
+
+@torch.no_grad()
+def codes_of(generator: torch.nn.Module, images: np.ndarray) -> np.ndarray:
+    assert isinstance(generator, CodeGenerator)
+    parts = [
+        generator.tokenizer.encode(to_tensor(images[start : start + 256])).codes for start in range(0, len(images), 256)
+    ]
+    return torch.cat(parts).numpy()
 
 
 def figures(network: Extractor, originals: list[np.ndarray], filled: list[np.ndarray]) -> dict[str, float]:
