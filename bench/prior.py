@@ -55,7 +55,7 @@ from smalti.feeding import CodeFeed, first_batches, slices
 from smalti.layers.averaging import WeightAverage
 from smalti.layers.randomness import seeded_generator
 from smalti.machine import Machine
-from smalti.models.prior_sampling import Sampling, choose, uniform_numbers
+from smalti.models.prior_sampling import Sampling, choose, ready, uniform_numbers
 from smalti.pixels import to_pixels
 from smalti.presets import preset
 from smalti.prior_model import BLOCK
@@ -249,7 +249,7 @@ def speed(options: argparse.Namespace) -> None:
 
     def again(count: int) -> Tensor:
         """Every code from a pass over those before it."""
-        prior, uniform = causal.prior, uniform_numbers(causal.prior, range(count), 0, 1, CPU)
+        prior, uniform = ready(causal.prior), uniform_numbers(causal.prior, range(count), 0, 1, CPU)
         tokens = torch.zeros(count, prior.length, prior.inner, dtype=torch.int64)
         for at in range(prior.length):
             start = prior.first.expand(count, 1, -1)

@@ -14,7 +14,7 @@ from smalti.config import PriorConfig
 from smalti.errors import ConfigError
 from smalti.models.code_generator import context_of
 from smalti.models.prior import CodePrior
-from smalti.models.prior_sampling import Sampling, choose, sample, uniform_numbers
+from smalti.models.prior_sampling import Sampling, choose, ready, sample, uniform_numbers
 
 CPU = torch.device("cpu")
 
@@ -126,3 +126,18 @@ def test_guidance_of_one_is_the_context_and_of_zero_is_nothing() -> None:
 def test_sampling_out_of_range(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} is .*, but must be from"):
         Sampling(**{name: value})
+
+
+@pytest.mark.parametrize("order", ["raster", "masked"])
+def test_weights_made_ready_draw_the_same(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    prior = build(order)
+    uniform = uniform_numbers(prior, range(4), 0, 10, CPU)
+    assert ready(prior) is prior  # where nothing has to be brought to another precision
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        made = ready(prior)
+        fast = sample(prior, uniform, Sampling())
+        monkeypatch.setattr("smalti.models.prior_sampling.ready", lambda given: given)
+        assert torch.equal(sample(prior, uniform, Sampling()), fast)
+    assert made.table is prior.table
+    assert {layer.weight.dtype for layer in made.modules() if isinstance(layer, torch.nn.Linear)} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in prior.parameters()} == {torch.float32}

@@ -13,12 +13,13 @@ Salimans 2022, arXiv:2207.12598, equation 6 with g = 1 + w.  Layout: codes (B, P
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smalti.errors import ConfigError
 from smalti.layers.randomness import seeded_generator
@@ -98,7 +99,7 @@ def sample(
     Returns:
         (B, P, H, W) int64.
     """
-    count, each = len(uniform), prior.length // (prior.grid[0] * prior.grid[1])
+    prior, count, each = ready(prior), len(uniform), prior.length // (prior.grid[0] * prior.grid[1])
     tokens = torch.zeros(count, prior.length, prior.inner, dtype=torch.int64, device=uniform.device)
     wanted = torch.ones(count, prior.length, dtype=torch.bool, device=uniform.device)
     if codes is not None and hidden is not None:
@@ -108,6 +109,19 @@ def sample(
         context = Context(torch.cat([context.tokens, nothing.tokens]), torch.cat([context.there, nothing.there]))
     work = _Work(prior, uniform, how, context, guided=nothing is not None)
     return prior.codes((_sample_causal if prior.causal else _sample_masked)(work, tokens, wanted))
+
+
+def ready(prior: CodePrior) -> CodePrior:
+    """The same prior, whose weights need not be brought to the precision of autocast in every pass anew."""
+    device = prior.table.device.type
+    if not torch.is_autocast_enabled(device):
+        return prior
+    precision = torch.get_autocast_dtype(device)
+    shared: dict[int, object] = {id(part): part for part in (*prior.parameters(), *prior.buffers())}
+    for layer in prior.modules():
+        if isinstance(layer, nn.Linear):
+            shared[id(layer.weight)] = nn.Parameter(layer.weight.detach().to(precision), requires_grad=False)
+    return copy.deepcopy(prior, shared)
 
 
 @dataclass(frozen=True)
