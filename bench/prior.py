@@ -19,7 +19,8 @@ tokenizer's own reconstructions, and what codes cost by their number and by thei
 `speed` draws 1 image and 64 images with cached keys and values, from the whole prefix again for each code, and masked
 in 10 steps, in turn, on one thread; then 64 and 256 images in blocks of 16, as `smalti generate` does, and how much
 more memory the process took for the 256. Rows go to results/prior_quality.json and prior_speed.json. With --keep FOLDER
-the weights and a sheet of samples are kept.
+the weights and a sheet of samples are kept; with --weights FILE they are drawn from in other ways, beside those in the
+row already.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ from smalti.feeding import CodeFeed, first_batches, slices
 from smalti.layers.averaging import WeightAverage
 from smalti.layers.randomness import seeded_generator
 from smalti.machine import Machine
+from smalti.models.code_generator import CodeGenerator
 from smalti.models.prior_sampling import Sampling, choose, ready, uniform_numbers
 from smalti.pixels import to_pixels
 from smalti.presets import preset
@@ -74,15 +76,9 @@ def frechet(images: np.ndarray, test: PackedImages, cache: Path | None) -> float
     return round(figures["frechet_distance"], 2)
 
 
-def train_prior(
-    name: str, settings: list[str], codes: CodeSet, minutes: float, keep: Path | None = None
-) -> tuple[dict[str, Any], Any]:
-    """A preset for so many processor minutes; the row, and what draws (start, end, temperature, guidance)."""
-    config = override(preset(name), settings)
-    config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=codes.source))
-    setting = setting_of(codes, CPU, Machine().resolve()[1])
-    began = time.process_time()
-    recipe = PriorRecipe(config, setting)
+def spend(recipe: PriorRecipe, codes: CodeSet, minutes: float) -> int:
+    """Train for so many processor minutes; how many images were seen."""
+    config, began = recipe.config, time.process_time()
     recipe.start(lambda: first_batches(codes, config.train.seed, config.data, CPU))
     feed, seen, batch = CodeFeed(codes, CPU), 0, config.train.batch
     while (spent := time.process_time() - began) < 60 * minutes:
@@ -90,8 +86,36 @@ def train_prior(
             recipe.horizon = round(seen * 60 * minutes / spent)
         recipe.step(feed.batch(config.train.seed, seen, batch, config.data), seen)
         seen += batch
+    return seen
+
+
+def train_prior(
+    name: str,
+    settings: list[str],
+    codes: CodeSet,
+    minutes: float,
+    keep: Path | None = None,
+    weights: Path | None = None,
+) -> tuple[dict[str, Any], Any]:
+    """A preset for so many processor minutes; the row, and what draws (start, end, temperature, guidance).
+
+    Args:
+        keep: a folder for the weights.
+        weights: those of such a training, in place of one.
+    """
+    config = override(preset(name), settings)
+    config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=codes.source))
+    setting = setting_of(codes, CPU, Machine().resolve()[1])
+    recipe = PriorRecipe(config, setting)
+    if weights is not None:
+        trained, card = checkpoint.read(weights)
+        assert isinstance(trained, CodeGenerator)
+        recipe.averages["prior"].module.load_state_dict(trained.prior.state_dict())
+        seen = card.images_seen
+    else:
+        seen = spend(recipe, codes, minutes)
     whole = recipe.export()
-    if keep is not None:
+    if keep is not None and weights is None:
         assert setting.tokenizer is not None
         about = {"source": codes.source, "split": codes.split, "fingerprint": codes.fingerprint, "images": len(codes)}
         card = checkpoint.Card(
@@ -214,7 +238,7 @@ def quality(options: argparse.Namespace) -> None:
         if options.run == "pixelcnn":
             trained, draw = train_pixelcnn(options.like, codes, options.minutes)
         else:
-            trained, draw = train_prior(options.run, options.set, codes, options.minutes, options.keep)
+            trained, draw = train_prior(options.run, options.set, codes, options.minutes, options.keep, options.weights)
         print(row | trained, flush=True)
         distances, began, away = dict[str, float](), time.process_time(), 0.0
         guidances = [1.0] if options.run == "pixelcnn" else options.guidances
@@ -235,6 +259,10 @@ def quality(options: argparse.Namespace) -> None:
     path = machine.RESULTS / "prior_quality.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
     same = ("name", "minutes", "settings", "codes", "like")
+    for old in rows:
+        if all(old.get(key) == row.get(key) for key in same) and options.weights is not None:
+            row["temperatures"] = old["temperatures"] | row["temperatures"]
+            row["frechet_distance"] = min(row["temperatures"].values())
     rows = [old for old in rows if any(old.get(key) != row.get(key) for key in same)] + [row]
     machine.write("prior_quality", {"rows": rows})
 
@@ -319,6 +347,7 @@ def main() -> None:
     parser.add_argument("--guidances", type=lambda text: [float(part) for part in text.split(",")], default=[1.0])
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--weights", type=Path, help="what --keep kept of the same training: more ways of drawing")
     options = parser.parse_args()
     torch.set_num_threads(1)
     {"quality": lambda: quality(options), "speed": lambda: speed(options), "table": show}[options.what]()
