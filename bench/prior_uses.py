@@ -42,7 +42,7 @@ from smalti.models.prior_sampling import Sampling
 from smalti.pixels import to_tensor
 
 DOCS = Path(__file__).parent.parent / "docs"
-SHARE, MARGIN = 12 / 32, 2
+SHARE, MARGIN, SHOWN = 12 / 32, 2, 16
 
 
 def fill(options: argparse.Namespace) -> None:
@@ -72,7 +72,7 @@ def fill(options: argparse.Namespace) -> None:
         kept.append(~model.hidden_places(hole))
         inside = versions[:, hole].astype(float)
         apart += [np.abs(one - other).mean() for one, other in itertools.combinations(inside, 2)]
-        if number < 16:
+        if number % max(1, options.count // SHOWN) == 0 and len(shown) < SHOWN:
             cut = picture.copy()
             cut[hole] = 128
             shown.append(np.stack([picture, cut, mean, telea, *versions]))

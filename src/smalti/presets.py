@@ -291,6 +291,8 @@ PRESETS: dict[str, Preset] = {
             train=LoopConfig(images=1_000_000, batch=64, average_half_life=20_000),
         ),
         "a transformer over the codes of a VQ-VAE: draws images, knows how many bits they are; for a processor",
+        "7.19 bits of a code of tokenizer-32, FD 61 of 36 at best (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG "
+        "copy), test, 0.42M images, 1,000 groups, guidance 2.5, temperature 1.1",
     ),
     "prior-small": Preset(
         RunConfig(
@@ -321,6 +323,7 @@ PRESETS: dict[str, Preset] = {
             train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
         ),
         "a transformer that guesses hidden codes from the rest: draws images in 10 steps, fills holes",
+        "FD 171 (efficientnet-lite0, 128 px, bf16), of holes 105: CIFAR-10 (JPEG copy), test, 0.21M images",
     ),
     "text-emoji": Preset(
         RunConfig(
@@ -337,6 +340,7 @@ PRESETS: dict[str, Preset] = {
             train=LoopConfig(images=500_000, batch=64, average_half_life=20_000),
         ),
         "prior-nano with captions: draws what a prompt says; for the emoji that come with smalti",
+        "the right one of nine categories for 36 of 50 prompts: emoji, test, 0.06M images",
     ),
     "smalti-vit": Preset(
         RunConfig(
