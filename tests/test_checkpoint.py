@@ -25,6 +25,7 @@ from smalti.config import (
     ContrastiveConfig,
     DCGANConfig,
     GANConfig,
+    PriorConfig,
     RunConfig,
     VectorConfig,
     VisionTransformerConfig,
@@ -63,7 +64,16 @@ CONTRASTIVE = Card(
     images_seen=5,
     data={},
 )
-CARDS = {"vqvae": VQVAE, "gan": GAN, "contrastive": CONTRASTIVE}
+PRIOR = Card(
+    kind="prior",
+    config=RunConfig(recipe="prior", model=PriorConfig(width=8, depth=1, heads=2, embedding=4, condition="class")),
+    image=(3, 8, 12),
+    classes=("cat", "dog"),
+    images_seen=7,
+    data={},
+    tokenizer=dataclasses.replace(VQVAE, digest="a" * 64),
+)
+CARDS = {"vqvae": VQVAE, "gan": GAN, "contrastive": CONTRASTIVE, "prior": PRIOR}
 
 
 def made(card: Card, seed: int = 0) -> nn.Module:
@@ -205,18 +215,19 @@ def test_a_changed_configuration(written: Path) -> None:
     refused(written, "does not hold what it says")
 
 
-def test_a_file_from_before_a_setting_existed_is_read_with_its_default(tmp_path: Path, written: Path) -> None:
-    """Its digest is that of the configuration as it stands in the file."""
-    header, data = split(written)
-    card, tensors = read_card(written), load_file(written)
-    older = to_plain(card.config)
-    del older["model"]["loss_weight"]
+@pytest.mark.parametrize("kind", ["vqvae", "prior"])
+def test_a_file_from_before_a_setting_existed_is_read_with_its_default(tmp_path: Path, kind: str) -> None:
+    """Its digest is that of the configuration as it stands in the file; a prior's tokenizer has one too."""
+    path = tmp_path / "model.safetensors"
+    card = write(path, made(CARDS[kind]), CARDS[kind])
+    header, data = split(path)
     entry = json.loads(header["__metadata__"]["smalti"])
-    entry |= {"config": older, "digest": digest(card, tensors, older)}
+    del (entry["tokenizer"] if kind == "prior" else entry)["config"]["model"]["loss_weight"]
+    entry["digest"] = digest(card, load_file(path), entry)
     header["__metadata__"]["smalti"] = json.dumps(entry)
-    join(written, header, data)
-    _, again = read(written)
-    assert again.config == card.config
+    join(path, header, data)
+    _, again = read(path)
+    assert (again.config, again.tokenizer) == (card.config, card.tokenizer)
     assert again.digest != card.digest
 
 

@@ -148,6 +148,38 @@ def test_codes_of_another_tokenizer_are_named(smalti, tmp_path: Path) -> None:
         assert card.digest[:16] in done.err
 
 
+def test_codes_of_a_grid_that_images_cannot_have_are_not_decoded(smalti, tmp_path: Path) -> None:
+    import json
+
+    small_codes(tmp_path)
+    place = tmp_path / "codes" / "test"
+    plain = json.loads((place / "index.json").read_text())
+    (place / "index.json").write_text(json.dumps(plain | {"grid": [2, 4000]}))
+    np.save(place / "codes.npy", np.zeros((len(plain["names"]), 1, 2, 4000), np.int16))
+    done = smalti("decode", "codes", "--split", "test", "--out", "x")
+    assert done.code == 1
+    assert "the index of codes does not fit its tokenizer: 1 planes of codes on (2, 4000), for 1 on (4, 4)" in done.err
+    assert not Path("x").exists()
+
+
+def test_large_images_are_encoded_a_few_at_a_time(smalti, trained: SimpleNamespace, tmp_path, monkeypatch) -> None:
+    taken, encode = [], api.Model.encode
+
+    def watched(self: api.Model, images: np.ndarray, **options) -> np.ndarray:
+        taken.append(len(images))
+        return encode(self, images, **options)
+
+    monkeypatch.setattr(api.Model, "encode", watched)
+    monkeypatch.setattr("smalti.commands.drawing.CHUNK_PIXELS", 3 * 16 * 16)
+    write_source(tmp_path / "new.npz", count=8)
+    done = smalti("encode", trained.vqvae, "new.npz", "--out", "few")
+    assert done.code == 0, done.err
+    assert taken == [3, 3, 2]
+    done = smalti("decode", "few", "--out", "decoded")
+    assert done.code == 0, done.err
+    assert len(list(Path("decoded").glob("*.png"))) == 8
+
+
 @pytest.mark.parametrize("name", ["plain", "masked", "labelled", "text"])
 def test_an_image_is_the_same_in_any_company(priors, name: str) -> None:
     model = api.load(getattr(priors, name))

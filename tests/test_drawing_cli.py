@@ -63,6 +63,13 @@ def test_generate_is_draw_of_latents_and_labels(labelled: Model) -> None:
     assert labelled.labels([0, 1], "dog") == [1, 1]
 
 
+@pytest.mark.parametrize("count", [1, 5, 15, 17, 40])
+def test_a_picture_is_the_same_to_the_bit_beside_any_others(labelled: Model, count: int) -> None:
+    z, labels = labelled.latents(range(40), seed=2), [number % 2 for number in range(40)]
+    whole = labelled.draw(z, labels=labels)
+    assert np.array_equal(labelled.draw(z[-count:], labels=labels[-count:]), whole[-count:])
+
+
 def test_nothing_drawn_is_no_pictures(model: Model, labelled: Model) -> None:
     assert model.latents([]).shape == (0, 8)
     assert model.draw(model.latents([])).shape == (0, 16, 16, 3)

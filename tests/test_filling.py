@@ -214,10 +214,14 @@ def test_images_and_masks_of_other_shapes(priors, trained) -> None:
     model, picture = api.load(priors.masked), small_pictures(1)[0]
     with pytest.raises(ConfigError, match=r"found an image of 16x12x3 \(uint8\); .* makes 16x16x3"):
         model.fill(picture[:, :12], box(0, 4, 0, 4))
-    with pytest.raises(ConfigError, match="found a mask of 8x8; the model makes images of 16x16"):
+    with pytest.raises(ConfigError, match=r"found a mask of 8x8 \(bool\); the model makes images of 16x16"):
         model.fill(picture, box(0, 4, 0, 4, side=8))
+    with pytest.raises(ConfigError, match=r"found a mask of 16x16 \(uint8\); .*, and a mask is bool"):
+        model.fill(picture, box(0, 4, 0, 4).astype(np.uint8))
     with pytest.raises(ConfigError, match="count is 0"):
         model.fill(picture, box(0, 4, 0, 4), count=0)
+    with pytest.raises(ConfigError, match="there are no images whose bits could be counted"):
+        api.load(priors.causal).code_bits(np.zeros((0, 16, 16, 3), np.uint8))
     for strength in (0.0, 1.5, float("nan")):
         with pytest.raises(ConfigError, match="strength is"):
             model.vary(picture, strength=strength)
@@ -264,6 +268,16 @@ def test_a_bad_image_is_left_out_and_the_rest_is_filled(smalti, priors, tmp_path
     assert "broken.png was left out" in done.err
     assert "wide.png was left out: it is 16x20, and the model makes 16x16; give --resize" in done.err
     assert Path("filled/disc.fill-0.png").exists()
+
+
+def test_a_sheet_larger_than_one_file_holds(smalti, priors, tmp_path: Path, monkeypatch) -> None:
+    write_picture(tmp_path / "disc.png", small_pictures(1)[0])
+    monkeypatch.setattr("smalti.commands.drawing.PIXEL_LIMIT", 12 * 16 * 16)
+    words = ("fill", priors.masked, "disc.png", "--mask", "0,0,5,5", "--out", "filled")
+    assert smalti(*words, "--count", 2).code == 0
+    done = smalti(*words, "--count", 3, "--overwrite")
+    assert done.code == 1
+    assert "12 pictures; draw fewer at once, with another --seed each time" in done.err
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ smalti.save_grid(model.generate(16, seed=0), "grid.png")
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -183,11 +183,15 @@ class Model(PriorModel):
         if labels is not None and not all(0 <= label < generator.classes for label in labels):
             raise ConfigError(f"labels are {list(labels)[:8]}, but must be from 0 to {generator.classes - 1}")
         pictures = [np.empty((0, self.card.image[1], self.card.image[2], self.card.image[0]), np.uint8)]
+        # Always as many at once: even the last bit of an image depends on the shape of the batch that it is in.
+        spare = -len(z) % BLOCK
+        points = np.concatenate([truncation * z, np.zeros((spare, generator.latent))])
+        numbers = None if labels is None else [*labels, *[0] * spare]
         for start in range(0, len(z), BLOCK):
-            part = torch.from_numpy(truncation * z[start : start + BLOCK]).float().to(self.device)
-            chosen = None if labels is None else torch.tensor(labels[start : start + BLOCK], device=self.device)
+            part = torch.from_numpy(points[start : start + BLOCK]).float().to(self.device)
+            chosen = None if numbers is None else torch.tensor(numbers[start : start + BLOCK], device=self.device)
             pictures.append(to_pixels(generator(part, chosen)))
-        return np.concatenate(pictures)
+        return np.concatenate(pictures)[: len(z)]
 
     def invert(self, image: np.ndarray, *, label: str | None = None, steps: int = 200, seed: int = 0) -> np.ndarray:
         """The latent from which `draw` makes an image most like a given one: inversion.py.
@@ -316,7 +320,8 @@ class Model(PriorModel):
             )
         return self.module
 
-    def _parts(self, images: np.ndarray, batch: int) -> list[Tensor]:
+    def _parts(self, images: np.ndarray, batch: int) -> Iterator[Tensor]:
+        """Images on the device, batch after batch; what does not fit is refused at once."""
         channels = self.card.image[0]
         if images.ndim != 4 or images.shape[3] != channels or images.dtype != np.uint8 or 0 in images.shape:
             raise ConfigError(
@@ -331,7 +336,7 @@ class Model(PriorModel):
             )
         batch = max(1, min(batch, PIXEL_LIMIT // 16 // pixels))
         # Copied, because a memory-mapped array is read-only and torch has no such thing.
-        return [to_tensor(images[start : start + batch].copy(), self.device) for start in range(0, len(images), batch)]
+        return (to_tensor(images[start : start + batch].copy(), self.device) for start in range(0, len(images), batch))
 
     def provenance(self, **settings: object) -> dict[str, str]:
         """What a picture of this model says about its origin, for its PNG text."""

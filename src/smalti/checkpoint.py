@@ -92,17 +92,18 @@ def build(card: Card) -> nn.Module:
     return Autoencoder(card.config.model, card.image[0])
 
 
-def digest(card: Card, tensors: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> str:
+def digest(card: Card, tensors: Mapping[str, Tensor], entry: Mapping[str, Any] | None = None) -> str:
     """The sha256 that names a model; see the module's first lines.
 
     Args:
-        config: the configuration as a file has it, which lacks the settings that came after it; None: the card's.
+        entry: the card as a file has it, whose configurations lack the settings that came after it; None: the card's.
     """
     described = {"format": FORMAT, "kind": card.kind, "image": list(card.image), "classes": list(card.classes)}
-    described["config"] = to_plain(card.config) if config is None else config
+    described["config"] = to_plain(card.config) if entry is None else entry["config"]
     if card.tokenizer is not None:
         inner = card.tokenizer
-        described["tokenizer"] = [inner.digest, to_plain(inner.config), list(inner.image), list(inner.classes)]
+        config = to_plain(inner.config) if entry is None else entry["tokenizer"]["config"]
+        described["tokenizer"] = [inner.digest, config, list(inner.image), list(inner.classes)]
     sha = hashlib.sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -158,7 +159,7 @@ def read(path: Path) -> tuple[nn.Module, Card]:
         raise CheckpointError(
             f"{path} cannot be read as safetensors ({_first_line(error)}); was it cut short?"
         ) from None
-    found = digest(card, tensors, json.loads(header["__metadata__"]["smalti"])["config"])
+    found = digest(card, tensors, json.loads(header["__metadata__"]["smalti"]))
     if found != card.digest:
         raise CheckpointError(
             f"{path} does not hold what it says: its digest is {card.digest[:16]}, its content's is {found[:16]}; "

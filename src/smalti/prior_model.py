@@ -77,8 +77,8 @@ class PriorModel(ABC):
         generator = self._prior()
         if hole.shape != self.card.image[1:] or hole.dtype != np.bool_:
             raise ConfigError(
-                f"found a mask of {'x'.join(map(str, hole.shape))}; the model makes images of "
-                f"{'x'.join(map(str, self.card.image[1:]))}"
+                f"found a mask of {'x'.join(map(str, hole.shape))} ({hole.dtype}); the model makes images of "
+                f"{'x'.join(map(str, self.card.image[1:]))}, and a mask is bool"
             )
         return filling.hidden_places(hole, generator.prior.grid, generator.tokenizer.stride)
 
@@ -160,6 +160,8 @@ class PriorModel(ABC):
             self._check_left_out("so its bits are those of images with it")
         if labels is not None and len(labels) and not 0 <= labels.min() <= labels.max() < len(self.card.classes):
             raise ConfigError(f"labels must be from 0 to {len(self.card.classes) - 1}, the classes of {self.path}")
+        if not len(images):
+            raise ConfigError("there are no images whose bits could be counted")
         codes, bits = [], []
         for start in range(0, len(images), BATCH):
             self.check_image(images[start])

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from smalti import __version__, checkpoint
+from smalti.checkpoint import Card
 from smalti.config import PriorConfig, RunConfig
 from smalti.data.codes import TOKENIZER, CodesAbout, CodeSet
 from smalti.errors import CheckpointError, ConfigError, DataError
@@ -95,23 +97,33 @@ def setting_of(data: Data, device: torch.device, precision: str) -> Setting:
     """
     if not isinstance(data, CodeSet):
         return Setting(data.shape, len(data.classes), device, precision, len(data))
-    path = data.folder / TOKENIZER
-    module, card = checkpoint.read(path)
-    if card.digest != data.about.tokenizer or not isinstance(module, Autoencoder):
-        raise DataError(
-            f"the codes in {data.folder} are of the tokenizer {data.about.tokenizer[:16]}, but {path} is "
-            f"{card.digest[:16]}; encode the images again"
-        )
-    grid = (-(-data.shape[1] // module.stride), -(-data.shape[2] // module.stride))
-    if (data.about.alphabet, data.about.grid) != (module.quantizer.alphabet, grid) or card.image[0] != data.shape[0]:
-        raise DataError(
-            f"the index of {data.folder} does not fit its tokenizer: {len(data.about.alphabet)} planes of codes on "
-            f"{data.about.grid}, for {len(module.quantizer.alphabet)} on {grid}; encode the images again"
-        )
-    module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module, card = checkpoint.read(data.folder / TOKENIZER)
+    tokenizer = check_tokenizer(data, module, card)
+    tokenizer = tokenizer.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     captions = data.about.captions is not None
     classes = 0 if data.labels is None else len(data.classes)
-    return Setting(data.shape, classes, device, precision, len(data), Tokenizer(module, card), captions)
+    return Setting(data.shape, classes, device, precision, len(data), Tokenizer(tokenizer, card), captions)
+
+
+def check_tokenizer(codes: CodeSet, module: nn.Module, card: Card) -> Autoencoder:
+    """See that a model wrote codes, and that their index fits it.
+
+    Raises:
+        DataError: they are another one's, or the index says what its codes cannot be.
+    """
+    about = codes.about
+    if card.digest != about.tokenizer or not isinstance(module, Autoencoder):
+        raise DataError(
+            f"the codes in {codes.folder} are of the tokenizer {about.tokenizer[:16]}, but "
+            f"{codes.folder / TOKENIZER} is {card.digest[:16]}; encode the images again"
+        )
+    grid = (-(-codes.shape[1] // module.stride), -(-codes.shape[2] // module.stride))
+    if (about.alphabet, about.grid) != (module.quantizer.alphabet, grid) or card.image[0] != codes.shape[0]:
+        raise DataError(
+            f"the index of {codes.folder} does not fit its tokenizer: {len(about.alphabet)} planes of codes on "
+            f"{about.grid}, for {len(module.quantizer.alphabet)} on {grid}; encode the images again"
+        )
+    return module
 
 
 def find_place(

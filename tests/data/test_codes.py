@@ -215,6 +215,17 @@ def test_labels_of_a_huge_size_are_not_read(tmp_path: Path) -> None:
         open_codes(tmp_path)
 
 
+@pytest.mark.parametrize("described", ["{'descr': (", "{'descr': '(1i4', 'fortran_order': False, 'shape': (10,)}",
+    "{'descr': '<i2', 'fortran_order': False, 'shape': (-100000, 1, 4, 4)}", "{}", "9" * 50], ids=str)  # fmt: skip
+@pytest.mark.parametrize("name", ["codes.npy", "labels.npy"])
+def test_a_hostile_array(tmp_path: Path, name: str, described: str) -> None:
+    write(tmp_path)
+    head = described.encode() + b"\n"
+    (tmp_path / "all" / name).write_bytes(b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head + bytes(99))
+    with pytest.raises(DataError, match="encode it again"):
+        open_codes(tmp_path)
+
+
 @pytest.mark.parametrize(
     "changed",
     [{"names": 5}, {"captions": [1] * 10}, {"tokenizer": 5}, {"source": 7}, {"classes": [1, 2]}, {"split": ["x"]},

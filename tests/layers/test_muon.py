@@ -104,6 +104,15 @@ def test_kernels_and_linear_weights_are_matrices() -> None:
     assert {id(p) for p in others} == {id(module.embedding.weight), id(module.kernel.bias)}
 
 
+def test_a_weight_that_is_computed_from_a_matrix_is_one_and_is_left_as_it_is() -> None:
+    layer = nn.utils.parametrizations.spectral_norm(nn.Conv2d(3, 4, 3))
+    before = copy.deepcopy(layer.state_dict())
+    matrices, others = split(nn.Sequential(layer))
+    assert [id(p) for p in matrices] == [id(layer.parametrizations.weight.original)]
+    assert [id(p) for p in others] == [id(layer.bias)]
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
 def test_what_has_no_gradient_stays() -> None:
     module = network()
     module.out.requires_grad_(False)

@@ -59,7 +59,8 @@ def test_codes_are_as_frequent_as_they_are_likely() -> None:
 
 def test_no_temperature_is_the_likeliest_and_the_last_number_is_a_code() -> None:
     logits = torch.tensor([[0.0, 2.0, -math.inf]])
-    assert choose(logits, torch.zeros(1), Sampling(temperature=0))[0].tolist() == [1]
+    for temperature in (0, 1e-310):
+        assert choose(logits, torch.zeros(1), Sampling(temperature=temperature))[0].tolist() == [1]
     assert choose(logits, torch.full((1,), 1 - 1e-16, dtype=torch.float64), Sampling())[0].tolist() == [1]
 
 

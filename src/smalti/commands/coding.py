@@ -11,7 +11,7 @@ import numpy as np
 
 from smalti import api, checkpoint, data, shell
 from smalti.api import Model
-from smalti.commands.drawing import CHUNK, COUNT, GRID_LIMIT, check_pixels, refuse_numbered
+from smalti.commands.drawing import COUNT, GRID_LIMIT, check_pixels, refuse_numbered, together
 from smalti.commands.training import say_what_was_skipped
 from smalti.data import PackedImages
 from smalti.data.codes import TOKENIZER, CodesAbout, CodeWriter, has_these_codes, open_codes
@@ -20,6 +20,7 @@ from smalti.errors import ConfigError, OutputError
 from smalti.files import input_errors, write_atomically
 from smalti.grouping import check_groups, group
 from smalti.progress import counting
+from smalti.starting import check_tokenizer
 from smalti.units import parse_size
 
 MIRRORED = " (mirrored)"  # after the name of an image that is encoded a second time
@@ -73,7 +74,7 @@ def run_encode(
         if has_these_codes(out, about):
             shell.note(f"{where} holds these codes already")
             continue
-        _encode(model, images, CodeWriter(out, about, labels, together=CHUNK), effort)
+        _encode(model, images, CodeWriter(out, about, labels, together=together(images.shape)), effort)
         bits = sum(np.log2(alphabet)) * about.grid[0] * about.grid[1]
         shell.note(f"{len(about.names):,} images, {bits:g} bits each: {where}")
     guided = () if groups is None else ("--set", "model.condition=class")
@@ -120,11 +121,11 @@ def _about(
 
 
 def _encode(model: Model, images: PackedImages, writer: CodeWriter, effort: int) -> None:
-    total = len(writer.about.names)
+    total, chunk = len(writer.about.names), together(images.shape)
     with counting("encoding") as tell:
         try:
             while writer.done < total:
-                rows = np.arange(writer.done, min(writer.done + CHUNK, total))
+                rows = np.arange(writer.done, min(writer.done + chunk, total))
                 pixels = images.pixels(rows % len(images))
                 turned = rows >= len(images)
                 pixels[turned] = pixels[turned][:, :, ::-1]
@@ -154,11 +155,7 @@ def run_decode(
         limit = f", and in one grid at most {GRID_LIMIT}" if gridded else ""
         raise ConfigError(f"--count is {count}, but must be from 1 to {left}{limit}")
     model = api.load(path / TOKENIZER, device=device)
-    if model.card.digest != codes.about.tokenizer:
-        raise ConfigError(
-            f"the codes in {path} are of the tokenizer {codes.about.tokenizer[:16]}, but {path / TOKENIZER} is "
-            f"{model.card.digest[:16]}; encode the images again"
-        )
+    check_tokenizer(codes, model.module, model.card)
     _, height, width = codes.shape
 
     def pictures(start: int, end: int) -> np.ndarray:
@@ -172,8 +169,9 @@ def run_decode(
         return 0
     if not overwrite:
         refuse_numbered(out)
-    for start in range(first, first + count, CHUNK):
-        end = min(start + CHUNK, first + count)
+    chunk = together(codes.shape)
+    for start in range(first, first + count, chunk):
+        end = min(start + chunk, first + count)
         for number, picture in enumerate(pictures(start, end), start):
             write_png(out / f"{number:06d}.png", picture, model.provenance(source=codes.about.names[number]))
     shell.note(f"{count} images: {out}/")

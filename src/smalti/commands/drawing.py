@@ -30,7 +30,7 @@ GRID_LIMIT = 10_000  # images in one picture
 FRAME_LIMIT = 5_000  # of a walk; a GIF cannot show one picture for longer than it and its way back take
 MIX_LIMIT = 100  # images that are mixed with each other
 PIXEL_LIMIT = 2**28  # pixels in one file: a few times as many bytes are needed to write it
-CHUNK = 256  # images drawn before they are written
+CHUNK, CHUNK_PIXELS = 256, 2**24  # images in memory at once where a file is written for each, and their pixels
 SAMPLING = ("temperature", "top_k", "top_p", "guidance", "steps")
 NUMBERED = re.compile(r"[0-9]{6,}\.png")
 
@@ -85,15 +85,26 @@ def run_generate(
         return 0
     if not overwrite:
         refuse_numbered(out)
-    for start in range(0, count, CHUNK):
-        for number, picture in enumerate(draw(min(CHUNK, count - start), first=start), start):
+    chunk = together(model.card.image)
+    for start in range(0, count, chunk):
+        for number, picture in enumerate(draw(min(chunk, count - start), first=start), start):
             write_png(out / f"{number:06d}.png", picture, about(image=number))
     shell.note(f"{count} images, seed {seed}: {out}/")
     return 0
 
 
-def check_pixels(image: tuple[int, int, int], count: int) -> None:
+def together(image: tuple[int, int, int]) -> int:
+    """How many images of this shape are in memory at once where they come from files or go to them."""
+    return max(1, min(CHUNK, CHUNK_PIXELS // (image[1] * image[2])))
+
+
+def check_pixels(
+    image: tuple[int, int, int], count: int, advice: str = "fewer, or generate a file for each: an --out without .png"
+) -> None:
     """See that one file can hold so many pictures of this shape.
+
+    Args:
+        advice: what to draw instead.
 
     Raises:
         ConfigError: it would be too large.
@@ -103,7 +114,7 @@ def check_pixels(image: tuple[int, int, int], count: int) -> None:
         raise ConfigError(
             f"{count:,} pictures of {height}x{width} are {count * height * width / 1e6:,.0f} million pixels, but one "
             f"file holds at most {PIXEL_LIMIT / 1e6:,.0f} million, {PIXEL_LIMIT // (height * width):,} pictures; draw "
-            "fewer, or generate a file for each: an --out without .png"
+            f"{advice}"
         )
 
 

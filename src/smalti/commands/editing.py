@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from smalti import api, filling, shell
-from smalti.commands.drawing import how_to_draw
+from smalti.commands.drawing import check_pixels, how_to_draw
 from smalti.commands.jobs import Job, work_through
 from smalti.commands.request import Prompting, Versions
 from smalti.data import images as decoding
@@ -71,6 +71,7 @@ def _each(
     count, resize = versions.count, versions.resize
     channels, height, width = model.card.image
     scale = 2 if max(height, width) <= SMALL_SIDE else 1
+    check_pixels(model.card.image, (count + 1) * scale**2, "fewer at once, with another --seed each time")
 
     def work(job: Job) -> Path:
         size = None if resize is None else (height, width)

@@ -166,7 +166,7 @@ def open_codes(path: str | os.PathLike[str], split: str | None = None) -> CodeSe
         codes = np.lib.format.open_memmap(place / _CODES, mode="r")
         labels = np.lib.format.open_memmap(place / _LABELS, mode="r") if labelled else None
         shape = (len(about.names), *about.row)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
+    except Exception as error:  # numpy raises half a dozen types for a damaged header, and json as many
         raise DataError(f"{place} is damaged or was cut short ({str(error)[:160]}); encode it again") from None
     if codes.shape != shape or codes.dtype != about.dtype:
         raise DataError(f"{place} holds {codes.dtype} of shape {codes.shape}, but its index says {shape}; encode again")

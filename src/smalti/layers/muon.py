@@ -70,11 +70,11 @@ class Muon(torch.optim.Optimizer):
     def _adam(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> Tensor:
         state, (beta1, beta2) = self.state[weight], group["betas"]
         if not state:
-            state |= {"mean": torch.zeros_like(weight), "square": torch.zeros_like(weight), "step": torch.tensor(0.0)}
+            state |= {"mean": torch.zeros_like(weight), "square": torch.zeros_like(weight), "step": 0}
         state["step"] += 1
         mean = state["mean"].lerp_(gradient, 1 - beta1)
         square = state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        taken = float(state["step"])
+        taken = int(state["step"])
         root = square.div(1 - beta2**taken).sqrt_().add_(EPSILON)
         return mean.div(1 - beta1**taken).div_(root)
 
@@ -94,8 +94,14 @@ def orthogonal(matrix: Tensor) -> Tensor:
 def split(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The weights of linear layers and convolutions; and all other parameters."""
     layers = (nn.Linear, nn.modules.conv._ConvNd)
-    matrices = {id(layer.weight) for layer in module.modules() if isinstance(layer, layers)}
+    matrices = {id(_weight(layer)) for layer in module.modules() if isinstance(layer, layers)}
     parts: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
     for parameter in module.parameters():
         parts[id(parameter) not in matrices].append(parameter)
     return parts
+
+
+def _weight(layer: nn.Module) -> object:
+    """The parameter itself where `weight` is computed from one, as spectral normalisation does."""
+    parametrizations = getattr(layer, "parametrizations", {})
+    return parametrizations["weight"].original if "weight" in parametrizations else layer.weight

@@ -50,7 +50,7 @@ class CodeGenerator(nn.Module):
         """A label for each image of these numbers, each as often as in the training images; None without labels."""
         if not isinstance(self.prior.context, ClassEncoder):
             return None
-        ends = self.prior.context.shares.double().cumsum(0).cpu()
+        ends = self.prior.context.shares.cpu().double().cumsum(0)  # Metal has no float64
         places = torch.tensor([(number + 0.5) * GOLDEN % 1 for number in numbers], dtype=torch.float64)
         labels: list[int] = torch.searchsorted(ends, places * ends[-1], right=True).clamp_max(len(ends) - 1).tolist()
         return labels

@@ -28,6 +28,7 @@ from smalti.models.prior_block import Context
 
 CONFIDENCE_NOISE = 4.5
 STEPS = 10
+LEAST_TEMPERATURE = 1e-6  # below it the likeliest code is taken, as for 0
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ def _draw_all(work: _Work, features: Tensor, uniform: Tensor) -> tuple[Tensor, T
 def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> tuple[Tensor, Tensor]:
     """(N, K) logits and (N,) uniform numbers -> (N,) codes and the log-probabilities that they had."""
     logits = logits.to(uniform.dtype)
-    if how.temperature == 0:
+    if how.temperature < LEAST_TEMPERATURE:
         return logits.argmax(dim=1), torch.log_softmax(logits, dim=1).amax(dim=1)
     logits = logits / how.temperature
     if 0 < how.top_k < logits.shape[1]:
