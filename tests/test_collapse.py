@@ -123,7 +123,24 @@ def test_who_is_stopped_in_a_collapse_keeps_the_last_good_state(
     assert any("the generator ran away" in text for text in listener.messages)
     monkeypatch.undo()
     if policy == "rollback":
-        assert train(config, data, tmp_path / "run", machine=FLOAT32).reason == "finished"
+        again = train(config, data, tmp_path / "run", machine=FLOAT32)
+        assert (again.reason, again.rollbacks) == ("finished", 1), "it goes on as carefully as it would have"
+        assert events(tmp_path / "run").count("rollback") == 1
+
+
+def test_a_rollback_keeps_to_the_images_that_it_is_watched_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run goes on with other held-out images, and goes back to a state that was scored by the first ones."""
+    data, first, second = (small_data(tmp_path / str(count), count=count) for count in (40, 24, 32))
+    config = small_config("gan-nano", *SETTINGS, "train.images=64")
+    train(config, data, tmp_path / "run", held_out=first, machine=FLOAT32)
+    ruin(monkeypatch, at=72)
+    config = small_config("gan-nano", *SETTINGS, "train.images=128")
+    result = train(config, data, tmp_path / "run", held_out=second, machine=FLOAT32)
+    assert (result.reason, result.rollbacks) == ("finished", 1)
+    state = checkpoint.load_state(tmp_path / "run" / "resume.pt", torch.device("cpu"))
+    assert state["progress"]["watched"] == second.fingerprint
+    scored = [r for r in RunFolder(tmp_path / "run").records() if r.get("event") == "score"]
+    assert state["progress"]["best"] == min(r["value"] for r in scored if r["images_seen"] > 64)
 
 
 def test_losses_that_are_no_numbers_are_noticed_between_two_looks(

@@ -418,6 +418,16 @@ def test_a_machine_that_is_not_there(machine: Machine, words: str) -> None:
         machine.resolve()
 
 
+def test_a_rank_knows_its_own_gpu_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a rank resolved once can be resolved again; here there is no such GPU, but it may be named."""
+    monkeypatch.setenv("WORLD_SIZE", "200")
+    monkeypatch.setenv("LOCAL_RANK", "99")
+    with pytest.raises(ConfigError, match="the device 'cuda:99' cannot be used"):
+        Machine("cuda:99").resolve()
+    with pytest.raises(ConfigError, match="--device is 'cuda:0', but 200 ranks need cpu, or cuda to get one GPU each"):
+        Machine("cuda:0").resolve()
+
+
 def test_one_image_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs at least 2"):
         train(small_config("vqvae"), small_data(tmp_path, count=1), tmp_path / "run", machine=FLOAT32)

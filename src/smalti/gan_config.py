@@ -152,12 +152,18 @@ class GANConfig(Checked):
                 "loss is 'wasserstein', which needs a smooth discriminator, and discriminator.sees is 'both', where "
                 "no penalty is about the feature maps; let it see 'pixels' or 'features'"
             )
+        smooth = (self.penalty.r1 or self.penalty.r2) and self.penalty.gamma != 0
+        if self.loss == "wasserstein" and self.discriminator.sees == "features" and not smooth:
+            raise ConfigError(
+                "loss is 'wasserstein', which needs a smooth discriminator, and no penalty is about the feature maps "
+                "that it sees; set penalty.r1=true and penalty.r2=true, or let it see 'pixels'"
+            )
         for role, optimizer in (
             ("generator", self.generator_optimizer),
             ("discriminator", self.discriminator_optimizer),
         ):
-            if self.anneal.beta2 is not None and optimizer.name not in ("adam", "adamw"):
+            if self.anneal.beta2 is not None and optimizer.name not in ("adam", "adamw", "muon"):
                 raise ConfigError(
                     f"anneal.beta2 is {self.anneal.beta2:g}, but {role}_optimizer is {optimizer.name}, which has no "
-                    "beta2; leave it out, or take adam or adamw"
+                    "beta2; leave it out, or take adam, adamw or muon"
                 )

@@ -31,7 +31,7 @@ class Machine:
         name, ranks = self.device, world_size()
         if name == "auto":
             name = "cuda" if torch.cuda.is_available() else "cpu"
-        if ranks > 1 and name not in ("cpu", "cuda"):
+        if ranks > 1 and name not in ("cpu", "cuda", f"cuda:{os.environ.get('LOCAL_RANK', '0')}"):
             raise ConfigError(f"--device is {name!r}, but {ranks} ranks need cpu, or cuda to get one GPU each")
         try:
             device = torch.device(name)

@@ -331,15 +331,20 @@ class _Session:
         rollbacks = progress.rollbacks + 1
         self.recipe.calm(rollbacks - saved.rollbacks)
         for entry in dataclasses.fields(Progress):
-            if entry.name != "seconds":
+            if entry.name not in ("seconds", "precision", "watched"):  # which may be others than when it was saved
                 setattr(progress, entry.name, getattr(saved, entry.name))
         progress.rollbacks = rollbacks
+        if saved.watched != progress.watched:
+            progress.best = None
+            self.recipe.forget_scores()
         if rank() == 0:
             folder.rewind_log(progress.images_seen)
         self.saver.log(progress, event="rollback", problem=problem, noticed=noticed, rollbacks=rollbacks)
         self.reporter.message(
             f"{at}: {problem}; back to {progress.images_seen:,} images, more carefully: {self.recipe.care}"
         )
+        self.saver.save(progress)  # whoever is stopped now goes on more carefully too
+        self.clock.saved()
         self.clock.lap(progress.images_seen)
 
 

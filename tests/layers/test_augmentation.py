@@ -244,7 +244,7 @@ ADAPTIVE = AugmentationConfig(mode="adaptive", probability=0.5, target=0.6)
 )
 def test_the_probability_follows_the_signs_of_real_logits(real: list[float], direction: int) -> None:
     layer = Augmentation(ADAPTIVE)
-    layer.adapt(torch.tensor(real), None, 64)
+    layer.adapt(torch.tensor(real), 0.0, 64)
     assert float(layer.probability) == pytest.approx(0.5 + direction * 64 / ADAPTATION)
 
 
@@ -261,7 +261,7 @@ def test_a_loss_that_compares_pairs_is_judged_by_their_difference() -> None:
 def test_the_probability_stays_between_0_and_1(start: float, steps: list[tuple[bool, int]]) -> None:
     layer, expected = Augmentation(replace(ADAPTIVE, probability=start)), start
     for rises, batch in steps:
-        layer.adapt(torch.ones(2) if rises else -torch.ones(2), None, batch)
+        layer.adapt(torch.ones(2) if rises else -torch.ones(2), 0.0, batch)
         expected = min(1.0, max(0.0, expected + (batch if rises else -batch) / ADAPTATION))
     assert 0 <= float(layer.probability) <= 1
     assert float(layer.probability) == pytest.approx(expected, abs=1e-5)
@@ -269,13 +269,13 @@ def test_the_probability_stays_between_0_and_1(start: float, steps: list[tuple[b
 
 def test_a_fixed_probability_stays() -> None:
     layer = Augmentation(replace(ADAPTIVE, mode="fixed"))
-    layer.adapt(torch.ones(2), None, 1000)
+    layer.adapt(torch.ones(2), 0.0, 1000)
     assert float(layer.probability) == 0.5
 
 
 def test_the_probability_is_part_of_the_state() -> None:
     first, second = Augmentation(ADAPTIVE), Augmentation(ADAPTIVE)
-    first.adapt(torch.ones(2), None, 20_000)
+    first.adapt(torch.ones(2), 0.0, 20_000)
     assert list(first.state_dict()) == ["probability"]
     second.load_state_dict(first.state_dict())
     images = noise(64, 3, 8, 8)

@@ -132,6 +132,22 @@ def test_a_flat_critic_has_a_finite_penalty() -> None:
     assert torch.isfinite(weight.grad).all()
 
 
+@pytest.mark.parametrize("name", [name for name, loss in ADVERSARIAL_LOSSES.items() if loss.middle is not None])
+def test_a_discriminator_that_cannot_tell_says_the_middle(name: str) -> None:
+    """Real and fake images get the same logit; the one with the least loss is the middle."""
+    loss = ADVERSARIAL_LOSSES[name]
+    logits = torch.linspace(-2, 2, 401)
+    losses = torch.stack([loss.discriminator(logit[None], logit[None]) for logit in logits])
+    least = logits[losses <= losses.min() + 1e-6]
+    assert float((least.min() + least.max()) / 2) == pytest.approx(loss.middle, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", [name for name, loss in ADVERSARIAL_LOSSES.items() if loss.middle is None])
+def test_where_there_is_no_middle_all_logits_are_as_good(name: str) -> None:
+    loss = ADVERSARIAL_LOSSES[name]
+    assert float(loss.discriminator(R, FAKE)) == pytest.approx(float(loss.discriminator(R + 3, FAKE + 3)), abs=1e-6)
+
+
 @pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
 def test_only_a_paired_generator_looks_at_real_logits(name: str) -> None:
     loss = ADVERSARIAL_LOSSES[name]

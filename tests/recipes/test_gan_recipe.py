@@ -23,6 +23,7 @@ from smalti.config import (
     SNGANConfig,
 )
 from smalti.errors import ConfigError
+from smalti.layers.augmentation import ADAPTATION
 from smalti.layers.optimizers import OPTIMIZERS
 from smalti.layers.randomness import Draws
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
@@ -395,6 +396,30 @@ def test_wasserstein_wants_a_penalty_on_all_that_is_seen() -> None:
         make(discriminator=BOTH, loss="wasserstein")
     for sees in ("pixels", "features"):
         make(discriminator=DiscriminatorConfig(sees, width=8), loss="wasserstein")
+    for penalty in (PenaltyConfig(r1=False, r2=False), PenaltyConfig(gamma=0.0)):
+        with pytest.raises(
+            ConfigError, match=r"no penalty is about the feature maps that it sees; set penalty\.r1=true"
+        ):
+            make(discriminator=FEATURES, loss="wasserstein", penalty=penalty)
+
+
+@pytest.mark.parametrize(
+    ("loss", "changes"), [("least-squares", -1), ("wasserstein", 0), ("relativistic", 0), ("bce", 1)]
+)
+def test_a_discriminator_that_knows_nothing_has_learned_nothing_by_heart(loss, changes: int, monkeypatch) -> None:
+    """All logits are 0.3: too little for least-squares, and much for those that are 0 in the middle."""
+    recipe = make(loss=loss, augmentation=AugmentationConfig(mode="adaptive", probability=0.5, target=0.0))
+    logits = recipe.discriminator.forward
+    monkeypatch.setattr(recipe.discriminator, "forward", lambda *given: logits(*given) * 0 + 0.3)
+    recipe.step(batch(), 0)
+    assert float(recipe.augmentation.probability) == pytest.approx(0.5 + changes * 8 / ADAPTATION)
+
+
+def test_the_gradient_penalty_goes_through_what_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where A makes everything grey, D's gradient with respect to the images before A is 0."""
+    recipe = make(loss="wasserstein", augmentation=AugmentationConfig(probability=1.0), penalty=PenaltyConfig(r1=False))
+    monkeypatch.setattr(recipe.augmentation, "forward", lambda images, *_: images * 0)
+    assert float(recipe.step(batch(), 0)["penalty"]) == 10
 
 
 @pytest.mark.parametrize("gamma", [-1.0, "much", float("nan")])

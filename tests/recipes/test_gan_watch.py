@@ -77,6 +77,14 @@ def test_a_generator_that_never_begins_is_one() -> None:
     assert look(watch, varied())[1] is None, "better late than never"
 
 
+def test_large_batches_have_as_many_steps_to_begin() -> None:
+    watch, logits = watching(0), torch.zeros(4)
+    for step in range(1, 501):
+        watch.see_logits(logits, logits, 4096)
+        if step in (1, 13, 499, 500):
+            assert (look(watch, varied(contrast=0.0))[1] is not None) is (step == 500)
+
+
 def test_looks_from_before_it_differed_are_not_what_is_usual() -> None:
     """As with batch normalisation whose statistics are young: its pictures are grey in eval mode."""
     watch = watching(0)

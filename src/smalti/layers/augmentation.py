@@ -67,16 +67,16 @@ class Augmentation(nn.Module):
         return images
 
     @torch.no_grad()
-    def adapt(self, real: Tensor, fake: Tensor | None, batch: int) -> None:
+    def adapt(self, real: Tensor, against: Tensor | float, batch: int) -> None:
         """Move the probability after a step.
 
         Args:
-            real: (B,) logits of real images; fake: those they are compared with, or None.
+            real: (B,) logits of real images; against: what is less where a real image is known as one.
             batch: images of the step over all ranks.
         """
         if self.config.mode != "adaptive":
             return
-        sign = (real if fake is None else real - fake).float().sign().mean()
+        sign = (real - against).float().sign().mean()
         learned = sum_over_ranks(sign) / world()
         self.probability += torch.sign(learned - self.config.target) * batch / ADAPTATION
         self.probability.clamp_(0.0, 1.0)

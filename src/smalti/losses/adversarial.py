@@ -38,11 +38,14 @@ class AdversarialLoss:
     Attributes:
         discriminator: (B,) real and (B,) fake logits -> ().
         generator: the same; where not `paired`, the real ones do not matter.
+        middle: between the logits of real and fake images where a discriminator cannot tell them apart; None: anywhere,
+            so that a real image is to be compared with a fake one.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
     paired: bool = False
+    middle: float | None = 0.0
 
 
 ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {
@@ -50,6 +53,7 @@ ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {
         lambda r, f: F.softplus(f - r).mean(),
         lambda r, f: F.softplus(r - f).mean(),
         paired=True,
+        middle=None,
     ),
     "bce": AdversarialLoss(
         lambda r, f: F.softplus(-r).mean() + F.softplus(f).mean(),
@@ -62,10 +66,12 @@ ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {
     "least-squares": AdversarialLoss(
         lambda r, f: ((r - 1).square().mean() + f.square().mean()) / 2,
         lambda r, f: (f - 1).square().mean() / 2,
+        middle=0.5,
     ),
     "wasserstein": AdversarialLoss(
         lambda r, f: f.mean() - r.mean(),
         lambda r, f: -f.mean(),
+        middle=None,
     ),
 }
 

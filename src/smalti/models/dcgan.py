@@ -31,10 +31,10 @@ class DCGANGenerator(nn.Module):
     def __init__(self, config: DCGANConfig, latent: int, image: tuple[int, int, int], classes: int) -> None:
         super().__init__()
         channels, height, width = image
-        if height % 4 or width % 4:
+        if height % 4 or width % 4 or min(height, width) < 8:
             raise ConfigError(
-                f"this generator makes images whose sides are multiples of 4, found {height}x{width}; "
-                f"give for example --size {max(4, height - height % 4)}x{max(4, width - width % 4)}"
+                f"this generator makes images whose sides are multiples of 4, from 8 on, found {height}x{width}; "
+                f"give for example --size {max(8, height - height % 4)}x{max(8, width - width % 4)}"
             )
         self.grid = (config.generator_width, height // 4, width // 4)
         first, second, third = config.generator_width, config.generator_width // 2, config.generator_width // 4

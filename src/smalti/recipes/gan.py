@@ -8,9 +8,9 @@ is that of step 1, from before D moved: one pass of each network less.
 
 A are random changes of images (layers/augmentation.py), other ones each time, and S is what D sees of an image: its
 pixels, feature maps of it, or both (recipes/sight.py). The gradients in R1 and R2 are with respect to the images before
-A, or where D sees maps alone, to the maps; those of penalty.gradient, at images between real and fake ones, which A
-leaves as they are. The losses and penalties are in losses/adversarial.py, gamma's own value in recipes/gamma.py, and
-what watches over a training in recipes/gan_watch.py.
+A, or where D sees maps alone, to the maps; those of penalty.gradient, to images between real and fake ones, before A
+too. The losses and penalties are in losses/adversarial.py, gamma's own value in recipes/gamma.py, and what watches over
+a training in recipes/gan_watch.py.
 Sources: Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1; Huang et al. 2025, arXiv:2501.05441.
 """
 
@@ -129,7 +129,8 @@ class GANRecipe(Recipe[Images]):
             norm = _norm(self.generator)
         self.update_averages(images_seen)
         real_logits, fake_logits = _of_judges(real_logits.detach()), _of_judges(fake_logits.detach())
-        self.augmentation.adapt(real_logits, fake_logits if self.loss.paired else None, self.config.train.batch)
+        unknown = fake_logits if self.loss.middle is None else self.loss.middle
+        self.augmentation.adapt(real_logits, unknown, self.config.train.batch)
         return {
             "generator": game.detach(),
             "discriminator": loss.detach(),
@@ -164,11 +165,14 @@ class GANRecipe(Recipe[Images]):
             for wanted, part in ((config.r1, squares[0::2]), (config.r2, squares[1::2])):
                 total = total + wanted * (gamma / 2 * part).mean()
         if self.gradient_weight:
-            # Float32, because the norm of a gradient loses too much in bf16.
             network, (images,) = self.discriminator.forward, points
-            total = total + self.gradient_weight * gradient_penalty(
-                lambda between: network(between, labels, draws), images[0::2], images[1::2], draws
-            )
+
+            def critic(between: Tensor) -> Tensor:
+                # Float32, because the norm of a gradient loses too much in bf16.
+                logits: Tensor = network(self.augmentation(between, draws, images_seen), labels, draws)
+                return logits
+
+            total = total + self.gradient_weight * gradient_penalty(critic, images[0::2], images[1::2], draws)
         if config.lecam:
             whole = _of_judges(logits)
             total = total + config.lecam * self.lecam(whole[0::2], whole[1::2])

@@ -6,8 +6,8 @@
 phi are the features of smalti-vit, which comes with smalti. At every look they are compared with what this training
 had before, as running means of logarithms over about ten looks, because what is usual depends on the loss:
 
-    the generator collapsed      the spread is less than a quarter of what it was, or after 50,000 images not yet a
-                                 fiftieth of the data's
+    the generator collapsed      the spread is less than a quarter of what it was, or after 50,000 images and 500 steps
+                                 not yet a fiftieth of the data's
     the generator ran away       its pixels lie beyond twice the range of data
     the discriminator ran away   the gap is fifteen times what it was, and more than fifteen
     the quality fell             FD of the averaged weights is twice the best so far, and was measured twice before
@@ -31,7 +31,8 @@ SMOOTHING = 0.9  # of the running means, a look
 FIRST_LOOKS = 3  # before anything counts as usual
 LEAST_SPREAD = 0.25  # of what it was
 BEGUN_SPREAD = 0.02  # less has not begun to differ, or batch normalisation has no statistics yet: it says nothing
-LATEST_BEGIN = 50_000  # images by which they must have begun to differ; dcgan does within 20,000 at a third of its rate
+# By so many images and steps they must have begun to differ; dcgan does within 20,000 images at a third of its rate.
+LATEST_BEGIN, LATEST_STEPS = 50_000, 500
 LARGEST_PIXEL = 2.0  # mean absolute value; data has 1 at most
 LARGEST_GAP, GAP_FACTOR = 15.0, 15.0
 QUALITY_FACTOR = 2.0
@@ -60,7 +61,7 @@ class Watch(nn.Module):
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # images
         # The best Frechet distance so far, and how many there were.
         self.register_buffer("distances", torch.zeros(2))
-        self._device = device
+        self._device, self._batch = device, 1
         self._extractor: Extractor | None = None
 
     def features(self, pixels: np.ndarray) -> Tensor:
@@ -85,6 +86,7 @@ class Watch(nn.Module):
         """Take in the logits of a step, (B,) on each rank; returns the gap by now."""
         gap = sum_over_ranks((real - fake).abs().mean()) / world()
         self.seen += batch
+        self._batch = batch
         self.gap.lerp_(gap.to(self.gap.dtype), 1 - 0.5 ** (batch / GAP_HALF_LIFE))
         return self.gap.clone()
 
@@ -113,7 +115,8 @@ class Watch(nn.Module):
     def _problem(self, share: float, brightness: float, gap: float) -> str | None:
         if not math.isfinite(brightness) or brightness > LARGEST_PIXEL:
             return f"the generator ran away: its pixels are {brightness:.3g} large on average, where data has 1 at most"
-        if int(self.looks) == 0 and int(self.seen) >= LATEST_BEGIN and share < BEGUN_SPREAD:
+        late = int(self.seen) >= max(LATEST_BEGIN, LATEST_STEPS * self._batch)
+        if int(self.looks) == 0 and late and share < BEGUN_SPREAD:
             return (
                 f"the generator collapsed: after {int(self.seen):,} images its pictures still differ by {share:.3f} of "
                 "what the data's do"
