@@ -47,9 +47,9 @@ class Disturbed(GANRecipe):
         with self.learning_rates_times(FACTOR):
             return super().step(batch, images_seen)
 
-    def calm(self, times: int) -> None:
+    def calm(self) -> None:
         Disturbed.left = 0
-        super().calm(times)
+        super().calm()
 
 
 def run(

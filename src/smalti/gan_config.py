@@ -73,6 +73,11 @@ class PenaltyConfig(Checked):
     gradient: float | None = number(None, 0.0, 1e6)  # between them, to 1; None: 10 with `wasserstein`, else 0
     lecam: float = number(0.0, 0.0, 1e6)
 
+    @property
+    def smooth(self) -> bool:
+        """Whether R1 or R2 is taken."""
+        return (self.r1 or self.r2) and self.gamma != 0
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.r1 or self.r2) and not isinstance(self.gamma, str) and self.gamma > 0:
@@ -152,8 +157,7 @@ class GANConfig(Checked):
                 "loss is 'wasserstein', which needs a smooth discriminator, and discriminator.sees is 'both', where "
                 "no penalty is about the feature maps; let it see 'pixels' or 'features'"
             )
-        smooth = (self.penalty.r1 or self.penalty.r2) and self.penalty.gamma != 0
-        if self.loss == "wasserstein" and self.discriminator.sees == "features" and not smooth:
+        if self.loss == "wasserstein" and self.discriminator.sees == "features" and not self.penalty.smooth:
             raise ConfigError(
                 "loss is 'wasserstein', which needs a smooth discriminator, and no penalty is about the feature maps "
                 "that it sees; set penalty.r1=true and penalty.r2=true, or let it see 'pixels'"

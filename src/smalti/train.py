@@ -8,7 +8,6 @@ Several processes started by torchrun share each batch; rank 0 writes.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import signal
 import threading
@@ -158,10 +157,7 @@ class _Session:
             self.recipe = build_recipe(config, setting)
             if state is not None:
                 load_state(self.recipe, state, folder)
-            if self.progress.watched != self.watch.fingerprint:
-                self.progress.best = None  # scores on other images do not compare
-                self.recipe.forget_scores()
-                self.progress.watched = self.watch.fingerprint
+            self._forget_other_scores()
             if not resuming:
                 self.recipe.start(functools.partial(first_batches, data, config.train.seed, config.data, self.device))
             if machine.compile:
@@ -193,7 +189,12 @@ class _Session:
                 ending = done or over or stopped_by != 0
                 due = ending or self._due(loop.save_every) or self._due(loop.log_every) or self._broke()
                 if self.pending and due and not self._look(ending):
-                    continue  # gone back to an earlier place
+                    # Gone back to an earlier place, by now on all ranks, so that the state there can be replaced: who
+                    # is stopped next goes on more carefully too.
+                    with shared_fate():
+                        self.saver.save(progress)
+                        self.clock.saved()
+                    continue
                 if ending:
                     break
                 self._step()
@@ -289,6 +290,13 @@ class _Session:
         self._tell("enough", why)
         return bool(largest_over_ranks(int(why is not None)))
 
+    def _forget_other_scores(self) -> None:
+        """Scores on other images than those that are watched now do not compare."""
+        if self.progress.watched != self.watch.fingerprint:
+            self.progress.best = None
+            self.recipe.forget_scores()
+            self.progress.watched = self.watch.fingerprint
+
     def _set_horizon(self) -> None:
         """Tell the recipe, the same on all ranks, how many images there will have been by the end at this speed."""
         progress, images = self.progress, self.config.train.images
@@ -327,24 +335,18 @@ class _Session:
             )
         state = checkpoint.load_state(folder.state, self.device)
         self.recipe.load_state_dict(state["recipe"])
-        saved = Progress(**state["progress"])
-        rollbacks = progress.rollbacks + 1
-        self.recipe.calm(rollbacks - saved.rollbacks)
-        for entry in dataclasses.fields(Progress):
-            if entry.name not in ("seconds", "precision", "watched"):  # which may be others than when it was saved
-                setattr(progress, entry.name, getattr(saved, entry.name))
-        progress.rollbacks = rollbacks
-        if saved.watched != progress.watched:
-            progress.best = None
-            self.recipe.forget_scores()
+        for name, value in state["progress"].items():
+            if name not in ("seconds", "precision"):  # which may be others than when it was saved
+                setattr(progress, name, value)
+        progress.rollbacks += 1  # saved after each, so that this counts all there have been
+        self.recipe.calm()
+        self._forget_other_scores()
         if rank() == 0:
             folder.rewind_log(progress.images_seen)
-        self.saver.log(progress, event="rollback", problem=problem, noticed=noticed, rollbacks=rollbacks)
+        self.saver.log(progress, event="rollback", problem=problem, noticed=noticed, rollbacks=progress.rollbacks)
         self.reporter.message(
             f"{at}: {problem}; back to {progress.images_seen:,} images, more carefully: {self.recipe.care}"
         )
-        self.saver.save(progress)  # whoever is stopped now goes on more carefully too
-        self.clock.saved()
         self.clock.lap(progress.images_seen)
 
 

@@ -319,9 +319,10 @@ def test_gamma_comes_from_the_data_and_a_rollback_doubles_it(count: int | None, 
     variance = float(batch().pixels.double().var(dim=0, unbiased=False).sum())
     assert recipe.strength.gamma.tolist() == pytest.approx([SHARE * factor * variance])
     before, rates = recipe.strength.gamma.clone(), [o.param_groups[0]["lr"] for o in recipe.optimizers.values()]
-    recipe.calm(2)
-    assert torch.equal(recipe.strength.gamma, 4 * before)
-    assert [o.param_groups[0]["lr"] for o in recipe.optimizers.values()] == [rate / 4 for rate in rates]
+    for times in (1, 2):
+        recipe.calm()
+        assert torch.equal(recipe.strength.gamma, 2**times * before)
+        assert [o.param_groups[0]["lr"] for o in recipe.optimizers.values()] == [rate / 2**times for rate in rates]
 
 
 @pytest.mark.parametrize(

@@ -189,9 +189,9 @@ class Recipe(ABC, Generic[Batch]):
     def forget_scores(self) -> None:
         """From now on others are scored than before: what was measured on those does not compare."""
 
-    def calm(self, times: int) -> None:
-        """After going back to an earlier place: go on from there more carefully than it was done `times` before."""
-        self.scale_learning_rates(0.5**times)
+    def calm(self) -> None:
+        """After going back to an earlier place: go on from there more carefully."""
+        self.scale_learning_rates(0.5)
 
     def compile(self) -> None:
         """Let torch.compile fuse each module's forward and backward."""

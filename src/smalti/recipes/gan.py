@@ -62,8 +62,7 @@ class GANRecipe(Recipe[Images]):
         if self.gradient_weight is None:
             wanted = self.model.loss == "wasserstein" and self.sees == "pixels"
             self.gradient_weight = DEFAULT_WASSERSTEIN_PENALTY if wanted else 0.0
-        self.smooth = (penalty.r1 or penalty.r2) and penalty.gamma != 0
-        if self.smooth:
+        if penalty.smooth:
             self.care = "half the learning rate, twice the gamma"
         classes = setting.classes if self.model.conditional else 0
         if self.model.conditional and classes < 2:
@@ -151,7 +150,7 @@ class GANRecipe(Recipe[Images]):
 
     def _smooths(self, images_seen: int) -> bool:
         """Whether R1 and R2 are taken in the step that begins here."""
-        return self.smooth and images_seen // self.config.train.batch % self.model.penalty.every == 0
+        return self.model.penalty.smooth and images_seen // self.config.train.batch % self.model.penalty.every == 0
 
     def _penalty(
         self, logits: Tensor, points: Sequence[Tensor], labels: Tensor | None, draws: Draws, images_seen: int
@@ -243,9 +242,9 @@ class GANRecipe(Recipe[Images]):
         self.generator.compile()
         self.discriminator.compile()
 
-    def calm(self, times: int) -> None:
-        super().calm(times)
-        self.strength.gamma *= 2.0**times
+    def calm(self) -> None:
+        super().calm()
+        self.strength.gamma *= 2.0
 
     @torch.no_grad()
     def examine(self, *, remember: bool = True) -> tuple[dict[str, float], str | None]:
