@@ -272,12 +272,13 @@ def test_a_bad_image_is_left_out_and_the_rest_is_filled(smalti, priors, tmp_path
 
 def test_a_sheet_larger_than_one_file_holds(smalti, priors, tmp_path: Path, monkeypatch) -> None:
     write_picture(tmp_path / "disc.png", small_pictures(1)[0])
-    monkeypatch.setattr("smalti.commands.drawing.PIXEL_LIMIT", 12 * 16 * 16)
+    monkeypatch.setattr("smalti.commands.drawing.PIXEL_LIMIT", 3 * 16 * 16)
     words = ("fill", priors.masked, "disc.png", "--mask", "0,0,5,5", "--out", "filled")
     assert smalti(*words, "--count", 2).code == 0
     done = smalti(*words, "--count", 3, "--overwrite")
     assert done.code == 1
-    assert "12 pictures; draw fewer at once, with another --seed each time" in done.err
+    assert "4 pictures of 16x16 are" in done.err
+    assert "3 pictures; draw fewer at once, with another --seed each time" in done.err
 
 
 @pytest.mark.parametrize(
