@@ -34,10 +34,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smalti.evaluate.distribution import measure_distribution
-from smalti.evaluate.frechet import FrechetDistance, frechet_distance
-from smalti.evaluate.memorisation import measure_memorisation
-from smalti.evaluate.pairs import ball_figures, compare_pairs, kernel_figures
+from smalti.metrics.distribution import measure_distribution
+from smalti.metrics.frechet import FrechetDistance, frechet_distance
+from smalti.metrics.memorisation import measure_memorisation
+from smalti.metrics.pairs import ball_figures, compare_pairs, kernel_figures
 
 Pair = tuple[Tensor, Tensor]
 

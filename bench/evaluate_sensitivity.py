@@ -22,14 +22,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from smalti import api, data
-from smalti.evaluate.cases import blurred, degraded_copies, noisy
-from smalti.evaluate.distribution import measure_distribution
-from smalti.evaluate.feature_cache import ArrayImages, collect
-from smalti.evaluate.features import Extractor, extractor
-from smalti.evaluate.memorisation import measure_memorisation
-from smalti.evaluate.metric import Figure
-from smalti.measuring import Generated
+from smalti import data
+from smalti.evaluation import Generated
+from smalti.evaluation.cases import blurred, degraded_copies, noisy
+from smalti.features.cache import ArrayImages, collect
+from smalti.features.extractor import Extractor, extractor
+from smalti.metrics.distribution import measure_distribution
+from smalti.metrics.memorisation import measure_memorisation
+from smalti.metrics.metric import Figure
+from smalti.pipelines import base as api
 
 COUNT = 10_000
 DROPPED = (3, 5)  # of the ten classes: cat and dog

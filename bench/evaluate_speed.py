@@ -29,10 +29,10 @@ import numpy as np
 import torch
 
 from smalti import data
-from smalti.evaluate.distribution import measure_distribution
-from smalti.evaluate.features import extractor
-from smalti.evaluate.memorisation import measure_memorisation
-from smalti.evaluate.neighbours import nearest
+from smalti.features.extractor import extractor
+from smalti.metrics.distribution import measure_distribution
+from smalti.metrics.memorisation import measure_memorisation
+from smalti.metrics.neighbours import nearest
 
 BATCH = 64
 DIMENSION = 1280

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import machine
 
-from smalti import api, checkpoint
-from smalti.runfolder import RunFolder
+from smalti.checkpoint import file as checkpoint
+from smalti.checkpoint.run_dir import RunFolder
+from smalti.pipelines import base as api
 
 SAVE_EVERY = 320  # images
 SMALL = {

@@ -21,16 +21,17 @@ import machine
 import torch
 from gan_quality import frechet
 
-from smalti import checkpoint, data
-from smalti.config import override
+from smalti import data
+from smalti.checkpoint import file as checkpoint
+from smalti.checkpoint.run_dir import RunFolder
+from smalti.config.parse import override
+from smalti.config.presets import preset
+from smalti.config.units import parse_count
 from smalti.data import PackedImages
-from smalti.machine import Machine
-from smalti.presets import preset
 from smalti.recipes import RECIPES, Setting
 from smalti.recipes.gan import GANRecipe
-from smalti.runfolder import RunFolder
-from smalti.train import train
-from smalti.units import parse_count
+from smalti.runtime.device import Machine
+from smalti.training.loop import train
 
 FACTOR, STEPS = 100.0, 200
 

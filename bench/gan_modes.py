@@ -29,14 +29,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.config import RunConfig, override
-from smalti.layers.averaging import WeightAverage
-from smalti.layers.randomness import seeded_generator
+from smalti.config.parse import override
+from smalti.config.presets import preset
+from smalti.config.run import RunConfig
+from smalti.config.units import parse_count
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
-from smalti.presets import preset
+from smalti.optim.ema import WeightAverage
 from smalti.recipes import Images, Setting
 from smalti.recipes.gan import GANRecipe
-from smalti.units import parse_count
+from smalti.runtime.rng import seeded_generator
 
 SAMPLES = 10_000
 RING = [(2 * math.cos(angle), 2 * math.sin(angle)) for angle in torch.arange(8) * (math.pi / 4)]

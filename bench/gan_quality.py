@@ -33,24 +33,26 @@ import machine
 import numpy as np
 import torch
 
-from smalti import checkpoint, data
-from smalti.config import RunConfig, override
+from smalti import data
+from smalti.checkpoint import file as checkpoint
+from smalti.config.parse import override
+from smalti.config.presets import preset
+from smalti.config.run import RunConfig
 from smalti.data import PackedImages
 from smalti.data.packed import Description
-from smalti.data.pictures import grid, write_png
-from smalti.evaluate.charts import draw_lines
-from smalti.evaluate.distribution import measure_distribution
-from smalti.evaluate.feature_cache import ArrayImages, collect
-from smalti.evaluate.features import extractor
-from smalti.feeding import first_batches, open_feed
-from smalti.layers.averaging import WeightAverage
-from smalti.layers.randomness import mix, seeded_generator
-from smalti.machine import Machine
-from smalti.models.gan import Generator
-from smalti.pixels import to_pixels
-from smalti.presets import preset
+from smalti.features.cache import ArrayImages, collect
+from smalti.features.extractor import extractor
+from smalti.metrics.distribution import measure_distribution
+from smalti.models.gan.base import Generator
+from smalti.optim.ema import WeightAverage
 from smalti.recipes import Setting
 from smalti.recipes.gan import GANRecipe
+from smalti.report.charts import draw_lines
+from smalti.report.pictures import grid, write_png
+from smalti.runtime.device import Machine
+from smalti.runtime.pixels import to_pixels
+from smalti.runtime.rng import mix, seeded_generator
+from smalti.training.batches import first_batches, open_feed
 
 NAME = "gan_quality"
 SAMPLES = 10_000

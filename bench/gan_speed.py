@@ -35,14 +35,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti import data
-from smalti.config import GANConfig, override
-from smalti.layers.randomness import Draws
-from smalti.machine import Machine
-from smalti.pixels import to_tensor
-from smalti.presets import preset
+from smalti.config.gan import GANConfig
+from smalti.config.parse import override
+from smalti.config.presets import preset
 from smalti.recipes import Images, Setting
 from smalti.recipes.gan import GANRecipe
 from smalti.recipes.gan import _of_judges as of_judges
+from smalti.runtime.device import Machine
+from smalti.runtime.pixels import to_tensor
+from smalti.runtime.rng import Draws
 
 SHAPE = (3, 32, 32)
 SAME = ["model.fresh=true", "model.penalty.every=1"]

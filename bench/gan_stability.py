@@ -22,13 +22,13 @@ import machine
 import torch
 
 from smalti import data
-from smalti.config import override
+from smalti.config.parse import override
+from smalti.config.presets import preset
 from smalti.data import PackedImages
-from smalti.feeding import batch_at, first_batches
-from smalti.machine import Machine
-from smalti.presets import preset
 from smalti.recipes import Setting
 from smalti.recipes.gan import GANRecipe
+from smalti.runtime.device import Machine
+from smalti.training.batches import batch_at, first_batches
 
 CPU = torch.device("cpu")
 COLLAPSED = 0.1  # of the spread of data

@@ -16,17 +16,18 @@ from pathlib import Path
 import machine
 import numpy as np
 import torch
+from sliced import sliced_wasserstein
 
-from smalti import api, data
-from smalti.api import Model
+from smalti import data
+from smalti.checkpoint.run_dir import RunFolder
 from smalti.data import PackedImages
-from smalti.data.pictures import enlarge, grid, side_by_side, write_png
-from smalti.evaluate.charts import draw_lines
-from smalti.evaluate.distortion import psnr_db, squared_error_uint8
-from smalti.evaluate.sliced import sliced_wasserstein
-from smalti.pixels import to_tensor
+from smalti.metrics.distortion import psnr_db, squared_error_uint8
+from smalti.pipelines import base as api
+from smalti.pipelines.base import Model
 from smalti.quantize import perplexity
-from smalti.runfolder import RunFolder
+from smalti.report.charts import draw_lines
+from smalti.report.pictures import enlarge, grid, side_by_side, write_png
+from smalti.runtime.pixels import to_tensor
 
 DOCS = Path(__file__).parent.parent / "docs"
 

@@ -44,25 +44,26 @@ import torch.nn.functional as F
 from pixelcnn import PixelCNN
 from torch import Tensor
 
-from smalti import checkpoint, data
-from smalti.config import override
+from smalti import data
+from smalti.checkpoint import file as checkpoint
+from smalti.config.parse import override
+from smalti.config.presets import preset
 from smalti.data import PackedImages
 from smalti.data.codes import TOKENIZER, CodeSet, open_codes
-from smalti.data.pictures import grid, write_png
-from smalti.evaluate.distribution import measure_distribution
-from smalti.evaluate.feature_cache import ArrayImages, collect
-from smalti.evaluate.features import extractor
-from smalti.feeding import CodeFeed, first_batches, slices
-from smalti.layers.averaging import WeightAverage
-from smalti.layers.randomness import seeded_generator
-from smalti.machine import Machine
-from smalti.models.code_generator import CodeGenerator
-from smalti.models.prior_sampling import Sampling, choose, ready, uniform_numbers
-from smalti.pixels import to_pixels
-from smalti.presets import preset
-from smalti.prior_model import BLOCK
+from smalti.features.cache import ArrayImages, collect
+from smalti.features.extractor import extractor
+from smalti.metrics.distribution import measure_distribution
+from smalti.models.prior.image_prior import CodeGenerator
+from smalti.models.prior.sampling import Sampling, choose, ready, uniform_numbers
+from smalti.optim.ema import WeightAverage
+from smalti.pipelines.prior import BLOCK
 from smalti.recipes.prior import PriorRecipe
-from smalti.starting import setting_of
+from smalti.report.pictures import grid, write_png
+from smalti.runtime.device import Machine
+from smalti.runtime.pixels import to_pixels
+from smalti.runtime.rng import seeded_generator
+from smalti.training.batches import CodeFeed, first_batches, slices
+from smalti.training.resume import setting_of
 
 CPU = torch.device("cpu")
 SAMPLES = 10_000

@@ -30,16 +30,16 @@ import torch
 
 import smalti
 from smalti import data
-from smalti.data.pictures import grid, write_png
-from smalti.evaluate.distribution import measure_distribution
-from smalti.evaluate.feature_cache import ArrayImages, collect
-from smalti.evaluate.features import Extractor, extractor
-from smalti.evaluate.neighbours import nearest
-from smalti.evaluate.perceptual import PerceptualDistance
-from smalti.filling import emptied
-from smalti.models.code_generator import CodeGenerator
-from smalti.models.prior_sampling import Sampling
-from smalti.pixels import to_tensor
+from smalti.features.cache import ArrayImages, collect
+from smalti.features.extractor import Extractor, extractor
+from smalti.metrics.distribution import measure_distribution
+from smalti.metrics.neighbours import nearest
+from smalti.metrics.perceptual import PerceptualDistance
+from smalti.models.prior.image_prior import CodeGenerator
+from smalti.models.prior.sampling import Sampling
+from smalti.pipelines.inpainting import emptied
+from smalti.report.pictures import grid, write_png
+from smalti.runtime.pixels import to_tensor
 
 DOCS = Path(__file__).parent.parent / "docs"
 SHARE, MARGIN, SHOWN = 12 / 32, 2, 16

@@ -28,13 +28,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti import data
-from smalti.config import override
-from smalti.machine import Machine
-from smalti.models.autoencoder import Autoencoder
-from smalti.pixels import to_tensor
-from smalti.presets import preset
+from smalti.config.parse import override
+from smalti.config.presets import preset
+from smalti.models.autoencoder.autoencoder import Autoencoder
 from smalti.recipes import RECIPES, Images, Setting, build_recipe
-from smalti.train import train
+from smalti.runtime.device import Machine
+from smalti.runtime.pixels import to_tensor
+from smalti.training.loop import train
 
 BATCH = 64
 

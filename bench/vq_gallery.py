@@ -2,7 +2,7 @@
 
     python bench/vq_gallery.py SOURCE gallery.png vqvae-best.safetensors vqvae-best.safetensors+16 vqgan.safetensors
 
-A number after a plus is the effort (models/refinement.py). Weights come from `vq_quality.py --keep FOLDER`.
+A number after a plus is the effort (models/autoencoder/refinement.py). Weights come from `vq_quality.py --keep FOLDER`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 import smalti
 from smalti import data
-from smalti.data.pictures import enlarge, grid, write_png
+from smalti.report.pictures import enlarge, grid, write_png
 
 IMAGES = 16  # evenly spread over the test images, not selected
 SCALE = 3

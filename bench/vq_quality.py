@@ -38,33 +38,34 @@ import machine
 import torch
 from torch import Tensor
 
-from smalti import checkpoint, data
-from smalti.config import (
+from smalti import data
+from smalti.checkpoint import file as checkpoint
+from smalti.config.parse import override
+from smalti.config.presets import preset
+from smalti.config.quantizer import (
     BinaryConfig,
     ProductConfig,
     QuantizerConfig,
     ResidualConfig,
-    RunConfig,
     ScalarConfig,
     SimConfig,
     VectorConfig,
-    VQVAEConfig,
-    override,
 )
+from smalti.config.run import RunConfig
+from smalti.config.vqvae import VQVAEConfig
 from smalti.data import PackedImages
-from smalti.evaluate.distortion import psnr_db, squared_error_uint8
-from smalti.evaluate.distribution import measure_distribution
-from smalti.evaluate.feature_cache import ArrayImages, collect
-from smalti.evaluate.features import extractor
-from smalti.feeding import batch_at, first_batches
-from smalti.machine import Machine
-from smalti.models.autoencoder import Autoencoder
-from smalti.models.refinement import refine
-from smalti.pixels import to_pixels, to_tensor
-from smalti.presets import preset
+from smalti.features.cache import ArrayImages, collect
+from smalti.features.extractor import extractor
+from smalti.metrics.distortion import psnr_db, squared_error_uint8
+from smalti.metrics.distribution import measure_distribution
+from smalti.models.autoencoder.autoencoder import Autoencoder
+from smalti.models.autoencoder.refinement import refine
 from smalti.quantize import Quantizer, perplexity
 from smalti.recipes import Setting
 from smalti.recipes.vqvae import VQVAERecipe
+from smalti.runtime.device import Machine
+from smalti.runtime.pixels import to_pixels, to_tensor
+from smalti.training.batches import batch_at, first_batches
 
 NAME = "vq_quality"
 CPU = torch.device("cpu")
@@ -173,7 +174,7 @@ def train(
 
 
 def refined_psnr_db(model: Autoencoder, test: PackedImages, *, precision: str, effort: int) -> float:
-    """PSNR with codes improved against the decoder (models/refinement.py): the same bits, more of the sender's time."""
+    """PSNR with codes improved against the decoder (models/autoencoder/refinement.py): the same bits."""
     error, values = 0.0, 0
     setting = Setting(test.shape, 0, CPU, precision)
     for start in range(0, len(test), 250):

@@ -81,7 +81,7 @@ def drawers(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def model(drawers: SimpleNamespace):
     """The plain one of the drawers, loaded."""
-    from smalti import api
+    from smalti.pipelines import base as api
 
     return api.load(drawers.plain)
 
@@ -89,6 +89,6 @@ def model(drawers: SimpleNamespace):
 @pytest.fixture(scope="session")
 def labelled(drawers: SimpleNamespace):
     """The one with labels, loaded."""
-    from smalti import api
+    from smalti.pipelines import base as api
 
     return api.load(drawers.labelled)

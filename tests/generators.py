@@ -8,7 +8,7 @@ import torch
 from networks import strong
 from small_runs import small_config
 
-from smalti import checkpoint
+from smalti.checkpoint import file as checkpoint
 
 
 def write_generator(path: Path, *assignments: str, channels: int = 3, classes: tuple[str, ...] = ()) -> Path:

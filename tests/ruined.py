@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from smalti.layers.ranks import rank
 from smalti.recipes import RECIPES, Images
 from smalti.recipes.gan import GANRecipe
+from smalti.runtime.distributed import rank
 
 Step = Callable[[Any, Images, int], Any]
 

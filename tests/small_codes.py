@@ -9,11 +9,14 @@ import torch
 from networks import strong
 from small_runs import pixels
 
-from smalti import checkpoint
-from smalti.config import ResidualConfig, RunConfig, VectorConfig, VQVAEConfig, override
+from smalti.checkpoint import file as checkpoint
+from smalti.config.parse import override
+from smalti.config.presets import preset
+from smalti.config.quantizer import ResidualConfig, VectorConfig
+from smalti.config.run import RunConfig
+from smalti.config.vqvae import VQVAEConfig
 from smalti.data.codes import TOKENIZER, CodesAbout, CodeSet, CodeWriter, open_codes
-from smalti.models.autoencoder import Autoencoder
-from smalti.presets import preset
+from smalti.models.autoencoder.autoencoder import Autoencoder
 
 CODES, SIDE = 8, 16
 GRID = (SIDE // 4, SIDE // 4)

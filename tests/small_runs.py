@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from smalti.config import RunConfig, override
+from smalti.config.parse import override
+from smalti.config.presets import preset
+from smalti.config.run import RunConfig
 from smalti.data import PackedImages, load
 from smalti.data.codes import CodeSet
-from smalti.presets import preset
 
 TILES = (
     "model.autoencoder.stride=8",

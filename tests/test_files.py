@@ -66,7 +66,7 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(small_disk: Path) -> Non
 def test_a_full_disk_while_torch_writes(small_disk: Path) -> None:
     import torch
 
-    from smalti.checkpoint import load_state, save_state
+    from smalti.checkpoint.file import load_state, save_state
 
     path = small_disk / "resume.pt"
     save_state(path, {"step": 1})

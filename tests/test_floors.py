@@ -1,4 +1,4 @@
-"""Imports go one way: a file imports from lower floors, or from its own package folder."""
+"""The structure of the package: floors, no circles, tests that stand where their source stands."""
 
 from __future__ import annotations
 
@@ -12,34 +12,29 @@ import pytest
 import smalti
 
 ROOT = Path(smalti.__file__).parent
+TESTS = Path(__file__).parent
 
-# From the top. A folder stands for all its files; `smalti` itself holds the version and lazy names, and is free.
+# From the bottom. A file imports from lower floors, and from its own folder. Folders on one floor know nothing of each
+# other. `smalti/__init__.py` is free: it names what is imported on first use.
 FLOORS = (
-    ("__main__",),
-    ("cli", "serve"),  # what a user types
-    ("commands", "demo"),  # what the command line does, apart from parsing it
-    ("measuring",),  # models and images through `evaluate`
-    ("api",),
-    ("presets", "train"),
-    ("starting",),  # of the loop, as the two below: only train.py needs them
-    ("saver",),  # what the loop writes
-    ("feeding",),  # and reads
-    ("prior_model",),
-    ("filling",),
-    ("recipes", "runfolder", "latents", "inversion", "grouping", "codec", "explain", "trust"),
-    ("evaluate",),  # scores anybody's images; above checkpoint, because one of its feature extractors is ours
+    ("_version", "errors"),
+    ("files", "runtime", "provenance"),
+    ("config", "data", "nn", "losses"),
+    ("optim", "augment", "quantize", "metrics"),
+    ("models", "report"),
     ("checkpoint",),
-    ("models",),
-    ("data", "quantize", "losses"),  # each knows nothing of the others
-    ("layers", "machine", "pixels", "progress", "shell"),  # the last two print, and know nothing of what they print
-    ("config", "files"),  # config is below layers: an optimizer is built from its settings
-    ("autoencoder_config", "gan_config", "prior_config", "quantizer_config"),
-    ("optimizer_config",),
-    ("checked", "units"),
-    ("errors",),
+    ("features", "codec", "export"),
+    ("recipes", "pipelines", "explain"),
+    ("training", "evaluation"),
+    ("cli", "serve"),
+    ("__main__",),
 )
-HEIGHT = {name: len(FLOORS) - number for number, floor in enumerate(FLOORS) for name in floor}
+HEIGHT = {name: number for number, floor in enumerate(FLOORS) for name in floor}
 SOURCES = sorted(ROOT.rglob("*.py"))
+LOOSE = {"__init__", "__main__", "_version", "errors", "files"}  # files of ours at the top of the package
+MOST_ROOMS = 26  # folders and loose files at the top
+# Tests of the program as a whole, and of what is not in the package.
+WHOLE = {"test_floors", "test_imports", "test_readme", "test_sliced"}
 
 
 def module_name(path: Path) -> str:
@@ -50,17 +45,17 @@ def module_name(path: Path) -> str:
 MODULES = {module_name(path): path for path in SOURCES}
 
 
-def imports(path: Path, *, inside_functions: bool = True) -> Iterator[tuple[str, int]]:
-    """The modules of ours that a file imports, wherever in it, with the line."""
+def imports(path: Path) -> Iterator[tuple[str, int]]:
+    """The modules of ours that a file imports, anywhere in it, with the line; not those for type checkers alone."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    delayed = {
+    for_types = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
     for node in ast.walk(tree):
-        if not inside_functions and id(node) in delayed:
+        if id(node) in for_types:
             continue
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names if alias.name.split(".")[0] == "smalti")
@@ -77,15 +72,24 @@ def area(module: str) -> str:
     return module.partition(".")[2].partition(".")[0]
 
 
+def test_the_top_of_the_package_holds_few_rooms() -> None:
+    folders = {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
+    loose = {path.stem for path in ROOT.glob("*.py")}
+    assert loose == LOOSE
+    assert len(folders | loose) <= MOST_ROOMS
+    assert len(FLOORS) <= 12
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=module_name)
 def test_a_file_imports_only_from_lower_floors(path: Path) -> None:
     here = area(module_name(path))
     if not here:
-        return  # smalti/__init__.py: names for type checkers, imported on first use
+        return  # smalti/__init__.py
     assert here in HEIGHT, f"smalti.{here} stands on no floor: add it to the table of this test"
     for module, line in imports(path):
         there = area(module)
-        if there in ("", here):
+        assert there, f"{path}:{line} imports smalti itself; import the module that has what is needed"
+        if there == here:
             continue
         assert there in HEIGHT, f"{path}:{line} imports {module}, which stands on no floor"
         assert HEIGHT[there] < HEIGHT[here], (
@@ -93,14 +97,25 @@ def test_a_file_imports_only_from_lower_floors(path: Path) -> None:
         )
 
 
-def test_no_two_files_need_each_other_to_be_imported() -> None:
-    graph = {name: {module for module, _ in imports(path, inside_functions=False)} - {"smalti", name}
-             for name, path in MODULES.items() if name != "smalti"}  # fmt: skip
-    for name in graph:
-        # A package's own files are imported after its __init__ has begun, so it does not count as needed by them.
-        graph[name] -= {name.rpartition(".")[0]}
+def test_no_two_files_need_each_other() -> None:
+    """Imports inside functions count too: a circle that is imported late is still a circle."""
+    graph = {name: {module for module, _ in imports(path)} - {name} for name, path in MODULES.items() if area(name)}
     order = tuple(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the files
     assert len(order) >= len(graph)
+
+
+@pytest.mark.parametrize("path", sorted(TESTS.rglob("test_*.py")), ids=lambda path: str(path.relative_to(TESTS)))
+def test_a_test_stands_where_its_source_stands(path: Path) -> None:
+    """tests/A/B/test_X.py or test_X_more.py is about src/smalti/A/B/X.py, or about the folder B as a whole."""
+    folder = ROOT / path.relative_to(TESTS).parent
+    if path.parent == TESTS and path.stem in WHOLE:
+        return
+    assert folder.is_dir(), f"{path} stands in no folder of the package"
+    names = {source.stem for source in folder.glob("*.py")} | {folder.name}
+    about = path.stem.removeprefix("test_")
+    assert any(about == name or about.startswith(f"{name}_") for name in names), (
+        f"{path} is about none of {', '.join(sorted(names))}"
+    )
 
 
 def _calls(tree: ast.AST) -> Iterator[tuple[str, ast.Call]]:

@@ -12,7 +12,15 @@ import smalti
 
 @pytest.mark.parametrize(
     "module",
-    ["smalti", "smalti.errors", "smalti.config", "smalti.data", "smalti.presets", "smalti.runfolder", "smalti.cli"],
+    [
+        "smalti",
+        "smalti.errors",
+        "smalti.config.run",
+        "smalti.data",
+        "smalti.config.presets",
+        "smalti.checkpoint.run_dir",
+        "smalti.cli",
+    ],
 )
 def test_torch_stays_out(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

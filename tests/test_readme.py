@@ -12,12 +12,12 @@ from small_runs import small_config, small_data
 
 import smalti
 from smalti import cli
-from smalti.config import override
-from smalti.evaluate.features import EXTRACTORS
-from smalti.machine import Machine
-from smalti.presets import PRESETS, preset
+from smalti.config.parse import override
+from smalti.config.presets import PRESETS, preset
+from smalti.features.extractor import EXTRACTORS
 from smalti.quantize import QUANTIZERS, VectorQuantizer
-from smalti.train import train
+from smalti.runtime.device import Machine
+from smalti.training.loop import train
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

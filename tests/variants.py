@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from smalti.config import (
+from smalti.config.quantizer import (
     BinaryConfig,
     ProductConfig,
     QuantizerConfig,

@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from smalti import api, checkpoint
+from smalti.checkpoint import file as checkpoint
+from smalti.pipelines import base as api
 
 
 def main() -> None:

@@ -11,20 +11,20 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from smalti._version import __version__
 
 if TYPE_CHECKING:
-    from smalti.api import Model, load, save_grid
+    from smalti.config.presets import PRESETS, preset
     from smalti.errors import SmaltiError
-    from smalti.presets import PRESETS, preset
+    from smalti.pipelines.base import Model, load, save_grid
 
 _HOMES = {
-    "Model": "smalti.api",
-    "load": "smalti.api",
-    "save_grid": "smalti.api",
+    "Model": "smalti.pipelines.base",
+    "load": "smalti.pipelines.base",
+    "save_grid": "smalti.pipelines.base",
     "SmaltiError": "smalti.errors",
-    "PRESETS": "smalti.presets",
-    "preset": "smalti.presets",
+    "PRESETS": "smalti.config.presets",
+    "preset": "smalti.config.presets",
 }
 
 __all__ = ["PRESETS", "Model", "SmaltiError", "__version__", "load", "preset", "save_grid"]

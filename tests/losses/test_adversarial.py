@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.layers.randomness import Draws
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES, LeCam, gradient_penalty, squared_gradients
+from smalti.runtime.rng import Draws
 
 R = torch.linspace(-4, 5, 30)
 FAKE = torch.linspace(-6, 3, 30)

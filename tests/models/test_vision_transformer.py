@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from smalti.config import VisionTransformerConfig
+from smalti.config.contrastive import VisionTransformerConfig
 from smalti.errors import ConfigError
 from smalti.models import vision_transformer
 from smalti.models.vision_transformer import VisionTransformer

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from smalti.layers.randomness import Draws
 from smalti.quantize.gradients import diveq, rotation, straight_through
+from smalti.runtime.rng import Draws
 
 
 def pair(seed: int = 0, *, count: int = 50, dimension: int = 5) -> tuple[Tensor, Tensor, Tensor]:

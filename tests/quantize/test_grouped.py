@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from smalti.config import BinaryConfig, ProductConfig, VectorConfig
+from smalti.config.quantizer import BinaryConfig, ProductConfig, VectorConfig
 from smalti.quantize import ProductQuantizer, VectorQuantizer, build_quantizer
 from smalti.quantize.grouped import GroupedVectorQuantizer
 from smalti.quantize.search import nearest, nearest_in_groups

@@ -11,15 +11,10 @@ import torch
 from torch import Tensor
 from variants import VARIANTS, latents
 
-from smalti.config import (
-    ProductConfig,
-    QuantizerConfig,
-    RunConfig,
-    ScalarConfig,
-    VectorConfig,
-    VQVAEConfig,
-    paths,
-)
+from smalti.config.parse import paths
+from smalti.config.quantizer import ProductConfig, QuantizerConfig, ScalarConfig, VectorConfig
+from smalti.config.run import RunConfig
+from smalti.config.vqvae import VQVAEConfig
 from smalti.quantize import ProductQuantizer, ScalarQuantizer, VectorQuantizer, build_quantizer
 from smalti.quantize.base import Quantized
 from smalti.quantize.health import FADED, MATURE, UsageMonitor, diagnose, norm_ratio

@@ -12,21 +12,13 @@ import torch.nn.functional as F
 from descents import descents
 from torch import Tensor, nn
 
-from smalti.config import (
-    AdversaryConfig,
-    ClassicConfig,
-    LoopConfig,
-    ModernConfig,
-    OptimizerConfig,
-    PerceptualConfig,
-    ProductConfig,
-    RunConfig,
-    TransformConfig,
-    VectorConfig,
-    VQVAEConfig,
-)
+from smalti.config.autoencoder import ClassicConfig, ModernConfig, TransformConfig
+from smalti.config.optimizer import OptimizerConfig
+from smalti.config.quantizer import ProductConfig, VectorConfig
+from smalti.config.run import LoopConfig, RunConfig
+from smalti.config.vqvae import AdversaryConfig, PerceptualConfig, VQVAEConfig
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
-from smalti.models.patch_discriminator import MapDiscriminator, PatchDiscriminator
+from smalti.models.autoencoder.patch_discriminator import MapDiscriminator, PatchDiscriminator
 from smalti.recipes import Images, Setting, build_recipe
 from smalti.recipes.adversary import LARGEST_RATIO, Adversary
 from smalti.recipes.vqvae import VQVAERecipe

@@ -11,10 +11,11 @@ from gan_recipes import BATCH, LATENT, batch, make, weights
 from networks import strong
 from torch import Tensor, nn
 
-from smalti.config import AugmentationConfig, DiscriminatorConfig, OptimizerConfig, PenaltyConfig
-from smalti.layers.randomness import Draws
+from smalti.config.gan import AugmentationConfig, DiscriminatorConfig, PenaltyConfig
+from smalti.config.optimizer import OptimizerConfig
 from smalti.recipes import Images
 from smalti.recipes.gan import GANRecipe
+from smalti.runtime.rng import Draws
 
 CLASSES, GAMMA, SEEN = 3, 10.0, 64
 RATES = {"discriminator": 0.05, "generator": 1.0}

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from smalti.config import override
-from smalti.pixels import to_pixels
-from smalti.presets import preset
+from smalti.config.parse import override
+from smalti.config.presets import preset
 from smalti.recipes import Images, Setting
 from smalti.recipes.gan import GANRecipe
 from smalti.recipes.gan_watch import FIRST_LOOKS, LATEST_BEGIN, Watch, spread
+from smalti.runtime.pixels import to_pixels
 
 CPU = torch.device("cpu")
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from smalti.config import DiscriminatorConfig
-from smalti.evaluate.features import Extractor, extractor
-from smalti.layers.randomness import Draws
+from smalti.config.gan import DiscriminatorConfig
+from smalti.features.extractor import Extractor, extractor
 from smalti.recipes.base import Setting
 from smalti.recipes.gamma import SHARE, automatic_gamma
 from smalti.recipes.sight import FeatureSight, _squares, build_sight, pixels
+from smalti.runtime.rng import Draws
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cyclopts import App
 
-from smalti import __version__
+from smalti._version import __version__
 
 app = App(
     name="smalti",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from smalti.cli.apps import evaluate_app, examples
-from smalti.commands.request import Measuring, Reading, Writing
+from smalti.cli.options import Measuring, Reading, Writing
 
 READING, MEASURING, WRITING = Reading(), Measuring(), Writing()
 
@@ -49,7 +49,7 @@ def evaluate_generator(
     neighbours:
         Nearest neighbours that precision, recall, density and coverage look at.
     """
-    from smalti.commands.evaluating import Request, run_generator
+    from smalti.cli.evaluate import Request, run_generator
 
     return run_generator(
         model, against, training, count, classifier_images, Request(measuring, reading, writing, neighbours)
@@ -90,7 +90,7 @@ def evaluate_folder(
     judged_split:
         Split of the judged images. Default: as --split.
     """
-    from smalti.commands.evaluating import Request, run_folder
+    from smalti.cli.evaluate import Request, run_folder
 
     return run_folder(judged, against, training, judged_split, Request(measuring, reading, writing, neighbours))
 
@@ -119,7 +119,7 @@ def evaluate_autoencoder(
     on:
         Source of images it was not trained on.
     """
-    from smalti.commands.evaluating import Request, run_autoencoder
+    from smalti.cli.evaluate import Request, run_autoencoder
 
     return run_autoencoder(model, on, Request(measuring, reading, writing))
 
@@ -148,7 +148,7 @@ def evaluate_prior(
     on:
         Source of images it was not trained on.
     """
-    from smalti.commands.evaluating import Request, run_prior
+    from smalti.cli.evaluate import Request, run_prior
 
     return run_prior(model, on, Request(measuring, reading, writing))
 
@@ -178,7 +178,7 @@ def evaluate_encoder(
     on:
         Source of labelled images with a training and a test split.
     """
-    from smalti.commands.evaluating import Request, run_encoder
+    from smalti.cli.evaluate import Request, run_encoder
 
     return run_encoder(model, on, Request(measuring, reading, writing))
 
@@ -199,7 +199,7 @@ def evaluate_compare(a: Path, b: Path, /) -> int:
     b:
         Another one.
     """
-    from smalti.commands.evaluating import run_compare
+    from smalti.cli.evaluate import run_compare
 
     return run_compare(a, b)
 
@@ -227,6 +227,6 @@ def evaluate_doctor(
     count:
         Images to take, evenly spread.
     """
-    from smalti.commands.evaluating import Request, run_doctor_command
+    from smalti.cli.evaluate import Request, run_doctor_command
 
     return run_doctor_command(on, count, Request(measuring, reading, WRITING))

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from smalti.cli.apps import app, examples
-from smalti.commands.request import Drawing, Prompting, Resize, Running, Settings, Source, Versions
+from smalti.cli.options import Drawing, Prompting, Resize, Running, Settings, Source, Versions
 
 SOURCE, SETTINGS, RUNNING = Source(), Settings(), Running()
 DRAWING, PROMPTING = Drawing(), Prompting()
@@ -39,7 +39,7 @@ def train(
     out:
         Folder of this run: weights, log, previews. Created, or resumed when it holds this very run.
     """
-    from smalti.commands.training import run_training
+    from smalti.cli.train import run_training
 
     return run_training(preset, out, source, settings, running)
 
@@ -84,7 +84,7 @@ def generate(
     overwrite:
         Replace files that are there.
     """
-    from smalti.commands.drawing import run_generate
+    from smalti.cli.generate import run_generate
 
     return run_generate(model, out, count, seed, drawing, prompting, columns, device, overwrite)
 
@@ -127,7 +127,7 @@ def invert(
     overwrite:
         Replace files that are there.
     """
-    from smalti.commands.drawing import run_invert
+    from smalti.cli.generate import run_invert
 
     return run_invert(model, images, out, label, steps, resize, device, overwrite)
 
@@ -171,7 +171,7 @@ def reconstruct(
     overwrite:
         Replace files that are there.
     """
-    from smalti.commands.using import run_reconstruct
+    from smalti.cli.reconstruct import run_reconstruct
 
     return run_reconstruct(model, images, out, size, resize, effort, device, overwrite)
 
@@ -224,7 +224,7 @@ def encode(
     cache:
         Folder for packed images. Default: the user's cache folder.
     """
-    from smalti.commands.coding import run_encode
+    from smalti.cli.encode import run_encode
 
     return run_encode(model, source, out, split, size, resize, flip, effort, groups, device, cache)
 
@@ -265,7 +265,7 @@ def decode(
     overwrite:
         Replace files that are there.
     """
-    from smalti.commands.coding import run_decode
+    from smalti.cli.encode import run_decode
 
     return run_decode(codes, out, split, first, count, device, overwrite)
 
@@ -295,7 +295,7 @@ def fill(
     mask:
         A picture, white where the hole is; or a box in pixels: x,y,width,height.
     """
-    from smalti.commands.editing import run_fill
+    from smalti.cli.edit import run_fill
 
     return run_fill(model, images, mask, versions, prompting)
 
@@ -324,7 +324,7 @@ def vary(
     strength:
         The share that is drawn anew, above 0; 1 draws other images altogether.
     """
-    from smalti.commands.editing import run_vary
+    from smalti.cli.edit import run_vary
 
     return run_vary(model, images, strength, versions, prompting)
 
@@ -345,7 +345,7 @@ def info(model: Path, /, *, json: Annotated[bool, Parameter(negative=())] = Fals
     json:
         Print JSON instead of a table.
     """
-    from smalti.commands.using import run_info
+    from smalti.cli.reconstruct import run_info
 
     return run_info(model, json)
 
@@ -364,7 +364,7 @@ def presets(name: str | None = None, /) -> int:
     name:
         Preset whose settings to print, each as --set takes it.
     """
-    from smalti.commands.listing import run_presets
+    from smalti.cli.listing import run_presets
 
     return run_presets(name)
 
@@ -400,6 +400,6 @@ def demo(
     overwrite:
         Make the demo again, over the one in the folder.
     """
-    from smalti.demo import run_demo
+    from smalti.cli.demo import run_demo
 
     return run_demo(out, budget, seed, cache, overwrite)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from smalti.cli.apps import data_app, examples
-from smalti.commands.request import Resize
+from smalti.cli.options import Resize
 
 
 @data_app.command(
@@ -32,7 +32,7 @@ def inspect(
     cache:
         Folder where downloads are looked for.
     """
-    from smalti.commands.listing import run_inspect
+    from smalti.cli.listing import run_inspect
 
     return run_inspect(source, split, cache)
 
@@ -69,6 +69,6 @@ def pack(
     cache:
         Folder for packed images. Default: the user's cache folder.
     """
-    from smalti.commands.listing import run_pack
+    from smalti.cli.listing import run_pack
 
     return run_pack(source, split, size, resize, channels, cache)

@@ -15,7 +15,7 @@ fake image with one real image, so its generator needs real logits too. What kee
     LeCam             E (r - a_f)^2 + E (f - a_r)^2           (arXiv:2104.03310, equation 7), a running means of logits
 
 None of them is weighted. Norms are over all values of an image. Spectral normalisation is a matter of the network:
-models/sngan.py.  Layout: images (B, C, H, W), logits (B,).
+models/gan/sngan.py.  Layout: images (B, C, H, W), logits (B,).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.layers.randomness import Draws
-from smalti.layers.ranks import sum_over_ranks, world
+from smalti.runtime.distributed import sum_over_ranks, world
+from smalti.runtime.rng import Draws
 
 
 @dataclass(frozen=True)

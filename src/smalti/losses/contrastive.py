@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.layers.ranks import all_rows, rank
+from smalti.runtime.distributed import all_rows, rank
 
 
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:

@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.config import VisionTransformerConfig
-from smalti.layers.attention import attention
-from smalti.layers.blocks import BatchNorm2d
+from smalti.config.contrastive import VisionTransformerConfig
+from smalti.nn.attention import attention
+from smalti.nn.blocks import BatchNorm2d
 
 STEM_SIZE = 0.25
 

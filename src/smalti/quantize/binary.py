@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.config import BinaryConfig
-from smalti.layers.ranks import differentiable_sum_over_ranks, world
+from smalti.config.quantizer import BinaryConfig
 from smalti.quantize.base import Quantizer
 from smalti.quantize.gradients import straight_through
+from smalti.runtime.distributed import differentiable_sum_over_ranks, world
 
 GROUP_BITS = 10
 

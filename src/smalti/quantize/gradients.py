@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.layers.randomness import Draws
+from smalti.runtime.rng import Draws
 
 SMALLEST_NORM = 1e-6  # of a vector that still has a direction
 SMALLEST_SUM = 1e-4  # of two unit vectors that still have a direction between them

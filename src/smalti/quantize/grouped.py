@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.config import ProductConfig, VectorConfig
-from smalti.layers.ranks import gather_rows, sum_over_ranks, world
+from smalti.config.quantizer import ProductConfig, VectorConfig
 from smalti.quantize.base import CountedQuantizer
 from smalti.quantize.gradients import straight_through
 from smalti.quantize.kmeans import kmeans
 from smalti.quantize.search import nearest_in_groups
+from smalti.runtime.distributed import gather_rows, sum_over_ranks, world
 
 
 class GroupedVectorQuantizer(CountedQuantizer):

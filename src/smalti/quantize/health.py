@@ -15,9 +15,9 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from smalti.layers.ranks import sum_over_ranks
+from smalti.config.quantizer import QuantizerConfig, VectorConfig
 from smalti.quantize.base import Quantized, count_codes
-from smalti.quantizer_config import QuantizerConfig, VectorConfig
+from smalti.runtime.distributed import sum_over_ranks
 
 MATURE = 20  # latents for each code that must have been seen before one can be called dead
 FADED = 0.05  # a count under which a code was last seen more than four half-lives ago

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from smalti.errors import ConfigError
-from smalti.layers.ranks import gather_rows, world
 from smalti.quantize.base import count_codes
 from smalti.quantize.search import nearest
+from smalti.runtime.distributed import gather_rows, world
 
 ITERATIONS = 10
 LATENTS_PER_CODE = 64  # looked at most, spread evenly over the batch

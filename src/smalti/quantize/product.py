@@ -15,10 +15,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from smalti.config import ProductConfig
 from smalti.errors import ConfigError
 from smalti.quantize.base import Quantizer
-from smalti.quantize.grouped import GroupedVectorQuantizer
 
 
 class ProductQuantizer(Quantizer):
@@ -46,14 +44,6 @@ class ProductQuantizer(Quantizer):
     @property
     def codes_follow_latents(self) -> bool:
         return all(layer.codes_follow_latents for layer in self.layers)
-
-    @classmethod
-    def from_config(cls, config: ProductConfig) -> Quantizer:
-        from smalti.quantize import build_quantizer
-
-        if GroupedVectorQuantizer.covers(config.layer):
-            return GroupedVectorQuantizer.from_config(config)
-        return cls([build_quantizer(config.layer) for _ in range(config.groups)])
 
     def bound_rows(self, rows: Tensor) -> Tensor:
         parts = rows.split(self.widths, dim=1)

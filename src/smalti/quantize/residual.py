@@ -22,10 +22,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from smalti.config import ResidualConfig
 from smalti.errors import CodeRangeError, ConfigError
-from smalti.layers.randomness import Draws
 from smalti.quantize.base import CountedQuantizer, Quantizer
+from smalti.runtime.rng import Draws
 
 
 class ResidualQuantizer(CountedQuantizer):
@@ -65,14 +64,6 @@ class ResidualQuantizer(CountedQuantizer):
     @property
     def codes_follow_latents(self) -> bool:
         return all(layer.codes_follow_latents for layer in self.layers)
-
-    @classmethod
-    def from_config(cls, config: ResidualConfig) -> ResidualQuantizer:
-        from smalti.quantize import build_quantizer
-
-        if config.shared:
-            return cls(build_quantizer(config.layer), config.depth, dropout=config.dropout)
-        return cls([build_quantizer(config.layer) for _ in range(config.depth)], dropout=config.dropout)
 
     def decode_prefix(self, codes: Tensor, depth: int) -> Tensor:
         """The values of the first `depth` planes alone.

@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from smalti.config import ScalarConfig
+from smalti.config.quantizer import ScalarConfig
 from smalti.quantize.base import Quantizer
 from smalti.quantize.gradients import straight_through
 

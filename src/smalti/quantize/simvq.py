@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.config import SimConfig
+from smalti.config.quantizer import SimConfig
 from smalti.quantize.base import Quantizer
 from smalti.quantize.gradients import ESTIMATORS
 from smalti.quantize.search import nearest

@@ -22,13 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.config import VectorConfig
-from smalti.layers.randomness import Draws
-from smalti.layers.ranks import gather_rows, sum_over_ranks, world
+from smalti.config.quantizer import VectorConfig
 from smalti.quantize.base import CountedQuantizer, count_codes
 from smalti.quantize.gradients import ESTIMATORS, diveq, straight_through
 from smalti.quantize.kmeans import kmeans
 from smalti.quantize.search import nearest
+from smalti.runtime.distributed import gather_rows, sum_over_ranks, world
+from smalti.runtime.rng import Draws
 
 
 class VectorQuantizer(CountedQuantizer):

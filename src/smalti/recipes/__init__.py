@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from smalti.config import RunConfig
+from smalti.config.run import RunConfig
 from smalti.recipes.base import Codes, Images, Recipe, Score, Setting, Tokenizer
 from smalti.recipes.contrastive import ContrastiveRecipe
 from smalti.recipes.gan import GANRecipe

@@ -19,9 +19,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from smalti.config import AdversaryConfig
-from smalti.layers.ranks import sum_over_ranks, world
+from smalti.config.vqvae import AdversaryConfig
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
+from smalti.runtime.distributed import sum_over_ranks, world
 
 LARGEST_RATIO = 1e4
 

@@ -15,12 +15,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from smalti.checkpoint import Card
-from smalti.config import OptimizerConfig, RunConfig
-from smalti.layers.averaging import WeightAverage
-from smalti.layers.optimizers import build_optimizer, descend, rate_factor
-from smalti.layers.randomness import mix
-from smalti.models.autoencoder import Autoencoder
+from smalti.checkpoint.file import Card
+from smalti.config.optimizer import OptimizerConfig
+from smalti.config.run import RunConfig
+from smalti.models.autoencoder.autoencoder import Autoencoder
+from smalti.optim.build import build_optimizer, descend, rate_factor
+from smalti.optim.ema import WeightAverage
+from smalti.runtime.rng import mix
 
 CPU = torch.device("cpu")
 

@@ -1,6 +1,6 @@
 """Learn features without labels: two views of an image must be nearer to each other than to any other image.
 
-    1  a, b = two random views of each image                    (layers/views.py)
+    1  a, b = two random views of each image                    (augment/simclr.py)
     2  z = P(f(.)) of both, one batch of 2B through encoder f and projector P
     3  f and P descend  NT-Xent(z_a, z_b)                        (losses/contrastive.py)
 
@@ -16,15 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.config import ContrastiveConfig, RunConfig
+from smalti.augment.simclr import random_views
+from smalti.config.contrastive import ContrastiveConfig
+from smalti.config.run import RunConfig
 from smalti.errors import ConfigError
-from smalti.layers.blocks import BatchNorm2d
-from smalti.layers.randomness import Draws
-from smalti.layers.ranks import sum_over_ranks, world
-from smalti.layers.views import random_views
 from smalti.losses.contrastive import nt_xent
 from smalti.models.vision_transformer import VisionTransformer
+from smalti.nn.blocks import BatchNorm2d
 from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
+from smalti.runtime.distributed import sum_over_ranks, world
+from smalti.runtime.rng import Draws
 
 NEIGHBOURS = 10  # of a held-out image, that vote on its class
 

@@ -6,7 +6,7 @@
 If `fresh`, z' and real' are other latents and images than those of step 1; else they are the same ones, and D(S A real)
 is that of step 1, from before D moved: one pass of each network less.
 
-A are random changes of images (layers/augmentation.py), other ones each time, and S is what D sees of an image: its
+A are random changes of images (augment/diffaugment.py), other ones each time, and S is what D sees of an image: its
 pixels, feature maps of it, or both (recipes/sight.py). The gradients in R1 and R2 are with respect to the images before
 A, or where D sees maps alone, to the maps; those of penalty.gradient, to images between real and fake ones, before A
 too. The losses and penalties are in losses/adversarial.py, gamma's own value in recipes/gamma.py, and what watches over
@@ -23,19 +23,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from smalti.config import GANConfig, RunConfig
+from smalti.augment.diffaugment import Augmentation
+from smalti.config.gan import GANConfig
+from smalti.config.run import RunConfig
 from smalti.errors import ConfigError
-from smalti.evaluate.frechet import Moments, frechet_distance
-from smalti.layers.augmentation import Augmentation
-from smalti.layers.randomness import Draws, seeded_generator
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES, LeCam, gradient_penalty, squared_gradients
-from smalti.models.feature_discriminator import DoubleDiscriminator, FeatureDiscriminator
-from smalti.models.gan import Discriminator, Generator
-from smalti.pixels import to_pixels
+from smalti.metrics.frechet import Moments, frechet_distance
+from smalti.models.gan.base import Discriminator, Generator
+from smalti.models.gan.feature_discriminator import DoubleDiscriminator, FeatureDiscriminator
 from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
 from smalti.recipes.gamma import automatic_gamma
 from smalti.recipes.gan_watch import Watch
 from smalti.recipes.sight import build_sight
+from smalti.runtime.pixels import to_pixels
+from smalti.runtime.rng import Draws, seeded_generator
 
 DEFAULT_WASSERSTEIN_PENALTY = 10.0  # arXiv:1704.00028
 WATCHED = 64  # latents that are always the same

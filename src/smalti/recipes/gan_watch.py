@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from smalti.evaluate.features import Extractor, extractor
-from smalti.layers.ranks import sum_over_ranks, world
+from smalti.features.extractor import Extractor, extractor
+from smalti.runtime.distributed import sum_over_ranks, world
 
 GAP_HALF_LIFE = 500  # images
 SMOOTHING = 0.9  # of the running means, a look

@@ -20,19 +20,20 @@ from itertools import chain
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.config import PriorConfig, RunConfig
+from smalti.config.prior import PriorConfig
+from smalti.config.run import RunConfig
 from smalti.errors import ConfigError
-from smalti.layers.randomness import Draws, seeded_generator
-from smalti.layers.ranks import sum_over_ranks, world
-from smalti.models.code_generator import CodeGenerator, context_of
-from smalti.models.prior import CodePrior
-from smalti.models.prior_context import ClassEncoder
-from smalti.models.prior_sampling import Sampling
+from smalti.models.prior.conditioning import ClassEncoder
+from smalti.models.prior.image_prior import CodeGenerator, context_of
+from smalti.models.prior.likelihood import bits_of
+from smalti.models.prior.sampling import Sampling
+from smalti.models.prior.transformer import CodePrior
 from smalti.quantize import Quantizer
 from smalti.recipes.base import Codes, Recipe, Score, Setting, initial_weights
+from smalti.runtime.distributed import sum_over_ranks, world
+from smalti.runtime.rng import Draws, seeded_generator
 
 NO_SCORE = torch.finfo(torch.float32).max  # worse than any, and finite as all weights must be
 SMOOTHING = 1.0  # added to the count of every code, so that none is impossible
@@ -233,9 +234,3 @@ class _Patience(nn.Module):
     def forget(self) -> None:
         self.best.fill_(NO_SCORE)
         self.worse.zero_()
-
-
-def bits_of(logits: Tensor, tokens: Tensor) -> Tensor:
-    """(B, L, I, K) logits and (B, L, I) tokens -> (B, L, I) bits: -log2 of the probability of each."""
-    nats = F.cross_entropy(logits.flatten(0, 2), tokens.flatten(), reduction="none")
-    return nats.view(tokens.shape) / math.log(2)

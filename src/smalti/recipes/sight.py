@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from smalti.config import DiscriminatorConfig
-from smalti.evaluate.features import Extractor, extractor
-from smalti.layers.randomness import Draws
+from smalti.config.gan import DiscriminatorConfig
+from smalti.features.extractor import Extractor, extractor
 from smalti.recipes.base import Setting
+from smalti.runtime.rng import Draws
 
 Sight = Callable[[Tensor, Draws], list[Tensor]]
 

@@ -18,17 +18,18 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from smalti.config import RunConfig, VQVAEConfig
-from smalti.evaluate.distortion import psnr_db, squared_error
-from smalti.evaluate.features import extractor
-from smalti.layers.ranks import sum_over_ranks, world
+from smalti.config.run import RunConfig
+from smalti.config.vqvae import VQVAEConfig
+from smalti.features.extractor import extractor
 from smalti.losses.perceptual import PerceptualLoss
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
-from smalti.models.autoencoder import Autoencoder
-from smalti.models.patch_discriminator import MapDiscriminator, PatchDiscriminator
+from smalti.metrics.distortion import psnr_db, squared_error
+from smalti.models.autoencoder.autoencoder import Autoencoder
+from smalti.models.autoencoder.patch_discriminator import MapDiscriminator, PatchDiscriminator
 from smalti.quantize.health import UsageMonitor, diagnose, norm_ratio
 from smalti.recipes.adversary import Adversary
 from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
+from smalti.runtime.distributed import sum_over_ranks, world
 
 USAGE_HALF_LIFE = 20_000  # images over which the use of the codes is counted
 FIRST_ADVICE = 10_000  # images before which a codebook cannot be judged

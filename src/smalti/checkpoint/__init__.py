@@ -1,0 +1,1 @@
+"""Files of trained models and folders of trainings."""

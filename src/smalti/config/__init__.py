@@ -1,0 +1,1 @@
+"""Settings: frozen dataclasses, presets, parsing. Imports no torch."""

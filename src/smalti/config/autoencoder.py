@@ -1,0 +1,74 @@
+"""Settings of the encoder and decoder, one dataclass for each kind. Imports no torch.
+
+The word `architecture` says which one a table of settings is; `stride` is the image pixels per code cell along one
+side, for all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smalti.config.fields import Checked, choice, number
+from smalti.errors import ConfigError
+
+
+def _check_grid(stride: int, patch: int = 1) -> None:
+    if stride & (stride - 1):
+        raise ConfigError(f"stride is {stride}, but must be a power of two: 2, 4, 8, 16 or 32")
+    if patch & (patch - 1):
+        raise ConfigError(f"patch is {patch}, but must be a power of two: 1, 2, 4, 8 or 16")
+    if patch > stride:
+        raise ConfigError(f"patch is {patch}, but cannot be larger than the stride, {stride}")
+
+
+@dataclass(frozen=True)
+class ClassicConfig(Checked):
+    """`residual` is the paper's, `plain` is 3x3 convolutions with BN and LeakyReLU: models/autoencoder/classic.py."""
+
+    architecture: str = choice("residual", "plain")
+    width: int = number(128, 2, 8192)
+    residual_width: int = number(32, 1, 8192)
+    residual_blocks: int = number(2, 0, 64)
+    stride: int = number(4, 2, 32)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_grid(self.stride)
+
+
+@dataclass(frozen=True)
+class ModernConfig(Checked):
+    """Pre-activation residual blocks with group normalisation at every resolution: models/autoencoder/vqgan.py."""
+
+    architecture: str = choice("modern")
+    width: int = number(128, 8, 8192)  # channels at the code grid; half as many at each finer resolution, at least 32
+    blocks: int = number(2, 0, 64)  # residual blocks at each resolution
+    stride: int = number(4, 2, 32)
+    patch: int = number(2, 1, 16)  # pixels along one side that are folded into channels before the first convolution
+    attention: bool = False  # every place of the code grid looks at every other one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_grid(self.stride, self.patch)
+
+
+@dataclass(frozen=True)
+class TransformConfig(Checked):
+    """A linear transform of whole tiles, learned from the data, and convolutions that correct it.
+
+    models/autoencoder/klt.py. A tile of `stride` x `stride` pixels is one code cell.
+    """
+
+    architecture: str = choice("transform")
+    stride: int = number(32, 2, 32)
+    width: int = number(48, 8, 8192)  # channels of the correcting convolutions
+    encoder_blocks: int = number(1, 0, 64)
+    decoder_blocks: int = number(3, 0, 64)
+    patch: int = number(2, 1, 16)  # pixels along one side of a place of theirs
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_grid(self.stride, self.patch)
+
+
+AutoencoderConfig = ClassicConfig | ModernConfig | TransformConfig

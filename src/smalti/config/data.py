@@ -1,0 +1,26 @@
+"""Settings of the training data. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smalti.config.fields import Checked, choice, number
+from smalti.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DataConfig(Checked):
+    """Which images, and how they are made to fit. `size` is (height, width); None keeps the source's."""
+
+    source: str = "emoji"
+    split: str | None = None
+    size: tuple[int, int] | None = number(None, 1, 16384)
+    resize: str = choice("cover", "contain", "stretch")
+    channels: int | None = number(None, 1, 4)
+    flip: bool = True  # mirror every other image at random
+    shift: int = number(0, 0, 16383)  # move each by up to so many pixels at random, mirrored at the border
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.channels == 2:
+            raise ConfigError("channels is 2, but must be 1 (grey), 3 (RGB) or 4 (RGBA)")

@@ -1,0 +1,21 @@
+"""Settings of an optimizer. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from smalti.config.fields import Checked, choice, number
+
+
+@dataclass(frozen=True)
+class OptimizerConfig(Checked):
+    """One optimizer. `beta1`, `beta2` are used by adam, adamw and muon, `momentum` by rmsprop and sgd."""
+
+    name: str = choice("adam", "adamw", "muon", "rmsprop", "sgd")
+    learning_rate: float = number(3e-4, 0.0, 100.0)
+    beta1: float = number(0.9, 0.0, 0.999999)
+    beta2: float = number(0.999, 0.0, 0.999999)
+    momentum: float = number(0.0, 0.0, 0.999999)
+    weight_decay: float = number(0.0, 0.0, 10.0)
+    schedule: str = choice("constant", "cosine")  # of the learning rate; cosine falls to 0 at the training's end
+    warm_up: int = number(0, 0, 10**10)  # images over which the learning rate rises to its value

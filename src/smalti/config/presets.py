@@ -1,0 +1,360 @@
+"""Named trainings. One row a preset; the score stands beside it once it has been measured. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from smalti.config.autoencoder import ClassicConfig, ModernConfig, TransformConfig
+from smalti.config.contrastive import ContrastiveConfig, VisionTransformerConfig
+from smalti.config.data import DataConfig
+from smalti.config.gan import (
+    AnnealConfig,
+    AugmentationConfig,
+    DCGANConfig,
+    DiscriminatorConfig,
+    GANConfig,
+    PenaltyConfig,
+    R3GANConfig,
+    SNGANConfig,
+)
+from smalti.config.optimizer import OptimizerConfig
+from smalti.config.prior import PriorConfig
+from smalti.config.quantizer import ProductConfig, ResidualConfig, ScalarConfig, VectorConfig
+from smalti.config.run import LoopConfig, RunConfig
+from smalti.config.vqvae import AdversaryConfig, PerceptualConfig, VQVAEConfig
+from smalti.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A training with a name, one line about it, and what was measured with it ("" until it was)."""
+
+    config: RunConfig
+    about: str
+    measured: str = ""
+
+
+_CLASSIC = ClassicConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=4)
+# 64 codes of 9 bits for each tile; six pixel values for each number of the latents, hence the loss's weight of 6.
+_TILES = TransformConfig(stride=32, patch=2, width=96, encoder_blocks=1, decoder_blocks=3)
+_NARROW_TILES = TransformConfig(stride=32, patch=2, width=48, encoder_blocks=1, decoder_blocks=3)
+_CODES_OF_TILES = ProductConfig(
+    layer=VectorConfig(codes=512, dimension=8, decay=0.999, commitment=1.0, revive_below=0.05), groups=64
+)
+_CODES = DataConfig(flip=False)  # codes cannot be mirrored: smalti encode --flip
+_PLAIN_LOOP = LoopConfig(images=2_000_000, batch=64, average_half_life=20_000)
+_COSINE = OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, schedule="cosine", warm_up=5_000)
+
+
+def _look_right(start: int) -> PerceptualConfig:
+    return PerceptualConfig(weight=2.0, network="efficientnet-lite0", start=start, every=4)
+
+
+def _feature_adversary(start: int) -> AdversaryConfig:
+    optimizer = OptimizerConfig(learning_rate=1e-3, beta1=0.5, beta2=0.99)
+    return AdversaryConfig(sees="features", weight=0.15, adaptive=False, start=start, ramp=10_000, optimizer=optimizer)
+
+
+def _prior_optimizer(rate: float, warm_up: int) -> OptimizerConfig:
+    return OptimizerConfig("muon", rate, 0.95, 0.98, weight_decay=0.05, schedule="cosine", warm_up=warm_up)
+
+
+_NO_PENALTY = PenaltyConfig(r1=False, r2=False)
+
+
+def _gan(network: R3GANConfig, rate: float, *, anneal: AnnealConfig, beta2: float = 0.99, **others: Any) -> GANConfig:
+    """Relativistic pairs with R1 and R2, both networks at one learning rate."""
+    optimizer = OptimizerConfig(learning_rate=rate, beta1=0.0, beta2=beta2)
+    return GANConfig(
+        64, network, generator_optimizer=optimizer, discriminator_optimizer=optimizer, anneal=anneal, **others
+    )
+
+
+def _classic_gan(
+    latent: int, network: DCGANConfig | SNGANConfig, loss: str, optimizer: OptimizerConfig, generator_every: int = 1
+) -> GANConfig:
+    """A loss of its own time, and no penalty."""
+    return GANConfig(
+        latent, network, loss=loss, penalty=_NO_PENALTY, generator_every=generator_every, fresh=False,
+        generator_optimizer=optimizer, discriminator_optimizer=optimizer,
+    )  # fmt: skip
+
+
+PRESETS: dict[str, Preset] = {
+    "vqvae": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                _CLASSIC,
+                VectorConfig(codes=512, dimension=64, update="ema"),
+                optimizer=OptimizerConfig(learning_rate=1e-3),
+            ),
+            train=_PLAIN_LOOP,
+        ),
+        "VQ-VAE with the paper's residual blocks, 512 codes, EMA codebook",
+        "24.92 dB, perplexity 426, FD 121 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, "
+        "0.32M images; 25.35 dB, perplexity 417 at 2.00M images with revive_below=0.05",
+    ),
+    "vqvae-best": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(_TILES, _CODES_OF_TILES, loss_weight=6.0, optimizer=_COSINE),
+            data=DataConfig(shift=1),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
+        ),
+        "the least distortion for its bits: a learned transform of 32x32 tiles, 64 codes of 9 bits for each",
+        "26.13 dB (26.65 with --effort 16), perplexity 445, FD 74 (efficientnet-lite0, 128 px, bf16): "
+        "CIFAR-10 (JPEG copy), test, 0.54M images",
+    ),
+    "vqgan": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                _NARROW_TILES,
+                _CODES_OF_TILES,
+                loss_weight=6.0,
+                perceptual=_look_right(200_000),
+                adversary=_feature_adversary(200_000),
+                optimizer=_COSINE,
+            ),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
+        ),
+        "the bits of vqvae-best in a narrower network, trained to look right rather than to differ least",
+        "24.70 dB, perplexity 447, FD 28 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.33M images",
+    ),
+    "tokenizer-32": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                ModernConfig(width=128, blocks=2, stride=4, patch=2, attention=True),
+                VectorConfig(codes=512, dimension=8, commitment=1.5),
+                loss_weight=6.0,
+                perceptual=_look_right(150_000),
+                adversary=_feature_adversary(150_000),
+                optimizer=OptimizerConfig(learning_rate=7e-4, beta2=0.99, schedule="cosine", warm_up=5_000),
+                settle=150_000,
+            ),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
+        ),
+        "small images for a prior: 4 pixels a code along each side, each code about its place, trained to look right",
+        "23.88 dB, perplexity 474, FD 36 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.23M images",
+    ),
+    "fsq": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(_CLASSIC, ScalarConfig(levels=(8, 8, 8)), optimizer=OptimizerConfig(learning_rate=1e-3)),
+            train=_PLAIN_LOOP,
+        ),
+        "the network of vqvae with finite scalar quantization, 8 x 8 x 8 levels: no codebook, nothing to collapse",
+        "24.38 dB, perplexity 324, FD 166 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.35M images",
+    ),
+    "rvq": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                ClassicConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=8),
+                ResidualConfig(layer=VectorConfig(codes=512, dimension=64), depth=4, dropout=0.1),
+                optimizer=OptimizerConfig(learning_rate=1e-3),
+            ),
+            train=_PLAIN_LOOP,
+        ),
+        "four codes on top of each other at each place of a coarser grid; the first ones alone decode too",
+        "24.04 dB, perplexity 459, FD 188 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.45M images",
+    ),
+    "tokenizer-256": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                ModernConfig(width=128, blocks=1, stride=16, patch=4, attention=True),
+                VectorConfig(codes=8192, dimension=128, projection=8, normalize=True),
+                perceptual=PerceptualConfig(weight=0.5, every=4),
+                adversary=AdversaryConfig(weight=0.5, start=200_000, ramp=100_000),
+                optimizer=OptimizerConfig(learning_rate=4e-4, beta2=0.99, schedule="cosine", warm_up=5_000),
+            ),
+            data=DataConfig(size=(256, 256)),
+            train=LoopConfig(images=2_000_000, batch=32, average_half_life=10_000),
+        ),
+        "larger images: 16 pixels a code along each side, 8192 codes of 8 numbers and unit length",
+        "19.61 dB, perplexity 5463: BSDS500, val, 256 px, 5,304 images in batches of 8, so hardly begun",
+    ),
+    "vqvae-64": Preset(
+        RunConfig(
+            recipe="vqvae",
+            model=VQVAEConfig(
+                ClassicConfig("plain", width=128, stride=4),
+                VectorConfig(codes=64, dimension=64, update="gradient"),
+                optimizer=OptimizerConfig(learning_rate=1e-3),
+            ),
+            train=_PLAIN_LOOP,
+        ),
+        "VQ-VAE of plain 3x3 convolutions with BN and LeakyReLU, 64 codes learned by gradient",
+    ),
+    "gan-nano": Preset(
+        RunConfig(
+            recipe="gan",
+            # R1 and R2, which need a second backward pass, in every eighth step. Few images are seen in all, and many
+            # small steps get further with them than few large ones. The rate falls with the images seen, not with the
+            # length of the training: the first minutes of a long one are those of a short one.
+            model=_gan(
+                R3GANConfig(width=192, generator="upsampling", generator_width=64, generator_taper=1.0),
+                1e-3,
+                anneal=AnnealConfig(1_000_000, learning_rate=0.1),
+                fresh=False,
+                penalty=PenaltyConfig(every=8),
+                discriminator=DiscriminatorConfig(sees="both"),
+            ),
+            train=LoopConfig(images=2_000_000, batch=16, average_half_life=20_000),
+        ),
+        "relativistic pairs of pixels and features, R1 and R2, small networks, a modulated generator: for a processor",
+        "FD 66 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.72M images, 120 minutes of one core; "
+        "75 at 0.25M, 40 minutes",
+    ),
+    "gan-small": Preset(
+        RunConfig(
+            recipe="gan",
+            model=_gan(
+                R3GANConfig(width=256, taper=0.8, blocks=2),
+                5e-4,
+                anneal=AnnealConfig(10_000_000, learning_rate=0.25, gamma=0.1),
+            ),
+            train=LoopConfig(images=20_000_000, batch=128, average_half_life=200_000),
+        ),
+        "the mirrored network of the paper, of pixels alone, with dense blocks; for hours on a GPU",
+    ),
+    "gan-base": Preset(
+        RunConfig(
+            recipe="gan",
+            model=_gan(
+                R3GANConfig(width=384, taper=1.0, blocks=2, block="grouped", patch=1, resample="smooth"),
+                2e-4,
+                beta2=0.9,
+                anneal=AnnealConfig(20_000_000, learning_rate=0.25, gamma=0.1, beta2=0.99),
+            ),
+            train=LoopConfig(images=100_000_000, batch=256, average_half_life=2_000_000),
+        ),
+        "the network of the paper at half its width, for days on a GPU",
+    ),
+    "r3gan-cifar10": Preset(
+        RunConfig(
+            recipe="gan",
+            model=_gan(
+                R3GANConfig(width=768, taper=1.0, blocks=2, block="grouped", patch=1, resample="smooth"),
+                2e-4,
+                beta2=0.9,
+                anneal=AnnealConfig(20_000_000, learning_rate=0.25, gamma=0.1, beta2=0.99),
+                conditional=True,
+                penalty=PenaltyConfig(gamma=0.05),
+                augmentation=AugmentationConfig(probability=0.55, ramp=20_000_000, flip=True),
+            ),
+            train=LoopConfig(images=250_000_000, batch=512, average_half_life=5_000_000),
+        ),
+        "R3GAN for CIFAR-10 with labels: network, rates, gamma and batch as published; days on several GPUs",
+    ),
+    "sngan": Preset(
+        RunConfig(
+            recipe="gan",
+            model=_classic_gan(
+                128, SNGANConfig(), "hinge", OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.9), 5
+            ),
+            train=_PLAIN_LOOP,
+        ),
+        "the classic residual GAN, hinge loss, spectral normalisation",
+    ),
+    "dcgan": Preset(
+        RunConfig(
+            recipe="gan",
+            model=_classic_gan(100, DCGANConfig(), "bce", OptimizerConfig(learning_rate=2e-4, beta1=0.5)),
+            train=_PLAIN_LOOP,
+        ),
+        "the classic convolutional GAN, BCE on logits, Adam for each network",
+        "FD 199 (efficientnet-lite0, 128 px, 10,000 images): CIFAR-10 (JPEG copy), test, 2.00M images",
+    ),
+    "prior-nano": Preset(
+        RunConfig(
+            recipe="prior",
+            data=_CODES,
+            model=PriorConfig(
+                width=256,
+                depth=4,
+                dropout=0.0,
+                optimizer=_prior_optimizer(4e-3, 20_000),
+            ),
+            train=LoopConfig(images=1_000_000, batch=64, average_half_life=20_000),
+        ),
+        "a transformer over the codes of a VQ-VAE: draws images, knows how many bits they are; for a processor",
+        "7.04 bits of a code of tokenizer-32, FD 54 of 32 at best (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG "
+        "copy), test, 0.63M images, 1,000 groups, guidance 2.5",
+    ),
+    "prior-small": Preset(
+        RunConfig(
+            recipe="prior",
+            data=_CODES,
+            model=PriorConfig(
+                order="annealed",
+                width=512,
+                depth=12,
+                heads=8,
+                embedding=128,
+                optimizer=_prior_optimizer(2e-3, 100_000),
+            ),
+            train=LoopConfig(images=20_000_000, batch=256, average_half_life=200_000),
+        ),
+        "the same larger, from random orders at first, for hours on a GPU",
+    ),
+    "maskgit-small": Preset(
+        RunConfig(
+            recipe="prior",
+            data=_CODES,
+            model=PriorConfig(
+                order="masked",
+                width=256,
+                depth=6,
+                optimizer=_prior_optimizer(4e-3, 20_000),
+            ),
+            train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
+        ),
+        "a transformer that guesses hidden codes from the rest: draws images in 10 steps, fills holes",
+        "FD 171 (efficientnet-lite0, 128 px, bf16), of holes 105: CIFAR-10 (JPEG copy), test, 0.21M images",
+    ),
+    "text-emoji": Preset(
+        RunConfig(
+            recipe="prior",
+            data=_CODES,
+            model=PriorConfig(
+                width=256,
+                depth=4,
+                dropout=0.2,
+                condition="text",
+                text_bytes=96,
+                optimizer=_prior_optimizer(4e-3, 20_000),
+            ),
+            train=LoopConfig(images=500_000, batch=64, average_half_life=20_000),
+        ),
+        "prior-nano with captions: draws what a prompt says; for the emoji that come with smalti",
+        "the right one of nine categories for 36 of 50 prompts: emoji, test, 0.06M images",
+    ),
+    "smalti-vit": Preset(
+        RunConfig(
+            recipe="contrastive",
+            model=ContrastiveConfig(
+                VisionTransformerConfig(stem_width=64, stride=8, width=256, depth=2, heads=4), blur=0.5
+            ),
+            train=LoopConfig(images=1_000_000, batch=256, average_half_life=50_000),
+        ),
+        "small vision transformer that learns features without labels, for evaluation",
+        "linear probe 67.7 %: CIFAR-10 (JPEG copy), test, 0.24M images",
+    ),
+}
+
+
+def preset(name: str) -> RunConfig:
+    """The configuration of a preset.
+
+    Raises:
+        ConfigError: no preset of that name, with the nearest one.
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"there is no preset {name!r}; {did_you_mean(name, PRESETS)}")
+    config = PRESETS[name].config
+    return RunConfig(config.recipe, config.model, config.data, config.train, preset=name)

@@ -1,1 +1,0 @@
-"""Scores for anybody's images, and the page that shows them; nothing here knows our models."""

@@ -1,0 +1,60 @@
+"""What an encoder's features know: the linear probe."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from smalti.data import PackedImages
+from smalti.errors import DataError
+from smalti.evaluation.common import DEFAULTS, SHOWN, Exhibits, Options, circumstances, described, sample
+from smalti.features.cache import collect
+from smalti.features.extractor import Extractor
+from smalti.metrics.probe import linear_probe
+from smalti.report.record import Evaluation, protocol_of
+
+
+def measure_encoder(
+    train: PackedImages, test: PackedImages, *, extractor: Extractor, options: Options = DEFAULTS
+) -> tuple[Evaluation, Exhibits]:
+    """How much of the classes a linear classifier reads off an extractor's features.
+
+    Args:
+        train, test: labelled images of the same classes.
+
+    Raises:
+        DataError: images without labels, or of other classes.
+    """
+    if train.labels is None or test.labels is None:
+        raise DataError(
+            f"{train.source} has no labels, and a linear probe needs them; "
+            "put each class's images in a folder of its own"
+        )
+    if train.classes != test.classes:
+        raise DataError(f"the classes of {train.source} and {test.source} differ; a linear probe needs the same ones")
+    if len(train.classes) < 2:
+        raise DataError(f"{train.source} has {len(train.classes)} class; a linear probe takes two classes or more")
+    features = [
+        collect(images, extractor, cache=options.cache, progress=options.told(f"features of the {what} images"))
+        for images, what in ((train, "training"), (test, "test"))
+    ]
+    figure, report = linear_probe(
+        features[0], np.asarray(train.labels), features[1], np.asarray(test.labels), classes=train.classes,
+        seed=options.seed,
+    )  # fmt: skip
+    evaluation = Evaluation(
+        form="encoder",
+        subject={"path": extractor.name, "count": len(test), **extractor.record()},
+        reference=described(test),
+        protocol=protocol_of(
+            extractor=None,
+            reference_fingerprint=test.fingerprint,
+            reference_count=len(test),
+            judged_count=len(test),
+            training_fingerprint=train.fingerprint,
+            seed=options.seed,
+        ),
+        figures=(figure,),
+        classes=tuple(report.record()["classes"]),
+        **circumstances(options, extractor),
+    )
+    return evaluation, Exhibits(pictures=[("Some of the test images.", sample(test, SHOWN))])

@@ -1,0 +1,1 @@
+"""Feature extractors, their cache, and clustering by features."""

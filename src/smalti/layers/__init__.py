@@ -1,1 +1,0 @@
-"""Building blocks that know nothing of GANs or VQ-VAEs."""

@@ -1,0 +1,1 @@
+"""Figures of arrays. Nothing here knows a model or a file."""

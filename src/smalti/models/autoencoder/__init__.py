@@ -1,0 +1,1 @@
+"""Autoencoders: encoders, decoders, and the discriminators that judge them."""

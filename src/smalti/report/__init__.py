@@ -1,0 +1,1 @@
+"""Records of measurements, their comparison, pages, charts and pictures."""

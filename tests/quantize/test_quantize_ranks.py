@@ -1,0 +1,68 @@
+"""Two processes that share a batch quantize, and learn, as one process does with all of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from variants import VARIANTS, latents
+
+from smalti.quantize import build_quantizer
+from smalti.runtime.distributed import average_gradients, end_ranks, rank, world
+
+STEPS, BATCH, FAR_APART = 3, 4, 1e-5
+
+
+def learn(name: str) -> dict[str, Any]:
+    """Some steps on this rank's share of the batches, and what came of them."""
+    config = VARIANTS[name]
+    torch.manual_seed(0)
+    quantizer = build_quantizer(config)
+    share, losses, values, codes = BATCH // world(), [], [], []
+    for step in range(STEPS):
+        whole = latents(config, step, batch=BATCH)
+        result = quantizer(whole[rank() * share : (rank() + 1) * share].requires_grad_())
+        (result.values.square().mean() + result.loss).backward()
+        average_gradients(quantizer.parameters())
+        with torch.no_grad():
+            for parameter in quantizer.parameters():
+                parameter -= 0.1 * parameter.grad
+                parameter.grad = None
+        losses.append(result.loss.detach())
+        values.append(result.values.detach())
+        codes.append(result.codes)
+    return {"state": quantizer.state_dict(), "loss": torch.stack(losses), "values": values, "codes": codes}
+
+
+def one_of_two(number: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
+    try:
+        torch.save({name: learn(name) for name in VARIANTS}, f"{folder}/{number}.pt")
+    finally:
+        end_ranks()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder: Path = tmp_path_factory.mktemp("ranks")
+    torch.multiprocessing.spawn(one_of_two, (str(folder),), nprocs=2)
+    return [torch.load(folder / f"{number}.pt", weights_only=True) for number in (0, 1)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_two_ranks_are_one(name: str, ranks: list[dict[str, Any]]) -> None:
+    whole, (first, second) = learn(name), (found[name] for found in ranks)
+    for key, tensor in whole["state"].items():
+        assert torch.equal(first["state"][key], second["state"][key]), key
+        torch.testing.assert_close(first["state"][key], tensor, rtol=FAR_APART, atol=FAR_APART, msg=key)
+    torch.testing.assert_close((first["loss"] + second["loss"]) / 2, whole["loss"], rtol=FAR_APART, atol=FAR_APART)
+    for step in range(STEPS):
+        assert torch.equal(torch.cat([first["codes"][step], second["codes"][step]]), whole["codes"][step])
+        together = torch.cat([first["values"][step], second["values"][step]])
+        torch.testing.assert_close(together, whole["values"][step], rtol=1e-4, atol=1e-4)

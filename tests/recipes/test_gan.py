@@ -1,0 +1,429 @@
+"""One step of the GAN recipe, looked at from every side."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Any
+
+import pytest
+import torch
+from descents import descents
+from gan_recipes import SHAPE, batch, make, weights
+from small_runs import small_config
+from torch import Tensor, nn
+
+from smalti.augment.diffaugment import ADAPTATION
+from smalti.config.gan import (
+    AnnealConfig,
+    AugmentationConfig,
+    DCGANConfig,
+    DiscriminatorConfig,
+    PenaltyConfig,
+    SNGANConfig,
+)
+from smalti.config.optimizer import OptimizerConfig
+from smalti.errors import ConfigError
+from smalti.losses.adversarial import ADVERSARIAL_LOSSES
+from smalti.optim.build import OPTIMIZERS
+from smalti.recipes import Recipe, Setting, build_recipe
+from smalti.recipes.gamma import SHARE
+from smalti.recipes.gan import GANRecipe
+from smalti.runtime.rng import Draws
+
+STILL = OptimizerConfig(learning_rate=0.0)
+DCGAN = DCGANConfig(generator_width=8, discriminator_width=4)
+
+
+def moved(module: nn.Module, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, tensor in module.named_parameters() if not torch.equal(tensor, before[name])}
+
+
+@pytest.mark.parametrize("classes", [0, 4])
+def test_a_step_moves_every_weight_of_both(classes: int) -> None:
+    recipe = make(classes=classes, conditional=bool(classes))
+    before = {name: weights(module) for name, module in recipe.modules.items()}
+    for step in range(2):  # the last convolution of a block is zero at first, and what is before it waits for it
+        recipe.step(batch(classes=classes), 8 * step)
+    for name, module in recipe.modules.items():
+        assert moved(module, before[name]) == set(before[name]), name
+
+
+@pytest.mark.parametrize("still", ["generator", "discriminator"])
+def test_each_optimizer_moves_its_own_network_alone(still: str) -> None:
+    recipe = make(**{f"{still}_optimizer": STILL})
+    before = {name: weights(module) for name, module in recipe.modules.items()}
+    recipe.step(batch(), 0)
+    other = ({"generator", "discriminator"} - {still}).pop()
+    assert not moved(recipe.modules[still], before[still])
+    assert moved(recipe.modules[other], before[other])
+
+
+def test_the_discriminator_learns_from_fakes_the_generator_is_not_asked_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While D's gradients are taken, none reaches G; while G's are taken, none reaches D."""
+    seen = descents(make(), batch(), 0, monkeypatch)
+    assert seen == [("discriminator", {"discriminator"}), ("generator", {"generator"})]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_same_step_from_the_same_state_is_the_same(precision: str) -> None:
+    results = []
+    for _ in range(2):
+        recipe = make(precision=precision, half_life=100)
+        terms = [recipe.step(batch(step), step * 8) for step in range(2)]
+        results.append((terms, recipe.state_dict()))
+    assert results[0][0] == results[1][0]
+    assert_same(results[0][1], results[1][1])
+
+
+def assert_same(a: Any, b: Any) -> None:
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert list(a) == list(b)
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        for left, right in zip(a, b, strict=True):
+            assert_same(left, right)
+    elif isinstance(a, Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+def test_another_seed_is_another_start_and_another_step_other_noise() -> None:
+    assert not torch.equal(make().generator.network.project.weight, make(seed=1).generator.network.project.weight)
+    first, second = make().step(batch(), 0), make().step(batch(), 8)
+    assert first["fake_logit"] != second["fake_logit"]
+
+
+def test_building_a_recipe_leaves_the_global_generator_alone() -> None:
+    before = torch.random.get_rng_state()
+    recipe = make()
+    recipe.step(batch(), 0)
+    recipe.preview(batch())
+    recipe.score([batch()])
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("loss", ADVERSARIAL_LOSSES)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_every_loss_takes_a_step(loss: str, precision: str, classes: int) -> None:
+    recipe = make(loss=loss, precision=precision, classes=classes, conditional=bool(classes))
+    terms = recipe.step(batch(classes=classes), 0)
+    assert {"generator", "discriminator", "penalty", "real_logit", "fake_logit", "gap"} < set(terms)
+    for name, value in terms.items():
+        assert value.shape == (), name
+        assert not value.requires_grad, name
+        assert torch.isfinite(value), name
+    assert set(recipe.headline) - {"diversity"} <= set(terms)
+    assert all(torch.isfinite(p).all() for module in recipe.modules.values() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_takes_a_step(name: str) -> None:
+    choice = OptimizerConfig(name, learning_rate=1e-3)
+    recipe = make(generator_optimizer=choice, discriminator_optimizer=choice)
+    before = {kind: weights(module) for kind, module in recipe.modules.items()}
+    for step in range(2):
+        recipe.step(batch(), step * 8)
+    for kind in ("generator", "discriminator"):
+        module = recipe.modules[kind]
+        assert moved(module, before[kind])
+        assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("loss", "weight", "expected"),
+    [("wasserstein", None, True), ("wasserstein", 0.0, False), ("bce", None, False), ("hinge", 2.0, True)],
+)
+def test_the_penalty_is_on_where_it_is_needed_or_asked_for(loss: str, weight: float | None, expected: bool) -> None:
+    recipe = make(loss=loss, penalty=PenaltyConfig(r1=False, r2=False, gradient=weight))
+    assert (float(recipe.step(batch(), 0)["penalty"]) > 0) is expected
+    if weight is None and expected:
+        assert recipe.gradient_weight == 10
+
+
+def test_labels_are_asked_for_where_they_are_needed() -> None:
+    with pytest.raises(ConfigError, match=r"model\.conditional is true, but the data has no labels"):
+        make(conditional=True)
+    recipe = make(classes=4)  # labels are there, but nobody asked for them
+    recipe.step(batch(classes=4), 0)
+    assert recipe.export().classes == 0
+
+
+def test_a_state_that_was_saved_goes_on_as_if_nothing_had_happened() -> None:
+    def run(recipe: GANRecipe, steps: range) -> list[dict[str, Tensor]]:
+        return [recipe.step(batch(step), step * 8) for step in steps]
+
+    whole = make(half_life=50)
+    run(whole, range(2))
+    state = copy.deepcopy(whole.state_dict())
+    other = make(half_life=50, seed=0)
+    run(other, range(5, 7))
+    other.load_state_dict(state)
+    assert run(whole, range(2, 4)) == run(other, range(2, 4))
+    assert_same(whole.state_dict(), other.state_dict())
+
+
+def test_previews_are_the_averaged_weights_and_can_be_compared() -> None:
+    recipe = make(half_life=1000)
+    first = recipe.preview(batch())["samples"]
+    assert first.shape == (8, *SHAPE)
+    assert torch.equal(first, recipe.preview(batch(1))["samples"])
+    recipe.step(batch(), 0)
+    assert not torch.equal(first, recipe.preview(batch())["samples"])
+    assert not recipe.export().training
+    assert recipe.export() is recipe.averages["generator"].module
+
+
+def test_the_score_says_what_it_is_and_repeats() -> None:
+    recipe = make()
+    scores = [recipe.score([batch(0), batch(1)]) for _ in range(2)]
+    assert scores[0] == scores[1]
+    assert (scores[0].name, scores[0].larger_is_better) == ("frechet_distance", False)
+    assert scores[0].value > 0
+
+
+def test_rates_are_scaled_for_both() -> None:
+    recipe = make()
+    recipe.scale_learning_rates(0.5)
+    assert [group["lr"] for o in recipe.optimizers.values() for group in o.param_groups] == [1e-4, 1e-4]
+
+
+def test_a_setting_that_does_not_fit_the_generator_is_a_config_error() -> None:
+    config = make().config
+    with pytest.raises(ConfigError, match="shorter sides that can be reached are 16, 20, 24"):
+        build_recipe(config, dataclasses.replace(make().setting, image=(3, 18, 16)))
+
+
+FEATURES, BOTH = DiscriminatorConfig("features", width=8), DiscriminatorConfig("both", width=8)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "pixels": {},
+    "pixels, shared": {"fresh": False},
+    "features": {"discriminator": FEATURES},
+    "features, shared": {"discriminator": FEATURES, "fresh": False},
+    "both": {"discriminator": BOTH},
+    "both, shared, with lecam": {"discriminator": BOTH, "fresh": False, "penalty": PenaltyConfig(gamma=1.0, lecam=0.3)},
+    "sngan": {
+        "network": SNGANConfig(generator_width=8, discriminator_width=8),
+        "loss": "hinge",
+        "penalty": PenaltyConfig(r1=False, r2=False),
+    },
+    "dcgan": {"network": DCGAN, "loss": "bce", "penalty": PenaltyConfig(r1=False, r2=False)},
+    "lecam": {"penalty": PenaltyConfig(gamma=1.0, lecam=0.3)},
+    "augmented": {"augmentation": AugmentationConfig(probability=0.7, flip=True)},
+    "adaptive": {"augmentation": AugmentationConfig("adaptive")},
+}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("classes", [0, 3])
+def test_every_kind_of_training_takes_steps(name: str, precision: str, classes: int) -> None:
+    recipe = make(precision=precision, classes=classes, conditional=bool(classes), **VARIANTS[name])
+    before = {kind: weights(recipe.modules[kind]) for kind in ("generator", "discriminator")}
+    for step in range(2):
+        terms = recipe.step(batch(step, classes), 8 * step)
+        assert all(torch.isfinite(value) and not value.requires_grad for value in terms.values())
+    for kind, old in before.items():
+        # What is added to all logits alike means nothing to pairs, and little to a hinge at first.
+        assert moved(recipe.modules[kind], old) >= {name for name in old if not name.endswith("head.bias")}, kind
+    figures, trouble = recipe.examine()
+    assert figures["diversity"] >= 0  # batch normalisation at rest knows little after two steps
+    assert trouble is None
+
+
+@pytest.mark.parametrize("name", ["pixels", "sngan", "dcgan"])
+def test_to_look_changes_nothing_about_the_networks(name: str) -> None:
+    recipe = make(**VARIANTS[name])
+    recipe.step(batch(), 0)
+    before = copy.deepcopy({kind: recipe.modules[kind].state_dict() for kind in ("generator", "discriminator")})
+    recipe.examine()
+    assert_same(before, {kind: recipe.modules[kind].state_dict() for kind in before})
+    assert all(module.training for module in recipe.modules.values())
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_kind_of_training_goes_on_from_its_state(name: str) -> None:
+    first, second = make(half_life=50, **VARIANTS[name]), make(half_life=50, **VARIANTS[name])
+    for step in range(2):
+        first.step(batch(step), 8 * step)
+    first.examine()
+    first.judge(first.score([batch(0)]))
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    assert first.step(batch(2), 16) == second.step(batch(2), 16)
+    assert first.examine() == second.examine()
+    assert_same(first.state_dict(), second.state_dict())
+
+
+def test_fresh_latents_are_others_and_shared_ones_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    for fresh, expected in ((True, 2), (False, 1)):
+        recipe, made = make(fresh=fresh), []
+        forward = recipe.generator.forward
+        monkeypatch.setattr(
+            recipe.generator, "forward", lambda z, labels, f=forward, m=made: m.append(z) or f(z, labels)
+        )
+        recipe.step(batch(), 0)
+        assert len({z.sum().item() for z in made}) == len(made) == expected
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_generator_learns_from_real_images_of_its_own_where_fresh(
+    monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    recipe, looked = make(fresh=fresh), []
+    recipe.another = lambda: batch(9)
+    real_logits = recipe._real_logits
+    monkeypatch.setattr(recipe, "_real_logits", lambda real, *rest: looked.append(real) or real_logits(real, *rest))
+    recipe.step(batch(), 0)
+    assert [torch.equal(found, batch(9).pixels) for found in looked] == [True] * fresh
+
+
+def test_who_compares_no_pairs_asks_for_no_more_images() -> None:
+    recipe, asked = make(fresh=True, loss="bce"), []
+    recipe.another = lambda: asked.append(1) or batch(9)
+    recipe.step(batch(), 0)
+    assert not asked
+
+
+def test_the_generator_moves_at_every_nth_step() -> None:
+    recipe = make(generator_every=3)
+    moves = []
+    for step in range(6):
+        before = weights(recipe.generator)
+        terms = recipe.step(batch(step), 8 * step)
+        moves.append(bool(moved(recipe.generator, before)))
+        assert (float(terms["generator_gradient"]) > 0) is moves[-1]
+    assert moves == [False, False, True] * 2
+
+
+def test_penalties_on_feature_maps_are_those_of_the_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = make(discriminator=FEATURES, penalty=PenaltyConfig(gamma=2.0, r2=False), generator_optimizer=STILL)
+    for judge in recipe.discriminator.judges:  # zero at first
+        nn.init.normal_(judge.head.weight)
+    twin = copy.deepcopy(recipe.discriminator)
+    maps = [part.requires_grad_() for part in recipe.sight(batch().pixels, Draws(0, 0))]
+    expected = []
+    for number, part in enumerate(maps):
+        (slope,) = torch.autograd.grad(twin.judges[number](part).mean(dim=(1, 2, 3)).sum(), part)
+        expected.append(slope.square().sum(dim=(1, 2, 3)).mean())
+    penalty = recipe.step(batch(), 0)["penalty"]
+    torch.testing.assert_close(penalty, torch.stack(expected).mean(), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("count", "factor"), [(None, 1), (25_000, 5), (3, 101)])
+def test_gamma_comes_from_the_data_and_a_rollback_doubles_it(count: int | None, factor: int) -> None:
+    recipe = make(penalty=PenaltyConfig(), count=count)
+    variance = float(batch().pixels.double().var(dim=0, unbiased=False).sum())
+    assert recipe.strength.gamma.tolist() == pytest.approx([SHARE * factor * variance])
+    before, rates = recipe.strength.gamma.clone(), [o.param_groups[0]["lr"] for o in recipe.optimizers.values()]
+    for times in (1, 2):
+        recipe.calm()
+        assert torch.equal(recipe.strength.gamma, 2**times * before)
+        assert [o.param_groups[0]["lr"] for o in recipe.optimizers.values()] == [rate / 2**times for rate in rates]
+
+
+@pytest.mark.parametrize(
+    "model",
+    [{}, {"discriminator": FEATURES}, {"discriminator": BOTH}, {"fresh": False}],
+    ids=["pixels", "maps", "both", "shared"],
+)
+def test_penalties_that_come_now_and_then_weigh_as_much_more(model: dict[str, Any]) -> None:
+    always, at_times = (make(penalty=PenaltyConfig(gamma=0.5, every=every), **model) for every in (1, 3))
+    first = float(always.step(batch(), 0)["penalty"])
+    penalties = [float(at_times.step(batch(), 8 * step)["penalty"]) for step in range(7)]
+    assert penalties[0] == pytest.approx(3 * first, rel=1e-5)
+    assert [penalty > 0 for penalty in penalties[1:]] == [False, False, True, False, False, True]  # judges begin at 0
+
+
+@pytest.mark.parametrize(
+    ("images", "end"), [(0, 400), (160, 160), (4000, 4000)], ids=["the horizon", "before it", "after it"]
+)
+@pytest.mark.parametrize(("share", "way"), [(0.0, 0.0), (0.25, 0.1464), (0.5, 0.5), (1.0, 1.0), (3.0, 1.0)])
+def test_settings_anneal_on_half_a_cosine(images: int, end: int, share: float, way: float) -> None:
+    """Of a training whose horizon is 400 images, which an annealing of 0 images lasts to."""
+    penalty, seen = PenaltyConfig(gamma=1.0, r2=False), round(share * end)
+    plain = make(penalty=penalty)
+    recipe = make(penalty=penalty, anneal=AnnealConfig(images, learning_rate=0.2, gamma=0.5, beta2=0.5))
+    recipe.horizon = 400
+    rates = learning_rates(recipe)
+    annealed, whole = (float(one.step(batch(), seen)["penalty"]) for one in (recipe, plain))
+    assert annealed == pytest.approx(whole * (1 - 0.5 * way), rel=1e-3)
+    assert rates == pytest.approx([2e-4 * (1 - 0.8 * way)] * 2, rel=1e-3)
+    for optimizer in recipe.optimizers.values():
+        (group,) = optimizer.param_groups
+        assert group["betas"] == (0.0, pytest.approx(0.99 - 0.49 * way, rel=1e-3))
+        assert group["lr"] == 2e-4, "what it was, after the step"
+
+
+def learning_rates(recipe: Recipe) -> list[float]:
+    """Those of the updates from now on, in turn."""
+    rates: list[float] = []
+    for optimizer in recipe.optimizers.values():
+        optimizer.register_step_pre_hook(lambda taken, *_: rates.append(taken.param_groups[0]["lr"]))
+    return rates
+
+
+def test_an_annealed_rate_falls_towards_the_end_of_a_training_however_long() -> None:
+    config = small_config("gan-nano", "train.images=1000", "model.anneal.images=0", "model.anneal.learning_rate=0.2")
+    rate, last = config.model.generator_optimizer.learning_rate, config.model.anneal.learning_rate
+    for horizon in (1000, 200):  # the settings say one; a time limit may bring it nearer
+        recipe = build_recipe(config, Setting(SHAPE))
+        recipe.start(lambda: [batch()])
+        assert recipe.horizon == 1000
+        recipe.horizon = horizon
+        rates = learning_rates(recipe)
+        for seen in (0, horizon // 2, horizon):
+            recipe.step(batch(), seen)
+        assert rates[::2] == rates[1::2] == pytest.approx([rate, rate * (1 + last) / 2, rate * last])
+
+
+def test_labels_of_one_class_are_no_labels() -> None:
+    with pytest.raises(ConfigError, match="the data has one class"):
+        make(conditional=True, classes=1)
+
+
+def test_a_penalty_between_images_needs_images() -> None:
+    with pytest.raises(ConfigError, match=r"penalty\.gradient is 10, but lies between images"):
+        make(discriminator=FEATURES, penalty=PenaltyConfig(gradient=10.0))
+    with pytest.raises(ConfigError, match=r"discriminator\.sees is 'both'; let it see 'pixels'"):
+        make(discriminator=BOTH, penalty=PenaltyConfig(gradient=10.0))
+
+
+def test_wasserstein_wants_a_penalty_on_all_that_is_seen() -> None:
+    with pytest.raises(ConfigError, match=r"^loss is 'wasserstein', which needs a smooth discriminator"):
+        make(discriminator=BOTH, loss="wasserstein")
+    for sees in ("pixels", "features"):
+        make(discriminator=DiscriminatorConfig(sees, width=8), loss="wasserstein")
+    for penalty in (PenaltyConfig(r1=False, r2=False), PenaltyConfig(gamma=0.0)):
+        with pytest.raises(
+            ConfigError, match=r"no penalty is about the feature maps that it sees; set penalty\.r1=true"
+        ):
+            make(discriminator=FEATURES, loss="wasserstein", penalty=penalty)
+
+
+@pytest.mark.parametrize(
+    ("loss", "changes"), [("least-squares", -1), ("wasserstein", 0), ("relativistic", 0), ("bce", 1)]
+)
+def test_a_discriminator_that_knows_nothing_has_learned_nothing_by_heart(loss, changes: int, monkeypatch) -> None:
+    """All logits are 0.3: too little for least-squares, and much for those that are 0 in the middle."""
+    recipe = make(loss=loss, augmentation=AugmentationConfig(mode="adaptive", probability=0.5, target=0.0))
+    logits = recipe.discriminator.forward
+    monkeypatch.setattr(recipe.discriminator, "forward", lambda *given: logits(*given) * 0 + 0.3)
+    recipe.step(batch(), 0)
+    assert float(recipe.augmentation.probability) == pytest.approx(0.5 + changes * 8 / ADAPTATION)
+
+
+def test_the_gradient_penalty_goes_through_what_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where A makes everything grey, D's gradient with respect to the images before A is 0."""
+    recipe = make(loss="wasserstein", augmentation=AugmentationConfig(probability=1.0), penalty=PenaltyConfig(r1=False))
+    monkeypatch.setattr(recipe.augmentation, "forward", lambda images, *_: images * 0)
+    assert float(recipe.step(batch(), 0)["penalty"]) == 10
+
+
+@pytest.mark.parametrize("gamma", [-1.0, "much", float("nan")])
+def test_a_gamma_that_makes_no_sense(gamma: Any) -> None:
+    with pytest.raises(ConfigError, match="gamma is"):
+        PenaltyConfig(gamma=gamma)
