@@ -29,7 +29,7 @@ from smalti.features.cache import ArrayImages, collect
 from smalti.features.extractor import Extractor, extractor
 from smalti.metrics.distribution import measure_distribution
 from smalti.metrics.memorisation import measure_memorisation
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 from smalti.pipelines import base as api
 
 COUNT = 10_000
@@ -62,7 +62,7 @@ def cases(train: data.PackedImages, count: int, seed: int) -> dict[str, np.ndarr
     }
 
 
-def plain(figure: Figure) -> dict[str, Any]:
+def plain(figure: MetricValue) -> dict[str, Any]:
     return {"value": figure.value, "low": figure.low, "high": figure.high}
 
 

@@ -28,7 +28,7 @@ from smalti.config.parse import override
 from smalti.config.presets import preset
 from smalti.config.units import parse_count
 from smalti.data import PackedImages
-from smalti.recipes import RECIPES, Setting
+from smalti.recipes import RECIPES, TrainingContext
 from smalti.recipes.gan import GANRecipe
 from smalti.runtime.device import Machine
 from smalti.training.loop import train
@@ -48,9 +48,9 @@ class Disturbed(GANRecipe):
         with self.learning_rates_times(FACTOR):
             return super().step(batch, images_seen)
 
-    def calm(self) -> None:
+    def on_rollback(self) -> None:
         Disturbed.left = 0
-        super().calm()
+        super().on_rollback()
 
 
 def run(
@@ -66,7 +66,7 @@ def run(
     records = RunFolder(folder).records()
     back = [record for record in records if record.get("event") == "rollback"]
     model, _ = checkpoint.read(folder / "last.safetensors")
-    setting = Setting(images.shape, precision=Machine().resolve()[1])
+    setting = TrainingContext(images.shape, precision=Machine().resolve()[1])
     return {
         "images": result.images_seen,
         "rollbacks": result.rollbacks,

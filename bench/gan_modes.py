@@ -35,7 +35,7 @@ from smalti.config.run import RunConfig
 from smalti.config.units import parse_count
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
 from smalti.optim.ema import WeightAverage
-from smalti.recipes import Images, Setting
+from smalti.recipes import Images, TrainingContext
 from smalti.recipes.gan import GANRecipe
 from smalti.runtime.rng import seeded_generator
 
@@ -198,7 +198,7 @@ def variants() -> dict[str, RunConfig]:
             "model.loss=wasserstein",
             "model.penalty.r1=false",
             "model.penalty.r2=false",
-            "model.discriminator.sees=pixels",
+            "model.discriminator.inputs=pixels",
         ],
     }.items():
         found[name] = override(base, settings)
@@ -206,7 +206,7 @@ def variants() -> dict[str, RunConfig]:
 
 
 def train_digits(config: RunConfig, digits: Digits, images: int, precision: str) -> dict[str, Any]:
-    recipe = GANRecipe(config, Setting((3, DIGITS_SIDE, DIGITS_SIDE), precision=precision))
+    recipe = GANRecipe(config, TrainingContext((3, DIGITS_SIDE, DIGITS_SIDE), precision=precision))
     batch, seed = config.train.batch, config.train.seed
     recipe.horizon = images
     recipe.start(lambda: [digits.batch(1024, seed + 1, part) for part in range(4)])

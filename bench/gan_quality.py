@@ -45,7 +45,7 @@ from smalti.features.extractor import extractor
 from smalti.metrics.distribution import measure_distribution
 from smalti.models.gan.base import Generator
 from smalti.optim.ema import WeightAverage
-from smalti.recipes import Setting
+from smalti.recipes import TrainingContext
 from smalti.recipes.gan import GANRecipe
 from smalti.report.charts import draw_lines
 from smalti.report.pictures import grid, write_png
@@ -70,7 +70,7 @@ def part(images: PackedImages, share: float) -> PackedImages:
     return PackedImages(images.pixels(rows), None if images.labels is None else images.labels[rows], about)
 
 
-def samples(model: Generator, setting: Setting, count: int, seed: int) -> np.ndarray:
+def samples(model: Generator, setting: TrainingContext, count: int, seed: int) -> np.ndarray:
     """(count, H, W, C) uint8; labels in turn where there are any."""
     draws, pictures = seeded_generator(seed, 7), []
     for start in range(0, count, 250):
@@ -82,7 +82,7 @@ def samples(model: Generator, setting: Setting, count: int, seed: int) -> np.nda
     return np.concatenate(pictures)[:count]
 
 
-def frechet(model: Generator, setting: Setting, test: PackedImages, cache: Path | None) -> float:
+def frechet(model: Generator, setting: TrainingContext, test: PackedImages, cache: Path | None) -> float:
     network = extractor("efficientnet-lite0", precision="bfloat16", device=setting.device)
     fake = collect(ArrayImages(samples(model, setting, min(SAMPLES, len(test)), 0)), network)
     figures = {figure.name: figure.value for figure in measure_distribution(collect(test, network, cache=cache), fake)}
@@ -100,11 +100,11 @@ def train(
     cache: Path | None,
     marks: int,
     half_lives: Sequence[float] = (),
-) -> tuple[GANRecipe, Setting, dict[str, Any]]:
+) -> tuple[GANRecipe, TrainingContext, dict[str, Any]]:
     """Train for some minutes, and measure on the way."""
     clock = time.process_time if torch.get_num_threads() == 1 and device.type == "cpu" else time.monotonic
     classes = len(images.classes) if getattr(config.model, "conditional", False) else 0
-    setting = Setting(images.shape, classes, device, precision, len(images))
+    setting = TrainingContext(images.shape, classes, device, precision, len(images))
     feed = open_feed(images, device)
     began, away, budget = clock(), 0.0, 60 * minutes
     trainer = GANRecipe(config, setting)
@@ -113,7 +113,7 @@ def train(
     averages = {f"{half_life:g}": WeightAverage(trainer.generator, half_life) for half_life in half_lives}
     fitted = first = clock()
     seen, step, curve, last, finite = 0, 0, list[dict[str, Any]](), {}, True
-    trainer.another = lambda: feed.batch(mix(seed, 1), seen, batch, config.data)
+    trainer.extra_batch = lambda: feed.batch(mix(seed, 1), seen, batch, config.data)
 
     def mark() -> None:
         point = {"minutes": round((clock() - began - away) / 60, 2), "images": seen}

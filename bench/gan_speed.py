@@ -7,7 +7,7 @@ Four ways to train on the same batches, a few steps of each in turn, several rou
 
     smalti   the preset's step with the machine's default precision and channels last, averaged weights included
     float32  the same step in float32
-    same     as smalti, with model.fresh=true and model.penalty.every=1: what `plain` computes
+    same     as smalti, with model.resample_for_generator=true and model.penalty.every=1: what `plain` computes
     plain    the same networks written as one would without thinking of speed: eager float32, contiguous NCHW, a pass of
              D for real and one for fake images, whose logits R1 and R2 are taken of too, torch.optim.Adam, averaged
              weights in a loop over the parameters; nothing is computed that the training does not need
@@ -38,7 +38,7 @@ from smalti import data
 from smalti.config.gan import GANConfig
 from smalti.config.parse import override
 from smalti.config.presets import preset
-from smalti.recipes import Images, Setting
+from smalti.recipes import Images, TrainingContext
 from smalti.recipes.gan import GANRecipe
 from smalti.recipes.gan import _of_judges as of_judges
 from smalti.runtime.device import Machine
@@ -46,12 +46,12 @@ from smalti.runtime.pixels import to_tensor
 from smalti.runtime.rng import Draws
 
 SHAPE = (3, 32, 32)
-SAME = ["model.fresh=true", "model.penalty.every=1"]
+SAME = ["model.resample_for_generator=true", "model.penalty.every=1"]
 
 
 def plain_step(name: str, batch: int, device: torch.device) -> Callable[[Tensor, int], None]:
     model = cast(GANConfig, preset(name).model)
-    recipe = GANRecipe(preset(name), Setting(SHAPE, device=device))
+    recipe = GANRecipe(preset(name), TrainingContext(SHAPE, device=device))
     generator, judge = (
         net.to(memory_format=torch.contiguous_format) for net in (recipe.generator, recipe.discriminator)
     )
@@ -67,7 +67,7 @@ def plain_step(name: str, batch: int, device: torch.device) -> Callable[[Tensor,
         if recipe.sees == "pixels":
             return judge(images)
         with torch.set_grad_enabled(generating):
-            maps = recipe.sight(images, draws)[1:]
+            maps = recipe.discriminator_inputs(images, draws)[1:]
         return judge([images, *maps])
 
     def penalty(logits: Tensor, images: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ def smalti_step(
     name: str, batch: int, device: torch.device, precision: str, *changes: str
 ) -> Callable[[Tensor, int], None]:
     config = override(preset(name), [f"train.batch={batch}", "model.penalty.gamma=0.5", *changes])
-    recipe = GANRecipe(config, Setting(SHAPE, device=device, precision=precision))
+    recipe = GANRecipe(config, TrainingContext(SHAPE, device=device, precision=precision))
 
     def step(real: Tensor, seen: int) -> None:
         recipe.step(Images(real), seen)

@@ -25,7 +25,7 @@ from smalti import data
 from smalti.config.parse import override
 from smalti.config.presets import preset
 from smalti.data import PackedImages
-from smalti.recipes import Setting
+from smalti.recipes import TrainingContext
 from smalti.recipes.gan import GANRecipe
 from smalti.runtime.device import Machine
 from smalti.training.batches import batch_at, first_batches
@@ -49,17 +49,17 @@ def train(
     name: str, images: PackedImages, minutes: float, rate: float, gamma: float, batch: int | None, seed: int
 ) -> dict[str, Any]:
     config = override(preset(name), [f"train.seed={seed}", *([] if batch is None else [f"train.batch={batch}"])])
-    recipe = GANRecipe(config, Setting(images.shape, precision=Machine().resolve()[1], count=len(images)))
+    recipe = GANRecipe(config, TrainingContext(images.shape, precision=Machine().resolve()[1], count=len(images)))
     recipe.start(lambda: first_batches(images, seed, config.data, CPU))
     recipe.scale_learning_rates(rate)
-    recipe.strength.gamma *= gamma
+    recipe.regularization.gamma *= gamma
     began, seen, finite = time.process_time(), 0, True
     while finite and time.process_time() - began < 60 * minutes:
         terms = recipe.step(batch_at(images, seed, seen, config.train.batch, config.data, CPU), seen)
         seen += config.train.batch
         finite = all(bool(torch.isfinite(value)) for value in terms.values())
     finite = finite and all(bool(tensor.isfinite().all()) for tensor in recipe.tensors())
-    diversity = recipe.examine()[0]["diversity"] if finite else 0.0
+    diversity = recipe.diagnostics()[0]["diversity"] if finite else 0.0
     score = (
         recipe.score(batch_at(images, 1, 500 * k, 500, config.data, CPU) for k in range(4)).value if finite else None
     )

@@ -53,7 +53,7 @@ from smalti.data.codes import TOKENIZER, CodeSet, open_codes
 from smalti.features.cache import ArrayImages, collect
 from smalti.features.extractor import extractor
 from smalti.metrics.distribution import measure_distribution
-from smalti.models.prior.image_prior import CodeGenerator
+from smalti.models.prior.image_prior import ImagePrior
 from smalti.models.prior.sampling import Sampling, choose, ready, uniform_numbers
 from smalti.optim.ema import WeightAverage
 from smalti.pipelines.prior import BLOCK
@@ -63,7 +63,7 @@ from smalti.runtime.device import Machine
 from smalti.runtime.pixels import to_pixels
 from smalti.runtime.rng import seeded_generator
 from smalti.training.batches import CodeFeed, first_batches, slices
-from smalti.training.resume import setting_of
+from smalti.training.resume import context_of_data
 
 CPU = torch.device("cpu")
 SAMPLES = 10_000
@@ -106,11 +106,11 @@ def train_prior(
     """
     config = override(preset(name), settings)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=codes.source))
-    setting = setting_of(codes, CPU, Machine().resolve()[1])
+    setting = context_of_data(codes, CPU, Machine().resolve()[1])
     recipe = PriorRecipe(config, setting)
     if weights is not None:
         trained, card = checkpoint.read(weights)
-        assert isinstance(trained, CodeGenerator)
+        assert isinstance(trained, ImagePrior)
         recipe.averages["prior"].module.load_state_dict(trained.prior.state_dict())
         seen = card.images_seen
     else:
@@ -127,7 +127,7 @@ def train_prior(
 
     def draw(start: int, end: int, temperature: float, guidance: float) -> Tensor:
         numbers = range(start, end)
-        usual = whole.usual_labels(numbers)
+        usual = whole.labels_by_frequency(numbers)
         with setting.autocast():
             labels = None if usual is None else torch.tensor(usual)
             return whole.draw(numbers, 0, Sampling(temperature, guidance=guidance), labels=labels)
@@ -152,7 +152,7 @@ def as_grid(codes: Tensor) -> Tensor:
 def train_pixelcnn(like: str, codes: CodeSet, minutes: float) -> tuple[dict[str, Any], Any]:
     """The same for the PixelCNN."""
     wanted = parameters_of(like, codes)
-    size = max(codes.about.alphabet)
+    size = max(codes.about.codebook_sizes)
     width = min(range(16, 1024, 8), key=lambda w: abs(sum(p.numel() for p in PixelCNN(size, w).parameters()) - wanted))
     torch.manual_seed(0)
     network = PixelCNN(size, width).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -162,7 +162,7 @@ def train_pixelcnn(like: str, codes: CodeSet, minutes: float) -> tuple[dict[str,
     average = WeightAverage(network, HALF_LIFE)
     optimizer = torch.optim.AdamW(network.parameters(), PIXELCNN_RATE, (0.9, 0.98), weight_decay=0.05, fused=True)
     batch, seen, began = preset(like).train.batch, 0, time.process_time()
-    setting = setting_of(codes, CPU, Machine().resolve()[1])
+    setting = context_of_data(codes, CPU, Machine().resolve()[1])
     while (spent := time.process_time() - began) < 60 * minutes:
         rise = min(1.0, seen / 20_000)
         optimizer.param_groups[0]["lr"] = PIXELCNN_RATE * rise * (1 + math.cos(math.pi * spent / (60 * minutes))) / 2
@@ -193,20 +193,22 @@ def train_pixelcnn(like: str, codes: CodeSet, minutes: float) -> tuple[dict[str,
 
 
 def parameters_of(name: str, codes: CodeSet) -> int:
-    recipe = PriorRecipe(preset(name), setting_of(codes, CPU, "float32"))
+    recipe = PriorRecipe(preset(name), context_of_data(codes, CPU, "float32"))
     return sum(p.numel() for p in recipe.prior.parameters())
 
 
 def floor(codes: CodeSet, test: PackedImages, cache: Path | None) -> dict[str, Any]:
     """The tokenizer's reconstructions of the test images, and what its codes cost without a prior."""
     held_out = open_codes(codes.folder, "test")
-    alphabet = codes.about.alphabet
-    counts = [np.bincount(codes.codes[:, plane].ravel(), minlength=size) + 1.0 for plane, size in enumerate(alphabet)]
+    codebook_sizes = codes.about.codebook_sizes
+    counts = [
+        np.bincount(codes.codes[:, plane].ravel(), minlength=size) + 1.0 for plane, size in enumerate(codebook_sizes)
+    ]
     costs = [-np.log2(count / count.sum()) for count in counts]
-    order0 = np.mean([costs[plane][held_out.codes[:, plane]].mean() for plane in range(len(alphabet))])
+    order0 = np.mean([costs[plane][held_out.codes[:, plane]].mean() for plane in range(len(codebook_sizes))])
     pictures = decode(codes, lambda start, end: torch.from_numpy(held_out.codes[start:end].astype(np.int64)), len(test))
     return {
-        "uniform_bits_per_code": float(np.mean(np.log2(alphabet))),
+        "uniform_bits_per_code": float(np.mean(np.log2(codebook_sizes))),
         "order_0_bits_per_code": round(float(order0), 4),
         "frechet_distance": frechet(pictures, test, cache),
     }
@@ -271,7 +273,7 @@ def quality(options: argparse.Namespace) -> None:
 def speed(options: argparse.Namespace) -> None:
     """Processor seconds for some images at once, the best of three in turn."""
     codes = open_codes(options.codes)
-    setting = setting_of(codes, CPU, Machine().resolve()[1])
+    setting = context_of_data(codes, CPU, Machine().resolve()[1])
     causal = PriorRecipe(preset("prior-nano"), setting).export()
     # In the networks of the causal one, so that only the way differs.
     masked = PriorRecipe(override(preset("prior-nano"), ["model.order=masked"]), setting).export()

@@ -35,9 +35,9 @@ from smalti.features.extractor import Extractor, extractor
 from smalti.metrics.distribution import measure_distribution
 from smalti.metrics.neighbours import nearest
 from smalti.metrics.perceptual import PerceptualDistance
-from smalti.models.prior.image_prior import CodeGenerator
+from smalti.models.prior.image_prior import ImagePrior
 from smalti.models.prior.sampling import Sampling
-from smalti.pipelines.inpainting import emptied
+from smalti.pipelines.inpainting import filled_from_surroundings
 from smalti.report.pictures import grid, write_png
 from smalti.runtime.pixels import to_tensor
 
@@ -68,8 +68,8 @@ def fill(options: argparse.Namespace) -> None:
         rows = slice(top - MARGIN, top + side + MARGIN), slice(left - MARGIN, left + side + MARGIN)
         for name, found in (("original", picture), ("prior", versions[0]), ("telea", telea), ("mean", mean)):
             crops[name].append(found[rows])
-        smooth.append(emptied(picture, hole))
-        kept.append(~model.hidden_places(hole))
+        smooth.append(filled_from_surroundings(picture, hole))
+        kept.append(~model.masked_positions(hole))
         inside = versions[:, hole].astype(float)
         apart += [np.abs(one - other).mean() for one, other in itertools.combinations(inside, 2)]
         if number % max(1, options.count // SHOWN) == 0 and len(shown) < SHOWN:
@@ -93,7 +93,7 @@ def fill(options: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def codes_of(generator: torch.nn.Module, images: np.ndarray) -> np.ndarray:
-    assert isinstance(generator, CodeGenerator)
+    assert isinstance(generator, ImagePrior)
     parts = [
         generator.tokenizer.encode(to_tensor(images[start : start + 256])).codes for start in range(0, len(images), 256)
     ]

@@ -31,7 +31,7 @@ from smalti import data
 from smalti.config.parse import override
 from smalti.config.presets import preset
 from smalti.models.autoencoder.autoencoder import Autoencoder
-from smalti.recipes import RECIPES, Images, Setting, build_recipe
+from smalti.recipes import RECIPES, Images, TrainingContext, build_recipe
 from smalti.runtime.device import Machine
 from smalti.runtime.pixels import to_tensor
 from smalti.training.loop import train
@@ -79,7 +79,7 @@ def plain_step(network: Autoencoder) -> Callable[[Tensor], None]:
 
 
 def smalti_step(precision: str) -> Callable[[Tensor], None]:
-    recipe = build_recipe(preset("vqvae"), Setting((3, 32, 32), precision=precision))
+    recipe = build_recipe(preset("vqvae"), TrainingContext((3, 32, 32), precision=precision))
     seen = [0]
 
     def step(x: Tensor) -> None:

@@ -61,7 +61,7 @@ from smalti.metrics.distribution import measure_distribution
 from smalti.models.autoencoder.autoencoder import Autoencoder
 from smalti.models.autoencoder.refinement import refine
 from smalti.quantize import Quantizer, perplexity
-from smalti.recipes import Setting
+from smalti.recipes import TrainingContext
 from smalti.recipes.vqvae import VQVAERecipe
 from smalti.runtime.device import Machine
 from smalti.runtime.pixels import to_pixels, to_tensor
@@ -96,7 +96,7 @@ class PeerQuantizer(Quantizer):
         super().__init__()
         from vector_quantize_pytorch import VectorQuantize
 
-        self.alphabet, self.dimension = (config.codes,), config.dimension
+        self.codebook_sizes, self.dimension = (config.codes,), config.dimension
         self.layer = VectorQuantize(
             dim=config.dimension,
             codebook_size=config.codes,
@@ -125,7 +125,7 @@ class PeerQuantizer(Quantizer):
 class PeerRecipe(VQVAERecipe):
     """The preset's training with the peer's quantizer."""
 
-    def __init__(self, config: RunConfig, setting: Setting) -> None:
+    def __init__(self, config: RunConfig, setting: TrainingContext) -> None:
         super().__init__(config, setting)
         assert isinstance(self.model.quantizer, VectorConfig)
         self.autoencoder.quantizer = PeerQuantizer(self.model.quantizer)
@@ -139,12 +139,12 @@ def train(
     *,
     minutes: float,
     precision: str,
-    recipe: Callable[[RunConfig, Setting], VQVAERecipe] = VQVAERecipe,
+    recipe: Callable[[RunConfig, TrainingContext], VQVAERecipe] = VQVAERecipe,
     say: Callable[[str], None] = print,
 ) -> tuple[VQVAERecipe, dict[str, Any]]:
     """Train for some minutes of processor time; schedules run out with them."""
     began, budget = time.process_time(), 60 * minutes
-    trainer = recipe(config, Setting(images.shape, 0, CPU, precision))
+    trainer = recipe(config, TrainingContext(images.shape, 0, CPU, precision))
     seed, batch = config.train.seed, config.train.batch
     trainer.start(lambda: first_batches(images, seed, config.data, CPU))
     fitted = first = time.process_time()
@@ -176,7 +176,7 @@ def train(
 def refined_psnr_db(model: Autoencoder, test: PackedImages, *, precision: str, effort: int) -> float:
     """PSNR with codes improved against the decoder (models/autoencoder/refinement.py): the same bits."""
     error, values = 0.0, 0
-    setting = Setting(test.shape, 0, CPU, precision)
+    setting = TrainingContext(test.shape, 0, CPU, precision)
     for start in range(0, len(test), 250):
         pixels = test.pixels(range(start, min(start + 250, len(test))))
         with torch.no_grad(), setting.autocast():
@@ -192,8 +192,8 @@ def measure(
 ) -> dict[str, Any]:
     """PSNR pooled over all test pixels, perplexity (mean over the planes), and the distance of features if asked."""
     error, values, results = 0.0, 0, []
-    counts = torch.zeros(len(model.quantizer.alphabet), max(model.quantizer.alphabet), dtype=torch.int64)
-    setting = Setting(test.shape, 0, CPU, precision)
+    counts = torch.zeros(len(model.quantizer.codebook_sizes), max(model.quantizer.codebook_sizes), dtype=torch.int64)
+    setting = TrainingContext(test.shape, 0, CPU, precision)
     for start in range(0, len(test), 500):
         pixels = test.pixels(range(start, min(start + 500, len(test))))
         with torch.no_grad(), setting.autocast():
@@ -204,14 +204,14 @@ def measure(
         results.append(result)
         for plane, row in enumerate(codes.flatten(2).transpose(0, 1).flatten(1)):
             counts[plane] += torch.bincount(row, minlength=counts.shape[1])
-    cells = codes[0].numel() // len(model.quantizer.alphabet)
+    cells = codes[0].numel() // len(model.quantizer.codebook_sizes)
     row: dict[str, Any] = {
         "test_images": len(test),
-        "bits_per_image": round(cells * sum(math.log2(size) for size in model.quantizer.alphabet), 1),
+        "bits_per_image": round(cells * sum(math.log2(size) for size in model.quantizer.codebook_sizes), 1),
         "psnr_db": round(psnr_db(error, values), 3),
         "perplexity": round(float(torch.stack([perplexity(plane) for plane in counts]).mean()), 1),
-        "alphabet": model.quantizer.alphabet[0],
-        "planes": len(model.quantizer.alphabet),
+        "codebook_sizes": model.quantizer.codebook_sizes[0],
+        "planes": len(model.quantizer.codebook_sizes),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     if frechet:
@@ -226,7 +226,7 @@ def measure(
     return row
 
 
-def entries(wanted: str) -> dict[str, tuple[RunConfig, Callable[[RunConfig, Setting], VQVAERecipe]]]:
+def entries(wanted: str) -> dict[str, tuple[RunConfig, Callable[[RunConfig, TrainingContext], VQVAERecipe]]]:
     """The trainings a --run asks for, by the name of their row."""
     if wanted == "peer":
         return {"peer": (preset("vqvae"), PeerRecipe)}
@@ -251,7 +251,7 @@ def compare_precisions(images: PackedImages, test: PackedImages, *, steps: int =
         config = override(
             config,
             ["model.autoencoder.width=32", "model.autoencoder.residual_width=16", "model.optimizer.schedule=cosine",
-             f"train.images={2 * steps * batch}", "train.average_half_life=2000"],
+             f"train.images={2 * steps * batch}", "train.ema_half_life=2000"],
         )  # fmt: skip
 
         def on(trainer: VQVAERecipe, first: int, config: RunConfig = config) -> int:
@@ -262,11 +262,11 @@ def compare_precisions(images: PackedImages, test: PackedImages, *, steps: int =
                 found += sum(not math.isfinite(float(value)) for value in terms.values())
             return found
 
-        start = recipe(config, Setting(images.shape, 0, CPU, "bfloat16"))
+        start = recipe(config, TrainingContext(images.shape, 0, CPU, "bfloat16"))
         wrong = on(start, 0)
         found: dict[str, float] = {}
         for precision in ("float32", "bfloat16"):
-            trainer = recipe(config, Setting(images.shape, 0, CPU, precision))
+            trainer = recipe(config, TrainingContext(images.shape, 0, CPU, precision))
             trainer.load_state_dict(copy.deepcopy(start.state_dict()))
             wrong += on(trainer, steps)
             measured = measure(trainer.export(), test, precision=precision, frechet=False, cache=None)

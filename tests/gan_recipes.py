@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from smalti.config.gan import GANConfig, PenaltyConfig, R3GANConfig
 from smalti.config.run import LoopConfig, RunConfig
-from smalti.recipes import Images, Setting, build_recipe
+from smalti.recipes import Images, TrainingContext, build_recipe
 from smalti.recipes.gan import GANRecipe
 
 BATCH, LATENT, SHAPE = 8, 6, (3, 16, 16)
@@ -29,9 +29,9 @@ def make(
     config = RunConfig(
         recipe="gan",
         model=GANConfig(**{"latent": LATENT, "network": SMALL, "penalty": PenaltyConfig(gamma=0.5)} | model),
-        train=LoopConfig(batch=BATCH, average_half_life=half_life, seed=seed),
+        train=LoopConfig(batch=BATCH, ema_half_life=half_life, seed=seed),
     )
-    recipe = build_recipe(config, Setting(SHAPE, classes, precision=precision, count=count))
+    recipe = build_recipe(config, TrainingContext(SHAPE, classes, precision=precision, count=count))
     assert isinstance(recipe, GANRecipe)
     recipe.start(lambda: [batch(classes=classes)])
     return recipe

@@ -75,7 +75,7 @@ SMALL = {
         "model.adversary.ramp=32",
         "model.perceptual.start=8",
         "model.perceptual.network=smalti-vit",
-        "model.settle=24",
+        "model.freeze_encoder_at=24",
     ),
     "smalti-vit": (
         "model.encoder.stem_width=4",

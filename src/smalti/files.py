@@ -29,7 +29,8 @@ def write_atomically(path: Path, fill: Callable[[Any], Any]) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    with contextlib.suppress(OSError):  # the file is on disk; this lets the rename outlast a power cut too
+        sync(path.parent)
 
 
 def lock(file: IO[bytes], refusal: str) -> None:
@@ -49,14 +50,15 @@ def lock(file: IO[bytes], refusal: str) -> None:
         raise OutputError(refusal) from None
 
 
-def _sync_folder(folder: Path) -> None:
-    """Let a rename outlast a power cut, where the system can; the file itself is on disk already."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on disk. Folders cannot be synced on Windows."""
+    if path.is_dir() and os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager

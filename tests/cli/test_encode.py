@@ -392,8 +392,12 @@ def test_held_out_codes_must_have_what_the_condition_needs(tmp_path: Path) -> No
     for preset, change, said in (
         ("text-emoji", {"captions": None}, "have no captions, which model.condition=text needs"),
         ("prior-nano", {"classes": ("up", "down")}, "have the classes up, down, those to train on left, right"),
-        ("prior-nano", {"alphabet": (8, 8, 8)}, "the number of planes of the held-out codes of discs is 3, of those"),
-        ("prior-nano", {"alphabet": (9,)}, r"the alphabet of the held-out codes of discs is \(9,\), of those to"),
+        (
+            "prior-nano",
+            {"codebook_sizes": (8, 8, 8)},
+            "the number of planes of the held-out codes of discs is 3, of those",
+        ),
+        ("prior-nano", {"codebook_sizes": (9,)}, r"the alphabet of the held-out codes of discs is \(9,\), of those to"),
         ("prior-nano", {"grid": (2, 8)}, r"the grid of the held-out codes of discs is \(2, 8\), of those to train on"),
         ("prior-nano", {"tokenizer": "b" * 64}, "the tokenizer of the held-out codes of discs is bbbbbbbbbbbbbbbb, of"),
     ):
@@ -405,7 +409,7 @@ def test_held_out_codes_must_have_what_the_condition_needs(tmp_path: Path) -> No
     nameless = type(codes)(codes.about, codes.codes, None, codes.folder)
     with pytest.raises(ConfigError, match=r"model\.condition is class, but the codes have no labels"):
         train(small_config("prior-nano", "model.condition=class"), nameless, tmp_path / "y", machine=machine)
-    about = dataclasses.replace(codes.about, alphabet=(4,))
+    about = dataclasses.replace(codes.about, codebook_sizes=(4,))
     with pytest.raises(DataError, match="does not fit its tokenizer"):
         train(small_config("prior-nano"), type(codes)(about, codes.codes, codes.labels, codes.folder), tmp_path / "x",
               machine=machine)  # fmt: skip

@@ -11,7 +11,7 @@ from smalti.config.parse import from_plain, override, paths, to_plain
 from smalti.config.presets import PRESETS, preset
 from smalti.config.run import RunConfig
 from smalti.errors import ConfigError
-from smalti.recipes import Images, Setting, build_recipe
+from smalti.recipes import Images, TrainingContext, build_recipe
 
 # Networks and codebooks that are quickly made; of these paths, a preset has some.
 TINY = {
@@ -54,13 +54,13 @@ def test_a_preset_knows_its_name_and_comes_back_from_json(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if preset(name).recipe != "prior"])
 def test_a_preset_takes_a_step(name: str) -> None:
-    recipe = build_recipe(tiny(preset(name)), Setting((3, 16, 16), classes=2))
+    recipe = build_recipe(tiny(preset(name)), TrainingContext((3, 16, 16), classes=2))
     pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images = Images(pixels, torch.tensor([0, 1, 0, 1]))
     recipe.start(lambda: [images] * 8)
     terms = recipe.step(images, 0)
     assert all(torch.isfinite(value) for value in terms.values())
-    figures, trouble = recipe.examine()
+    figures, trouble = recipe.diagnostics()
     assert set(recipe.headline) <= set(terms) | set(figures)
     assert trouble is None
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from smalti.config.autoencoder import AutoencoderConfig, ClassicConfig, ModernConfig, TransformConfig
 from smalti.config.contrastive import ContrastiveConfig
 from smalti.config.data import DataConfig
-from smalti.config.fields import Checked
+from smalti.config.fields import ValidatedConfig
 from smalti.config.gan import GANConfig
 from smalti.config.optimizer import OptimizerConfig
 from smalti.config.parse import from_plain, override, paths, read_toml, to_plain
@@ -66,11 +66,11 @@ def values_of(config: RunConfig, path: str) -> st.SearchStrategy[Any]:
         return st.integers(2, 2048).map(lambda width: 4 * width)  # which the heads must be able to share
     if path.endswith(".channels"):
         return st.sampled_from([None, 1, 3, 4])
-    if path == "model.settle":
+    if path == "model.freeze_encoder_at":
         return st.none() | st.integers(0, 10**12)
     if path.endswith("quantizer.projection"):
         return st.none() | st.integers(1, 4096)
-    if path.endswith("adversary.sees"):
+    if path.endswith("adversary.inputs"):
         return st.just("pixels")  # features ask for a perceptual distance
     if path.endswith("quantizer.gradient"):
         return st.sampled_from(["straight-through", "rotation"])  # the third one needs update=gradient
@@ -135,7 +135,7 @@ def test_every_path_can_be_changed(recipe: str, path: str) -> None:
     current = paths(run)[path]
     choices = field_of(run, path).metadata.get("choices", ())
     special = {"data.split": "test", "data.size": (48, 64), "data.channels": 1, "data.source": "photos.zip",
-               "model.settle": 5000,
+               "model.freeze_encoder_at": 5000,
                "model.penalty.gradient": 10.0, "model.penalty.gamma": 0.5, "model.network.patch": 4,
                "model.anneal.beta2": 0.95,
                "model.autoencoder.stride": 8,
@@ -218,7 +218,7 @@ def test_a_later_assignment_wins() -> None:
         ("model.autoencoder.architecture=modren", "did you mean 'modern'? (one of residual, plain, modern, transform)"),
         ("model.perceptual.network=vgg", "model.perceptual.network is 'vgg'"),
         ("model.perceptual.weight=-1", "model.perceptual.weight is -1, but must be from 0"),
-        ("model.adversary.sees=maps", "(one of pixels, features)"),
+        ("model.adversary.inputs=maps", "(one of pixels, features)"),
         ("model.adversary.loss=wasserstein", "(one of hinge, bce, least-squares)"),
         ("model.adversary.optimizer.name=adma", "model.adversary.optimizer.name is 'adma': did you mean 'adam'?"),
         ("model.optimizer.schedule=linear", "(one of constant, cosine)"),
@@ -246,14 +246,14 @@ def test_a_mistake_is_named_with_its_path_and_a_remedy(assignment: str, message:
         (
             ["model.adversary.weight=1", "model.adversary.start=10", "model.perceptual.weight=1",
              "model.perceptual.start=11"],
-            "adversary.start is 10, but with adversary.sees='features' must be at least perceptual.start, 11",
+            "adversary.start is 10, but with adversary.inputs='features' must be at least perceptual.start, 11",
         ),
     ],
 )  # fmt: skip
 def test_an_adversary_cannot_see_features_that_are_not_there(assignments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        override(RunConfig(), ["model.adversary.sees=features", *assignments])
-    override(RunConfig(), ["model.adversary.sees=pixels", *assignments])
+        override(RunConfig(), ["model.adversary.inputs=features", *assignments])
+    override(RunConfig(), ["model.adversary.inputs=pixels", *assignments])
 
 
 @pytest.mark.parametrize("kind", [ModernConfig, TransformConfig])
@@ -478,8 +478,10 @@ def test_the_name_of_an_optimizer_is_a_plain_word() -> None:
 
 def test_a_quantizer_written_before_there_were_others_means_the_same() -> None:
     old = {"name": "vector", "codes": 64, "dimension": 8, "update": "gradient", "commitment": 0.5, "decay": 0.9,
-           "revive_below": 0.0}  # fmt: skip
-    expected = VectorConfig(codes=64, dimension=8, update="gradient", commitment=0.5, decay=0.9, revive_below=0.0)
+           "dead_code_threshold": 0.0}  # fmt: skip
+    expected = VectorConfig(
+        codes=64, dimension=8, update="gradient", commitment=0.5, decay=0.9, dead_code_threshold=0.0
+    )
     assert from_plain(RunConfig, {"model": {"quantizer": old}}).model.quantizer == expected
     assert from_plain(RunConfig, {"model": {"quantizer": {"codes": 64}}}).model.quantizer == VectorConfig(codes=64)
     assert (expected.projection, expected.normalize, expected.start, expected.gradient) == (
@@ -488,7 +490,7 @@ def test_a_quantizer_written_before_there_were_others_means_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "dimension", "alphabet"),
+    ("config", "dimension", "codebook_sizes"),
     [
         (VectorConfig(codes=9, dimension=5, projection=2), 5, (9,)),
         (SimConfig(codes=9, dimension=5), 5, (9,)),
@@ -498,8 +500,8 @@ def test_a_quantizer_written_before_there_were_others_means_the_same() -> None:
         (ProductConfig(layer=BinaryConfig(bits=4), groups=2), 8, (16, 16)),
     ],
 )
-def test_dimension_and_alphabet_follow_from_the_settings(config: Any, dimension: int, alphabet: Any) -> None:
-    assert (config.dimension, config.alphabet) == (dimension, alphabet)
+def test_dimension_and_alphabet_follow_from_the_settings(config: Any, dimension: int, codebook_sizes: Any) -> None:
+    assert (config.dimension, config.codebook_sizes) == (dimension, codebook_sizes)
 
 
 @pytest.mark.parametrize(
@@ -522,7 +524,7 @@ def test_what_may_be_chosen_is_what_the_table_holds(kind: Any, name: str, table:
     "kind",
     [
         kind
-        for kind in sorted(Checked.__subclasses__(), key=lambda kind: kind.__name__)
+        for kind in sorted(ValidatedConfig.__subclasses__(), key=lambda kind: kind.__name__)
         if any("choices" in entry.metadata for entry in dataclasses.fields(kind))
     ],
 )

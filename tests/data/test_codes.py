@@ -27,7 +27,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert len(codes) == 10
     assert codes.codes.dtype == np.int16
     assert np.array_equal(codes.codes, some_codes(10, planes=3))
-    assert codes.about.alphabet == (CODES,) * 3
+    assert codes.about.codebook_sizes == (CODES,) * 3
     assert codes.shape == (3, 16, 16)
     assert (codes.classes, codes.split) == (("left", "right"), None)
     batch = codes.take(np.array([3, 1]))
@@ -46,7 +46,7 @@ def test_each_epoch_shows_each_row_once_and_a_batch_depends_on_its_place_alone(t
 
 
 def test_large_alphabets_have_wide_codes(tmp_path: Path) -> None:
-    about = dataclasses.replace(about_codes(2, "d"), alphabet=(2**17,))
+    about = dataclasses.replace(about_codes(2, "d"), codebook_sizes=(2**17,))
     writer = CodeWriter(tmp_path, about, None)
     writer.append(np.full((2, 1, 4, 4), 2**17 - 1))
     writer.finish()
@@ -229,7 +229,7 @@ def test_a_hostile_array(tmp_path: Path, name: str, described: str) -> None:
 @pytest.mark.parametrize(
     "changed",
     [{"names": 5}, {"captions": [1] * 10}, {"tokenizer": 5}, {"source": 7}, {"classes": [1, 2]}, {"split": ["x"]},
-     {"alphabet": []}, {"grid": [4]}, {"fingerprint": 3}, {"names": {"a": 1}}, {"classes": ["one"]}],
+     {"codebook_sizes": []}, {"grid": [4]}, {"fingerprint": 3}, {"names": {"a": 1}}, {"classes": ["one"]}],
     ids=str,
 )  # fmt: skip
 def test_a_hostile_index(tmp_path: Path, changed: dict[str, object]) -> None:

@@ -20,11 +20,11 @@ from smalti.data.codes import open_codes
 from smalti.errors import ConfigError
 from smalti.features.clustering import MOST_GROUPS, check_groups, group
 from smalti.models.prior.conditioning import ClassEncoder
-from smalti.models.prior.image_prior import CodeGenerator
+from smalti.models.prior.image_prior import ImagePrior
 from smalti.pipelines import base as api
 from smalti.recipes.prior import PriorRecipe
 from smalti.training.batches import first_batches
-from smalti.training.resume import setting_of
+from smalti.training.resume import context_of_data
 
 
 def write_two_kinds(folder: Path, count: int = 12) -> Path:
@@ -106,7 +106,7 @@ def test_mistakes_are_one_line_each(smalti, trained: SimpleNamespace, words: tup
 def test_labels_come_as_often_as_in_the_training_images(tmp_path: Path) -> None:
     codes = small_codes(tmp_path)
     config = override(preset("prior-nano"), ["model.condition=class", *settings("prior-nano")[1::2]])
-    setting = setting_of(codes, torch.device("cpu"), "float32")
+    setting = context_of_data(codes, torch.device("cpu"), "float32")
     recipe = PriorRecipe(config, setting)
     recipe.start(lambda: first_batches(codes, 0, config.data, torch.device("cpu")))
     expected = torch.bincount(torch.from_numpy(codes.labels)) / len(codes)
@@ -118,22 +118,22 @@ def test_labels_come_as_often_as_in_the_training_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.7, 0.2, 0.1), (0.0, 1.0), (0.999, 0.0, 0.001)])
 def test_usual_labels_fill_their_shares_evenly(tmp_path: Path, shares: tuple[float, ...]) -> None:
     codes = small_codes(tmp_path)
-    setting = setting_of(codes, torch.device("cpu"), "float32")
+    setting = context_of_data(codes, torch.device("cpu"), "float32")
     assert setting.tokenizer is not None
     config = override(preset("prior-nano"), ["model.condition=class", *settings("prior-nano")[1::2]]).model
     assert isinstance(config, PriorConfig)
-    whole = CodeGenerator(config, setting.tokenizer.module, setting.image, len(shares))
+    whole = ImagePrior(config, setting.tokenizer.module, setting.image, len(shares))
     assert isinstance(whole.prior.context, ClassEncoder)
     whole.prior.context.shares.copy_(torch.tensor(shares))
     for count in (20, 1000):
-        found = np.bincount(whole.usual_labels(range(count)) or [], minlength=len(shares)) / count
+        found = np.bincount(whole.labels_by_frequency(range(count)) or [], minlength=len(shares)) / count
         assert np.abs(found - shares).max() <= 2 / count
-    assert whole.usual_labels([7, 3]) == [(whole.usual_labels(range(8)) or [])[n] for n in (7, 3)]
+    assert whole.labels_by_frequency([7, 3]) == [(whole.labels_by_frequency(range(8)) or [])[n] for n in (7, 3)]
 
 
 def test_without_labels_there_are_no_usual_ones(tmp_path: Path) -> None:
-    setting = setting_of(small_codes(tmp_path), torch.device("cpu"), "float32")
+    setting = context_of_data(small_codes(tmp_path), torch.device("cpu"), "float32")
     assert setting.tokenizer is not None
     config = override(preset("prior-nano"), settings("prior-nano")[1::2]).model
     assert isinstance(config, PriorConfig)
-    assert CodeGenerator(config, setting.tokenizer.module, setting.image, 0).usual_labels([0]) is None
+    assert ImagePrior(config, setting.tokenizer.module, setting.image, 0).labels_by_frequency([0]) is None

@@ -14,39 +14,39 @@ from scipy.stats import entropy
 from smalti.errors import CodeRangeError, ConfigError, DataError
 from smalti.metrics.codes import CodeUsage
 from smalti.metrics.groups import content_groups
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 
 
 def skewed(
-    seed: int, images: int, alphabet: tuple[int, ...], grid: tuple[int, int] = (4, 4), spread: float = 1.0
+    seed: int, images: int, codebook_sizes: tuple[int, ...], grid: tuple[int, int] = (4, 4), spread: float = 1.0
 ) -> np.ndarray:
     """Codes of which low ones are frequent, each image with a taste of its own: (B, P, H, W) int64."""
     generator = np.random.default_rng(seed)
     power = 1 + spread * generator.random((images, 1, 1, 1))
-    uniform = generator.random((images, len(alphabet), *grid))
-    sizes = np.array(alphabet)[None, :, None, None]
+    uniform = generator.random((images, len(codebook_sizes), *grid))
+    sizes = np.array(codebook_sizes)[None, :, None, None]
     return (uniform**power * sizes).astype(np.int64)
 
 
-def figures(metric: CodeUsage) -> dict[str, Figure]:
+def figures(metric: CodeUsage) -> dict[str, MetricValue]:
     return {figure.name: figure for figure in metric.compute()}
 
 
-def measured(codes: np.ndarray, alphabet: tuple[int, ...], stride: int = 4) -> dict[str, Figure]:
-    metric = CodeUsage(alphabet)
+def measured(codes: np.ndarray, codebook_sizes: tuple[int, ...], stride: int = 4) -> dict[str, MetricValue]:
+    metric = CodeUsage(codebook_sizes)
     metric.update(codes, codes.shape[0] * codes.shape[2] * codes.shape[3] * stride**2)
     return figures(metric)
 
 
-@pytest.mark.parametrize("alphabet", [(16,), (8, 5, 300), (1,)])
-def test_the_figures_are_those_counted_by_hand(alphabet: tuple[int, ...]) -> None:
-    codes = skewed(0, 50, alphabet)
-    found = measured(codes, alphabet)
-    planes = [np.bincount(codes[:, p].ravel(), minlength=size) for p, size in enumerate(alphabet)]
+@pytest.mark.parametrize("codebook_sizes", [(16,), (8, 5, 300), (1,)])
+def test_the_figures_are_those_counted_by_hand(codebook_sizes: tuple[int, ...]) -> None:
+    codes = skewed(0, 50, codebook_sizes)
+    found = measured(codes, codebook_sizes)
+    planes = [np.bincount(codes[:, p].ravel(), minlength=size) for p, size in enumerate(codebook_sizes)]
     entropies = [entropy(plane) for plane in planes]
-    assert found["codes_used"].value == sum((plane > 0).sum() for plane in planes) / sum(alphabet)
+    assert found["codes_used"].value == sum((plane > 0).sum() for plane in planes) / sum(codebook_sizes)
     assert found["perplexity"].value == pytest.approx(math.exp(np.mean(entropies)))
-    assert found["rate_bpp"].value == pytest.approx(sum(math.log2(size) for size in alphabet) / 16)
+    assert found["rate_bpp"].value == pytest.approx(sum(math.log2(size) for size in codebook_sizes) / 16)
     assert found["entropy_bpp"].value == pytest.approx(sum(entropies) / math.log(2) / 16)
     assert {figure.count for figure in found.values()} == {50}
     assert found["entropy_bpp"].unit == found["rate_bpp"].unit == "bits per pixel"
@@ -71,12 +71,12 @@ def test_a_collapsed_tokenizer_has_perplexity_one_and_costs_no_entropy() -> None
 @hypothesis.given(counts=st.lists(st.integers(0, 5), min_size=1, max_size=5).filter(any), seed=st.integers(0, 99))
 @hypothesis.settings(max_examples=10)
 def test_parts_that_are_merged_in_any_order_give_exactly_what_one_pass_gives(counts: list[int], seed: int) -> None:
-    alphabet = (7, 12)
-    codes = skewed(seed, sum(counts), alphabet)
-    whole, merged, start = CodeUsage(alphabet), CodeUsage(alphabet), 0
+    codebook_sizes = (7, 12)
+    codes = skewed(seed, sum(counts), codebook_sizes)
+    whole, merged, start = CodeUsage(codebook_sizes), CodeUsage(codebook_sizes), 0
     whole.update(torch.from_numpy(codes), len(codes) * 256)
     for count in counts:
-        part = CodeUsage(alphabet)
+        part = CodeUsage(codebook_sizes)
         part.update(codes[::-1][start : start + count].astype(np.int16), count * 256)
         merged.merge(part)
         start += count
@@ -161,9 +161,9 @@ def test_codes_that_are_none_are_refused(codes: np.ndarray, pixels: int, what: s
 
 
 def test_alphabets_must_be_positive_and_agree() -> None:
-    for alphabet in ((), (8, 0), (-1,)):
+    for codebook_sizes in ((), (8, 0), (-1,)):
         with pytest.raises(ConfigError, match="positive number of codes"):
-            CodeUsage(alphabet)
+            CodeUsage(codebook_sizes)
     with pytest.raises(ConfigError, match=r"\(8,\) and \(4, 2\)"):
         CodeUsage((8,)).merge(CodeUsage((4, 2)))
 

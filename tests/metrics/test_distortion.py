@@ -16,7 +16,7 @@ from torchmetrics.image import PeakSignalNoiseRatio
 
 from smalti.errors import ConfigError, DataError
 from smalti.metrics.distortion import PeakSignalToNoise, psnr_db, squared_error, squared_error_uint8
-from smalti.metrics.metric import Figure, PairMetric
+from smalti.metrics.metric import MetricValue, PairMetric
 from smalti.metrics.perceptual import PerceptualDistance
 from smalti.metrics.ssim import MultiScaleStructuralSimilarity, StructuralSimilarity
 
@@ -84,7 +84,7 @@ def pairs(seed: int, count: int, size: int = 16, channels: int = 3) -> tuple[np.
     return smooth.astype(np.uint8), np.clip(smooth + noise, 0, 255).astype(np.uint8)
 
 
-def measured(metric: PairMetric, originals: np.ndarray, results: np.ndarray) -> Figure:
+def measured(metric: PairMetric, originals: np.ndarray, results: np.ndarray) -> MetricValue:
     metric.update(originals, results)
     return metric.compute()[0]
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.nn.attention import FEW_PLACES, PlaceAttention, attention
+from smalti.nn.attention import FEW_PLACES, SpatialAttention, attention
 
 
 def noise(*shape: int) -> Tensor:
@@ -44,9 +44,9 @@ def test_attention_is_its_formula(tokens: int) -> None:
     torch.testing.assert_close(attention(query.float(), key.float(), value.float()), expected.float())
 
 
-def random_places(width: int = 6) -> PlaceAttention:
+def random_places(width: int = 6) -> SpatialAttention:
     torch.manual_seed(0)
-    module = PlaceAttention(width)
+    module = SpatialAttention(width)
     torch.nn.init.normal_(module.merge.weight)
     return module
 
@@ -72,7 +72,7 @@ def test_places_have_no_order() -> None:
 
 
 def test_a_fresh_one_is_the_identity_and_learns() -> None:
-    module, x = PlaceAttention(6), noise(2, 6, 3, 3)
+    module, x = SpatialAttention(6), noise(2, 6, 3, 3)
     assert torch.equal(module(x), x)
     module(x).square().sum().backward()
     assert bool(module.merge.weight.grad.any())

@@ -51,7 +51,7 @@ def test_batch_norm_of_two_ranks_with_equal_shares_is_that_of_both(
     expected = theirs(torch.cat([x, x]))[:4]
     # The other rank has the same images: whatever it adds is what this one has.
     monkeypatch.setattr("smalti.nn.blocks.world", lambda: 2)
-    monkeypatch.setattr("smalti.nn.blocks.differentiable_sum_over_ranks", lambda tensor: 2 * tensor)
+    monkeypatch.setattr("smalti.nn.blocks.all_reduce_sum_with_gradient", lambda tensor: 2 * tensor)
     torch.testing.assert_close(ours(x), expected)
     torch.testing.assert_close(dict(ours.named_buffers()), dict(theirs.named_buffers()))
 

@@ -14,7 +14,7 @@ from small_runs import small_config
 
 from smalti.errors import CheckpointError, ConfigError
 from smalti.models.prior import likelihood
-from smalti.models.prior.image_prior import CodeGenerator
+from smalti.models.prior.image_prior import ImagePrior
 from smalti.models.prior.sampling import Sampling
 from smalti.pipelines import base as api
 from smalti.pipelines import inpainting
@@ -46,13 +46,13 @@ def box(top: int, bottom: int, left: int, right: int, side: int = 16) -> np.ndar
 
 
 def test_a_hole_hides_what_it_touches_and_what_is_beside_that() -> None:
-    assert inpainting.hidden_places(box(4, 8, 4, 8), (4, 4), 4, leak=0).nonzero() == (np.array([1]), np.array([1]))
-    found = inpainting.hidden_places(box(7, 8, 0, 1), (4, 4), 4)
+    assert inpainting.masked_positions(box(4, 8, 4, 8), (4, 4), 4, leak=0).nonzero() == (np.array([1]), np.array([1]))
+    found = inpainting.masked_positions(box(7, 8, 0, 1), (4, 4), 4)
     assert np.array_equal(found, np.array([[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool))
 
 
 def test_images_that_are_no_multiple_of_the_stride() -> None:
-    assert inpainting.hidden_places(box(13, 14, 0, 1, side=14), (4, 4), 4, leak=0)[3, 0]
+    assert inpainting.masked_positions(box(13, 14, 0, 1, side=14), (4, 4), 4, leak=0)[3, 0]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_images_that_are_no_multiple_of_the_stride() -> None:
 )
 def test_holes_that_leave_nothing_to_do_or_to_go_by(hole: np.ndarray, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        inpainting.hidden_places(hole, (4, 4), 4)
+        inpainting.masked_positions(hole, (4, 4), 4)
 
 
 @pytest.mark.parametrize("name", ["causal", "masked", "text", "labelled"])
@@ -93,9 +93,9 @@ def test_a_hole_is_emptied_smoothly(height: int, width: int) -> None:
     hole[1:4, : max(1, width - 4)] = True
     flat = np.full((height, width, 3), 70, np.uint8)
     flat[hole] = 255
-    assert (inpainting.emptied(flat, hole) == 70).all()
+    assert (inpainting.filled_from_surroundings(flat, hole) == 70).all()
     ramp = np.broadcast_to(np.linspace(10, 240, height)[:, None, None], (height, width, 4)).round().astype(np.uint8)
-    found = inpainting.emptied(np.where(hole[..., None], np.uint8(0), ramp), hole)
+    found = inpainting.filled_from_surroundings(np.where(hole[..., None], np.uint8(0), ramp), hole)
     assert np.array_equal(found[~hole], ramp[~hole])
     assert 10 <= found.min() <= found.max() <= 240
     mean = ramp[~hole].mean()
@@ -123,7 +123,7 @@ def test_varied_codes_are_as_many_as_the_strength_says(priors, name: str) -> Non
     codes = tokenizer.encode(to_tensor(picture[None].copy(), torch.device("cpu"))).codes
     torch.manual_seed(0)
     hidden = torch.rand(3, 4, 4) < 0.3
-    drawn = inpainting.redraw(model.module, codes.expand(3, -1, -1, -1), hidden, seed=0, how=Sampling())  # type: ignore[arg-type]
+    drawn = inpainting.resample_codes(model.module, codes.expand(3, -1, -1, -1), hidden, seed=0, how=Sampling())  # type: ignore[arg-type]
     known = ~hidden[:, None].expand_as(drawn)
     assert torch.equal(drawn[known], codes.expand_as(drawn)[known])
     versions = model.vary(picture, strength=1.0, count=3)
@@ -134,13 +134,13 @@ def test_varied_codes_are_as_many_as_the_strength_says(priors, name: str) -> Non
 def test_a_causal_prior_prefers_what_the_rest_goes_on_from(priors) -> None:
     """Candidates are taken as often as the known codes after the hole are likely."""
     generator = api.load(priors.causal).module
-    assert isinstance(generator, CodeGenerator)
+    assert isinstance(generator, ImagePrior)
     with torch.no_grad():
         strong(generator.prior).table.mul_(10)
     codes, hidden = torch.full((1, 1, 4, 4), 3), torch.zeros(1, 4, 4, dtype=torch.bool)
     hidden[0, 1, 1:3] = True
     versions = 150
-    chosen = inpainting.redraw(
+    chosen = inpainting.resample_codes(
         generator, codes.expand(versions, -1, -1, -1), hidden.expand(versions, -1, -1), seed=0, how=Sampling()
     )
     numbers = range(versions * inpainting.CANDIDATES)

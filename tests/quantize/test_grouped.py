@@ -25,7 +25,7 @@ def both(**options: float) -> tuple[ProductQuantizer, GroupedVectorQuantizer]:
 
 @pytest.mark.parametrize("fitted", [False, True])
 def test_training_is_that_of_one_quantizer_for_each_group(fitted: bool) -> None:
-    separate, together = both(decay=0.9, commitment=0.7, revive_below=0.2)
+    separate, together = both(decay=0.9, commitment=0.7, dead_code_threshold=0.2)
     if fitted:
         for quantizer in (separate, together):
             quantizer.fit(latents(50, batch=20), latents_per_step=24)
@@ -55,7 +55,7 @@ def test_a_configuration_of_plain_ema_layers_is_grouped() -> None:
     quantizer = build_quantizer(plain)
     assert isinstance(quantizer, GroupedVectorQuantizer)
     assert quantizer.decay == 0.9
-    assert quantizer.alphabet == plain.alphabet
+    assert quantizer.codebook_sizes == plain.codebook_sizes
     assert quantizer.dimension == plain.dimension
     for layer in (
         VectorConfig(codes=CODES, dimension=SIZE, update="gradient"),

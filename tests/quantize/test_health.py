@@ -20,25 +20,25 @@ from smalti.quantize.base import Quantized
 from smalti.quantize.health import FADED, MATURE, UsageMonitor, diagnose, norm_ratio
 
 
-def drawn(alphabet: tuple[int, ...], seed: int, *, batch: int = 4, side: int = 3) -> Tensor:
+def drawn(codebook_sizes: tuple[int, ...], seed: int, *, batch: int = 4, side: int = 3) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     # The first codes more often than the last ones.
     planes = [
         (torch.rand(batch, side, side, generator=generator).square() * size).long().clamp_max(size - 1)
-        for size in alphabet
+        for size in codebook_sizes
     ]
     return torch.stack(planes, dim=1)
 
 
-@pytest.mark.parametrize("alphabet", [(7,), (5, 5), (6, 2, 9)])
+@pytest.mark.parametrize("codebook_sizes", [(7,), (5, 5), (6, 2, 9)])
 @pytest.mark.parametrize("half_life", [3, 50])
-def test_the_figures_are_those_of_numpy(alphabet: tuple[int, ...], half_life: int) -> None:
-    monitor = UsageMonitor(alphabet, half_life=half_life)
-    counts = [np.zeros(size) for size in alphabet]
+def test_the_figures_are_those_of_numpy(codebook_sizes: tuple[int, ...], half_life: int) -> None:
+    monitor = UsageMonitor(codebook_sizes, half_life=half_life)
+    counts = [np.zeros(size) for size in codebook_sizes]
     for step in range(6):
-        codes = drawn(alphabet, step)
+        codes = drawn(codebook_sizes, step)
         monitor.update(codes, batch=4)
-        for plane, size in enumerate(alphabet):
+        for plane, size in enumerate(codebook_sizes):
             counts[plane] *= 0.5 ** (4 / half_life)
             counts[plane] += np.bincount(codes[:, plane].flatten().numpy(), minlength=size)
     for plane, count in enumerate(counts):
@@ -49,12 +49,16 @@ def test_the_figures_are_those_of_numpy(alphabet: tuple[int, ...], half_life: in
     expected = np.mean([math.exp(-(share * np.log(share)).sum()) for share in shares])
     assert float(figures["perplexity"]) == pytest.approx(expected, rel=1e-5)
     seen = [int((count > FADED).sum()) for count in counts]
-    assert float(figures["used"]) == pytest.approx(sum(seen) / sum(alphabet))
+    assert float(figures["used"]) == pytest.approx(sum(seen) / sum(codebook_sizes))
     dead = sum(
-        size - alive for size, alive, count in zip(alphabet, seen, counts, strict=True) if count.sum() >= MATURE * size
+        size - alive
+        for size, alive, count in zip(codebook_sizes, seen, counts, strict=True)
+        if count.sum() >= MATURE * size
     )
     assert float(figures["dead"]) == dead
-    assert monitor.mature() == all(count.sum() >= MATURE * size for size, count in zip(alphabet, counts, strict=True))
+    assert monitor.mature() == all(
+        count.sum() >= MATURE * size for size, count in zip(codebook_sizes, counts, strict=True)
+    )
 
 
 def test_even_use_is_a_perplexity_of_all_codes() -> None:
@@ -120,7 +124,7 @@ HEALTHY = {"perplexity": 300.0, "used": 0.95, "ratio": 1.0}
         ({"perplexity": 1.0, "used": 0.002, "ratio": 50.0}, "the codebook has collapsed: "),
         ({"ratio": 5.0}, "the encoder's latents grow away from the codebook: they have 5 times its size; try a larger"),
         ({"ratio": 0.2}, "the encoder's latents shrink below the codebook: they have 0.2 times its size; try"),
-        ({"used": 0.3}, "many codes are dead: 70 %; try quantizer.revive_below=0.25"),
+        ({"used": 0.3}, "many codes are dead: 70 %; try quantizer.dead_code_threshold=0.25"),
         ({"perplexity": 100.0}, "few codes do most of the work: 100 of 512 as if evenly; try"),
     ],
 )
@@ -161,12 +165,12 @@ def test_sizes_are_compared_where_codes_lie_where_the_latents_are(config: Quanti
     near = 0.5 < float(norm_ratio(z, result)) < 2
     layer = getattr(config, "layer", config)
     if layer.name == "simvq":  # it comes after, by gradient
-        assert quantizer.codes_follow_latents
+        assert quantizer.codes_in_latent_space
     elif not (isinstance(layer, VectorConfig) and layer.projection):
-        assert quantizer.codes_follow_latents == near
+        assert quantizer.codes_in_latent_space == near
 
 
 def test_one_layer_that_does_not_compare_is_enough() -> None:
-    assert ProductQuantizer([VectorQuantizer(4, 2), VectorQuantizer(4, 2)]).codes_follow_latents
-    assert not ProductQuantizer([VectorQuantizer(4, 2), ScalarQuantizer((5, 5))]).codes_follow_latents
-    assert not build_quantizer(ProductConfig(layer=ScalarConfig())).codes_follow_latents
+    assert ProductQuantizer([VectorQuantizer(4, 2), VectorQuantizer(4, 2)]).codes_in_latent_space
+    assert not ProductQuantizer([VectorQuantizer(4, 2), ScalarQuantizer((5, 5))]).codes_in_latent_space
+    assert not build_quantizer(ProductConfig(layer=ScalarConfig())).codes_in_latent_space

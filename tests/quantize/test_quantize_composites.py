@@ -30,7 +30,7 @@ def latents(seed: int = 0, *, batch: int = 4, channels: int = 6) -> Tensor:
 
 
 def vectors(**options: Any) -> VectorQuantizer:
-    return VectorQuantizer(**{"codes": 24, "dimension": 6, "update": "gradient", "revive_below": 0.0} | options)
+    return VectorQuantizer(**{"codes": 24, "dimension": 6, "update": "gradient", "dead_code_threshold": 0.0} | options)
 
 
 def started(quantizer: Quantizer) -> Quantizer:
@@ -137,7 +137,7 @@ def test_no_stage_begins_with_what_an_earlier_one_left_nothing_of(update: str) -
 
 def test_a_shared_codebook_is_stored_once() -> None:
     shared = ResidualQuantizer(vectors(), depth=3)
-    assert shared.alphabet == (24, 24, 24)
+    assert shared.codebook_sizes == (24, 24, 24)
     assert [name for name, _ in shared.named_parameters()] == ["layers.0.codebook"]
     started(shared)
     codes = shared.encode(latents(4))
@@ -171,7 +171,7 @@ def test_what_does_not_fit_together_is_refused(make: Any, message: str) -> None:
 def test_a_product_is_its_groups_side_by_side() -> None:
     groups = [vectors(dimension=2), vectors(dimension=4, codes=9)]
     quantizer = started(ProductQuantizer(groups)).eval()
-    assert quantizer.alphabet == (24, 9)
+    assert quantizer.codebook_sizes == (24, 9)
     z = latents(9)
     result = quantizer(z)
     a, b = groups[0](z[:, :2]), groups[1](z[:, 2:])
@@ -184,12 +184,12 @@ def test_a_product_may_hold_unlike_quantizers_of_several_planes() -> None:
     quantizer = ProductQuantizer(
         [ResidualQuantizer([vectors(dimension=3) for _ in range(2)]), BinaryQuantizer(2), SimVectorQuantizer(8, 1)]
     )
-    assert quantizer.alphabet == (24, 24, 4, 8)
+    assert quantizer.codebook_sizes == (24, 24, 4, 8)
     started(quantizer).eval()
     result = quantizer(latents(2))
     assert torch.equal(quantizer.decode(result.codes), result.values)
 
 
 def test_the_names_in_a_table_are_those_of_the_configurations() -> None:
-    assert build_quantizer(BinaryConfig(bits=3)).alphabet == (8,)
+    assert build_quantizer(BinaryConfig(bits=3)).codebook_sizes == (8,)
     assert isinstance(build_quantizer(ScalarConfig()), ScalarQuantizer)

@@ -42,7 +42,7 @@ def test_every_kind_is_among_the_variants() -> None:
 def test_a_configuration_describes_its_quantizer(config: QuantizerConfig) -> None:
     quantizer = built(config)
     assert quantizer.dimension == config.dimension
-    assert quantizer.alphabet == config.alphabet
+    assert quantizer.codebook_sizes == config.codebook_sizes
     assert from_plain(type(config), to_plain(config)) == config
 
 
@@ -54,12 +54,12 @@ def test_shapes_types_and_alphabet(config: QuantizerConfig, training: bool) -> N
         result = quantizer(latents(config, batch=batch, height=height, width=width))
         assert result.values.shape == (batch, config.dimension, height, width)
         assert result.values.dtype == torch.float32
-        assert result.codes.shape == (batch, len(quantizer.alphabet), height, width)
+        assert result.codes.shape == (batch, len(quantizer.codebook_sizes), height, width)
         assert result.codes.dtype == torch.int64
         assert result.codes.is_contiguous()
         assert result.loss.shape == ()
         assert result.loss.dtype == torch.float32
-        for plane, size in enumerate(quantizer.alphabet):
+        for plane, size in enumerate(quantizer.codebook_sizes):
             assert 0 <= int(result.codes[:, plane].min()) <= int(result.codes[:, plane].max()) < size
 
 
@@ -219,7 +219,7 @@ def test_memory_order_does_not_matter(config: QuantizerConfig) -> None:
 def test_codes_nobody_wrote_are_refused(config: QuantizerConfig) -> None:
     quantizer = trained(config)
     codes = quantizer.encode(latents(config))
-    for plane, size in enumerate(quantizer.alphabet):
+    for plane, size in enumerate(quantizer.codebook_sizes):
         for wrong in (size, -1, 2**40):
             bad = codes.clone()
             bad[0, plane, 0, 0] = wrong
@@ -246,7 +246,7 @@ def test_latents_that_are_not_finite_are_never_silent(config: QuantizerConfig, p
     # In training the loss says so, in the step itself, so that the loop can go back together with all its ranks.
     result = quantizer.train()(z)
     assert result.loss.isnan()
-    for plane, size in enumerate(quantizer.alphabet):
+    for plane, size in enumerate(quantizer.codebook_sizes):
         assert 0 <= int(result.codes[:, plane].min()) <= int(result.codes[:, plane].max()) < size
     # Who skips such a step goes on with a good codebook.
     assert all(tensor.isfinite().all() for tensor in quantizer.state_dict().values())

@@ -52,7 +52,7 @@ def books(quantizer: Quantizer) -> list[VectorQuantizer]:
 def test_all_codes_are_used(config: QuantizerConfig) -> None:
     quantizer, z = fitted(config)
     codes = quantizer.encode(z)
-    for plane, size in list(enumerate(quantizer.alphabet))[: 1 if shares(config) else None]:
+    for plane, size in list(enumerate(quantizer.codebook_sizes))[: 1 if shares(config) else None]:
         assert len(codes[:, plane].unique()) >= 0.9 * size, plane
 
 
@@ -74,7 +74,7 @@ def test_the_first_batch_does_not_begin_anew(config: QuantizerConfig) -> None:
     quantizer, z = fitted(config)
     before = [book.codebook.detach().clone() for book in books(quantizer)]
     for book in books(quantizer):
-        book.revive_below = 0.0  # which is another thing than beginning anew
+        book.dead_code_threshold = 0.0  # which is another thing than beginning anew
     quantizer.train()(z[:2])
     for book, codebook in zip(books(quantizer), before, strict=True):
         moved = (book.codebook.detach() - codebook).norm(dim=1)
@@ -91,7 +91,7 @@ def test_nothing_is_revived_in_the_first_steps(config: QuantizerConfig) -> None:
     quantizer, z = fitted(config, per_step=128)
     twin = copy.deepcopy(quantizer)
     for book in books(twin):
-        book.revive_below = 0.0
+        book.dead_code_threshold = 0.0
     for each in (quantizer, twin):
         each.train()(z[:2])
     for ours, theirs in zip(books(quantizer), books(twin), strict=True):

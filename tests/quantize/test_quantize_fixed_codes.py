@@ -87,7 +87,7 @@ def test_scalar_codes_lie_in_their_alphabet(levels: tuple[int, ...], scale: floa
     quantizer = ScalarQuantizer(levels).eval()
     z = latents(len(levels), seed=seed, scale=scale)
     result = quantizer(z)
-    assert 0 <= int(result.codes.min()) <= int(result.codes.max()) < quantizer.alphabet[0]
+    assert 0 <= int(result.codes.min()) <= int(result.codes.max()) < quantizer.codebook_sizes[0]
     assert float(result.values.abs().max()) <= 1
     assert torch.equal(quantizer.decode(result.codes), result.values)
 

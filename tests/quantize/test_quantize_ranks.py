@@ -12,7 +12,7 @@ import torch.multiprocessing
 from variants import VARIANTS, latents
 
 from smalti.quantize import build_quantizer
-from smalti.runtime.distributed import average_gradients, end_ranks, rank, world
+from smalti.runtime.distributed import average_gradients, leave_process_group, rank, world
 
 STEPS, BATCH, FAR_APART = 3, 4, 1e-5
 
@@ -44,7 +44,7 @@ def one_of_two(number: int, folder: str) -> None:
     try:
         torch.save({name: learn(name) for name in VARIANTS}, f"{folder}/{number}.pt")
     finally:
-        end_ranks()
+        leave_process_group()
 
 
 @pytest.fixture(scope="module")

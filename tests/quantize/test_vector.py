@@ -32,7 +32,7 @@ def started(codes: int = 7, **options: object) -> VectorQuantizer:
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 @pytest.mark.parametrize("beta", [0.0, 0.25, 2.0])
 def test_the_loss_is_its_formula(update: str, beta: float) -> None:
-    quantizer = started(update=update, commitment=beta, revive_below=0.0).eval()
+    quantizer = started(update=update, commitment=beta, dead_code_threshold=0.0).eval()
     z = latents(1).requires_grad_()
     result = quantizer(z)
     rows, book = rows_of(z), quantizer.codebook.detach().double().numpy()
@@ -58,7 +58,7 @@ def test_the_loss_is_its_formula(update: str, beta: float) -> None:
 
 def test_ema_statistics_are_their_formula() -> None:
     decay, codes = 0.8, 6
-    quantizer = VectorQuantizer(codes, 3, decay=decay, revive_below=0.0)
+    quantizer = VectorQuantizer(codes, 3, decay=decay, dead_code_threshold=0.0)
     used, sums, book = np.zeros(codes), np.zeros((codes, 3)), None
     for step in range(6):
         z = latents(step)
@@ -81,14 +81,14 @@ def test_ema_statistics_are_their_formula() -> None:
 
 def _first_codebook(quantizer: VectorQuantizer, z: Tensor) -> np.ndarray:
     """The codebook the first batch is quantized with: its own latents."""
-    twin = VectorQuantizer(*quantizer.codebook.shape, update="gradient", revive_below=0.0)
+    twin = VectorQuantizer(*quantizer.codebook.shape, update="gradient", dead_code_threshold=0.0)
     twin(z)
     return twin.codebook.detach().double().numpy()
 
 
 @pytest.mark.parametrize("update", ["ema", "gradient"])
 def test_the_first_batch_gives_the_codebook(update: str) -> None:
-    quantizer = VectorQuantizer(7, 3, update=update, revive_below=0.0)
+    quantizer = VectorQuantizer(7, 3, update=update, dead_code_threshold=0.0)
     fresh = quantizer.codebook.detach().clone()
     assert float(fresh.abs().max()) <= 1 / 7
     z = latents(0) + 50
@@ -107,7 +107,7 @@ def test_the_first_codebook_does_not_depend_on_the_global_seed() -> None:
 
 
 def test_a_dead_code_moves_with_both_its_statistics() -> None:
-    quantizer = started(8, revive_below=0.05)
+    quantizer = started(8, dead_code_threshold=0.05)
     quantizer.codebook[3] = 1e3
     quantizer.used[3] = 1e-4
     quantizer.sums[3] = 1e-1
@@ -124,7 +124,7 @@ def test_a_dead_code_moves_with_both_its_statistics() -> None:
 
 
 def test_nothing_is_revived_at_zero() -> None:
-    quantizer = started(8, revive_below=0.0)
+    quantizer = started(8, dead_code_threshold=0.0)
     quantizer.codebook[3] = 1e3
     quantizer.used[3], quantizer.sums[3] = 0.0, 0.0
     quantizer(latents(7))
@@ -184,7 +184,7 @@ def test_two_codes_and_one_latent() -> None:
 
 
 def test_a_projection_searches_and_learns_in_few_numbers() -> None:
-    quantizer = VectorQuantizer(7, 3, projection=2, revive_below=0.0)
+    quantizer = VectorQuantizer(7, 3, projection=2, dead_code_threshold=0.0)
     assert quantizer.codebook.shape == quantizer.sums.shape == (7, 2)
     quantizer(latents(100))
     z = latents(1)
@@ -217,7 +217,7 @@ def test_on_the_sphere_the_nearest_code_has_the_largest_cosine(update: str) -> N
 
 def test_kmeans_is_its_formula() -> None:
     z = latents(0)
-    quantizer = VectorQuantizer(7, 3, update="gradient", start="kmeans", revive_below=0.0)
+    quantizer = VectorQuantizer(7, 3, update="gradient", start="kmeans", dead_code_threshold=0.0)
     quantizer(z)
     rows = rows_of(z)
     centres = rows[np.arange(7) * len(rows) // 7]
@@ -230,7 +230,7 @@ def test_kmeans_is_its_formula() -> None:
 def test_kmeans_begins_with_a_smaller_error_than_latents_do() -> None:
     errors = {}
     for start in ("latents", "kmeans"):
-        quantizer = VectorQuantizer(16, 3, update="gradient", start=start, revive_below=0.0)
+        quantizer = VectorQuantizer(16, 3, update="gradient", start=start, dead_code_threshold=0.0)
         z = latents(3, batch=20)
         quantizer(z)
         errors[start] = float((quantizer.eval()(z).values - z).detach().square().mean())
@@ -256,7 +256,7 @@ def test_kmeans_looks_at_a_bounded_sample(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_diveq_trains_the_codebook_through_the_main_loss_alone() -> None:
     centres = torch.tensor([[3.0, 0.0], [-3.0, 1.0], [0.0, -4.0]])
-    quantizer = VectorQuantizer(3, 2, update="gradient", gradient="diveq", revive_below=0.0)
+    quantizer = VectorQuantizer(3, 2, update="gradient", gradient="diveq", dead_code_threshold=0.0)
     with torch.no_grad():
         quantizer.codebook.copy_(centres + 0.7)
         quantizer.steps += 1
@@ -276,7 +276,7 @@ def test_diveq_trains_the_codebook_through_the_main_loss_alone() -> None:
 
 def test_diveq_draws_other_noise_in_each_step_and_the_same_again() -> None:
     def values(steps: int) -> Tensor:
-        quantizer = started(update="gradient", gradient="diveq", revive_below=0.0)
+        quantizer = started(update="gradient", gradient="diveq", dead_code_threshold=0.0)
         return [quantizer(latents(0)).values for _ in range(steps)][-1]
 
     assert torch.equal(values(1), values(1))

@@ -19,7 +19,7 @@ from smalti.config.run import LoopConfig, RunConfig
 from smalti.config.vqvae import AdversaryConfig, PerceptualConfig, VQVAEConfig
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
 from smalti.models.autoencoder.patch_discriminator import MapDiscriminator, PatchDiscriminator
-from smalti.recipes import Images, Setting, build_recipe
+from smalti.recipes import Images, TrainingContext, build_recipe
 from smalti.recipes.adversary import LARGEST_RATIO, Adversary
 from smalti.recipes.vqvae import VQVAERecipe
 
@@ -154,17 +154,17 @@ KINDS = {
 
 
 def recipe_of(kind: str = "transform", *, precision: str = "float32", perceptual: float = 0.5, weight: float = 0.5,
-              start: int = 0, ramp: int = 16, loss: str = "hinge", sees: str = "pixels") -> VQVAERecipe:  # fmt: skip
+              start: int = 0, ramp: int = 16, loss: str = "hinge", inputs: str = "pixels") -> VQVAERecipe:  # fmt: skip
     config = RunConfig(
         model=VQVAEConfig(
             *KINDS[kind],
             perceptual=PerceptualConfig(weight=perceptual, start=start),
-            adversary=AdversaryConfig(weight=weight, start=start, ramp=ramp, width=4, loss=loss, sees=sees),
+            adversary=AdversaryConfig(weight=weight, start=start, ramp=ramp, width=4, loss=loss, inputs=inputs),
             optimizer=OptimizerConfig(learning_rate=1e-3, schedule="cosine", warm_up=16),
         ),
         train=LoopConfig(batch=8, images=10_000),
     )
-    recipe = build_recipe(config, Setting((3, 16, 16), precision=precision))
+    recipe = build_recipe(config, TrainingContext((3, 16, 16), precision=precision))
     assert isinstance(recipe, VQVAERecipe)
     return recipe
 
@@ -175,14 +175,14 @@ def batch(seed: int = 0) -> Images:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("sees", ["pixels", "features"])
+@pytest.mark.parametrize("inputs", ["pixels", "features"])
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_vqgan_of_every_architecture_trains(kind: str, sees: str, precision: str) -> None:
-    recipe = recipe_of(kind, precision=precision, sees=sees)
+def test_a_vqgan_of_every_architecture_trains(kind: str, inputs: str, precision: str) -> None:
+    recipe = recipe_of(kind, precision=precision, inputs=inputs)
     before = copy.deepcopy(recipe.modules["discriminator"].state_dict())
     for step in range(4):
         terms = recipe.step(batch(step), step * 8)
-        assert {"perceptual", "decoder_game", "discriminator"} <= terms.keys()
+        assert {"perceptual", "adversarial", "discriminator"} <= terms.keys()
         for name, value in terms.items():
             assert value.shape == (), name
             assert not value.requires_grad, name
@@ -190,7 +190,7 @@ def test_a_vqgan_of_every_architecture_trains(kind: str, sees: str, precision: s
     after = recipe.modules["discriminator"].state_dict()
     # A bias of the last layer moves all logits alike, in which the two sides of the hinge agree at first.
     assert not any(torch.equal(after[name], before[name]) for name in before if not name.endswith("head.bias"))
-    parts = 4 * terms["reconstruction"] + terms["quantizer"] + 0.5 * terms["perceptual"] + terms["decoder_game"]
+    parts = 4 * terms["reconstruction"] + terms["quantizer"] + 0.5 * terms["perceptual"] + terms["adversarial"]
     torch.testing.assert_close(terms["loss"], parts, rtol=1e-4, atol=1e-5)
 
 
@@ -207,13 +207,13 @@ def test_before_its_start_a_vqgan_is_the_vqvae() -> None:
     for step in range(2):
         terms = early.step(batch(step), step * 8)
         assert terms == plain.step(batch(step), step * 8)
-        assert not {"perceptual", "decoder_game", "discriminator"} & terms.keys()
+        assert not {"perceptual", "adversarial", "discriminator"} & terms.keys()
     for name, tensor in plain.autoencoder.state_dict().items():
         assert torch.equal(tensor, early.autoencoder.state_dict()[name]), name
     assert not any(early.optimizers["discriminator"].state)
     for name, tensor in early.modules["discriminator"].state_dict().items():
         assert torch.equal(tensor, discriminator[name]), name
-    assert {"perceptual", "decoder_game", "discriminator"} <= early.step(batch(2), 16).keys()
+    assert {"perceptual", "adversarial", "discriminator"} <= early.step(batch(2), 16).keys()
 
 
 @pytest.mark.parametrize(("every", "looked_at"), [(1, 8), (3, 3), (100, 1)])
@@ -239,7 +239,7 @@ def test_the_network_looks_at_one_image_of_so_many(every: int, looked_at: int, m
 
 
 def test_judges_of_features_see_all_maps_but_the_finest() -> None:
-    recipe = recipe_of(sees="features", ramp=0)
+    recipe = recipe_of(inputs="features", ramp=0)
     assert recipe.perceptual is not None
     assert recipe.adversary is not None
     maps, _ = recipe.perceptual.compare(batch().pixels, batch().pixels)
@@ -248,7 +248,7 @@ def test_judges_of_features_see_all_maps_but_the_finest() -> None:
 
 def test_a_vqvae_has_no_discriminator() -> None:
     recipe = recipe_of(perceptual=0.0, weight=0.0)
-    assert set(recipe.modules) == {"autoencoder", "usage"}
+    assert set(recipe.modules) == {"autoencoder"}
     assert (recipe.perceptual, recipe.adversary) == (None, None)
 
 

@@ -7,13 +7,13 @@ import torch
 from small_runs import small_config
 
 from smalti.errors import ConfigError
-from smalti.recipes import Images, Setting
+from smalti.recipes import Images, TrainingContext
 from smalti.recipes.contrastive import ContrastiveRecipe
 
 
 def recipe(*assignments: str, classes: int = 0) -> ContrastiveRecipe:
     config = small_config("smalti-vit", "train.batch=16", "model.warm_up=0", *assignments)
-    return ContrastiveRecipe(config, Setting((3, 16, 16), classes))
+    return ContrastiveRecipe(config, TrainingContext((3, 16, 16), classes))
 
 
 def stripes(count: int = 16, seed: int = 0) -> Images:

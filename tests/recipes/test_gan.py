@@ -13,7 +13,7 @@ from gan_recipes import SHAPE, batch, make, weights
 from small_runs import small_config
 from torch import Tensor, nn
 
-from smalti.augment.diffaugment import ADAPTATION
+from smalti.augment.diffaugment import ADAPTATION, Augmentation
 from smalti.config.gan import (
     AnnealConfig,
     AugmentationConfig,
@@ -26,7 +26,7 @@ from smalti.config.optimizer import OptimizerConfig
 from smalti.errors import ConfigError
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
 from smalti.optim.build import OPTIMIZERS
-from smalti.recipes import Recipe, Setting, build_recipe
+from smalti.recipes import Recipe, TrainingContext, build_recipe
 from smalti.recipes.gamma import SHARE
 from smalti.recipes.gan import GANRecipe
 from smalti.runtime.rng import Draws
@@ -195,17 +195,21 @@ def test_rates_are_scaled_for_both() -> None:
 def test_a_setting_that_does_not_fit_the_generator_is_a_config_error() -> None:
     config = make().config
     with pytest.raises(ConfigError, match="shorter sides that can be reached are 16, 20, 24"):
-        build_recipe(config, dataclasses.replace(make().setting, image=(3, 18, 16)))
+        build_recipe(config, dataclasses.replace(make().context, image=(3, 18, 16)))
 
 
 FEATURES, BOTH = DiscriminatorConfig("features", width=8), DiscriminatorConfig("both", width=8)
 VARIANTS: dict[str, dict[str, Any]] = {
     "pixels": {},
-    "pixels, shared": {"fresh": False},
+    "pixels, shared": {"resample_for_generator": False},
     "features": {"discriminator": FEATURES},
-    "features, shared": {"discriminator": FEATURES, "fresh": False},
+    "features, shared": {"discriminator": FEATURES, "resample_for_generator": False},
     "both": {"discriminator": BOTH},
-    "both, shared, with lecam": {"discriminator": BOTH, "fresh": False, "penalty": PenaltyConfig(gamma=1.0, lecam=0.3)},
+    "both, shared, with lecam": {
+        "discriminator": BOTH,
+        "resample_for_generator": False,
+        "penalty": PenaltyConfig(gamma=1.0, lecam=0.3),
+    },
     "sngan": {
         "network": SNGANConfig(generator_width=8, discriminator_width=8),
         "loss": "hinge",
@@ -230,7 +234,7 @@ def test_every_kind_of_training_takes_steps(name: str, precision: str, classes: 
     for kind, old in before.items():
         # What is added to all logits alike means nothing to pairs, and little to a hinge at first.
         assert moved(recipe.modules[kind], old) >= {name for name in old if not name.endswith("head.bias")}, kind
-    figures, trouble = recipe.examine()
+    figures, trouble = recipe.diagnostics()
     assert figures["diversity"] >= 0  # batch normalisation at rest knows little after two steps
     assert trouble is None
 
@@ -240,7 +244,7 @@ def test_to_look_changes_nothing_about_the_networks(name: str) -> None:
     recipe = make(**VARIANTS[name])
     recipe.step(batch(), 0)
     before = copy.deepcopy({kind: recipe.modules[kind].state_dict() for kind in ("generator", "discriminator")})
-    recipe.examine()
+    recipe.diagnostics()
     assert_same(before, {kind: recipe.modules[kind].state_dict() for kind in before})
     assert all(module.training for module in recipe.modules.values())
 
@@ -250,17 +254,17 @@ def test_every_kind_of_training_goes_on_from_its_state(name: str) -> None:
     first, second = make(half_life=50, **VARIANTS[name]), make(half_life=50, **VARIANTS[name])
     for step in range(2):
         first.step(batch(step), 8 * step)
-    first.examine()
-    first.judge(first.score([batch(0)]))
+    first.diagnostics()
+    first.check_score(first.score([batch(0)]))
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     assert first.step(batch(2), 16) == second.step(batch(2), 16)
-    assert first.examine() == second.examine()
+    assert first.diagnostics() == second.diagnostics()
     assert_same(first.state_dict(), second.state_dict())
 
 
 def test_fresh_latents_are_others_and_shared_ones_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     for fresh, expected in ((True, 2), (False, 1)):
-        recipe, made = make(fresh=fresh), []
+        recipe, made = make(resample_for_generator=fresh), []
         forward = recipe.generator.forward
         monkeypatch.setattr(
             recipe.generator, "forward", lambda z, labels, f=forward, m=made: m.append(z) or f(z, labels)
@@ -273,8 +277,8 @@ def test_fresh_latents_are_others_and_shared_ones_the_same(monkeypatch: pytest.M
 def test_the_generator_learns_from_real_images_of_its_own_where_fresh(
     monkeypatch: pytest.MonkeyPatch, fresh: bool
 ) -> None:
-    recipe, looked = make(fresh=fresh), []
-    recipe.another = lambda: batch(9)
+    recipe, looked = make(resample_for_generator=fresh), []
+    recipe.extra_batch = lambda: batch(9)
     real_logits = recipe._real_logits
     monkeypatch.setattr(recipe, "_real_logits", lambda real, *rest: looked.append(real) or real_logits(real, *rest))
     recipe.step(batch(), 0)
@@ -282,8 +286,8 @@ def test_the_generator_learns_from_real_images_of_its_own_where_fresh(
 
 
 def test_who_compares_no_pairs_asks_for_no_more_images() -> None:
-    recipe, asked = make(fresh=True, loss="bce"), []
-    recipe.another = lambda: asked.append(1) or batch(9)
+    recipe, asked = make(resample_for_generator=True, loss="bce"), []
+    recipe.extra_batch = lambda: asked.append(1) or batch(9)
     recipe.step(batch(), 0)
     assert not asked
 
@@ -304,7 +308,7 @@ def test_penalties_on_feature_maps_are_those_of_the_judges(monkeypatch: pytest.M
     for judge in recipe.discriminator.judges:  # zero at first
         nn.init.normal_(judge.head.weight)
     twin = copy.deepcopy(recipe.discriminator)
-    maps = [part.requires_grad_() for part in recipe.sight(batch().pixels, Draws(0, 0))]
+    maps = [part.requires_grad_() for part in recipe.discriminator_inputs(batch().pixels, Draws(0, 0))]
     expected = []
     for number, part in enumerate(maps):
         (slope,) = torch.autograd.grad(twin.judges[number](part).mean(dim=(1, 2, 3)).sum(), part)
@@ -317,17 +321,17 @@ def test_penalties_on_feature_maps_are_those_of_the_judges(monkeypatch: pytest.M
 def test_gamma_comes_from_the_data_and_a_rollback_doubles_it(count: int | None, factor: int) -> None:
     recipe = make(penalty=PenaltyConfig(), count=count)
     variance = float(batch().pixels.double().var(dim=0, unbiased=False).sum())
-    assert recipe.strength.gamma.tolist() == pytest.approx([SHARE * factor * variance])
-    before, rates = recipe.strength.gamma.clone(), [o.param_groups[0]["lr"] for o in recipe.optimizers.values()]
+    assert recipe.regularization.gamma.tolist() == pytest.approx([SHARE * factor * variance])
+    before, rates = recipe.regularization.gamma.clone(), [o.param_groups[0]["lr"] for o in recipe.optimizers.values()]
     for times in (1, 2):
-        recipe.calm()
-        assert torch.equal(recipe.strength.gamma, 2**times * before)
+        recipe.on_rollback()
+        assert torch.equal(recipe.regularization.gamma, 2**times * before)
         assert [o.param_groups[0]["lr"] for o in recipe.optimizers.values()] == [rate / 2**times for rate in rates]
 
 
 @pytest.mark.parametrize(
     "model",
-    [{}, {"discriminator": FEATURES}, {"discriminator": BOTH}, {"fresh": False}],
+    [{}, {"discriminator": FEATURES}, {"discriminator": BOTH}, {"resample_for_generator": False}],
     ids=["pixels", "maps", "both", "shared"],
 )
 def test_penalties_that_come_now_and_then_weigh_as_much_more(model: dict[str, Any]) -> None:
@@ -370,7 +374,7 @@ def test_an_annealed_rate_falls_towards_the_end_of_a_training_however_long() -> 
     config = small_config("gan-nano", "train.images=1000", "model.anneal.images=0", "model.anneal.learning_rate=0.2")
     rate, last = config.model.generator_optimizer.learning_rate, config.model.anneal.learning_rate
     for horizon in (1000, 200):  # the settings say one; a time limit may bring it nearer
-        recipe = build_recipe(config, Setting(SHAPE))
+        recipe = build_recipe(config, TrainingContext(SHAPE))
         recipe.start(lambda: [batch()])
         assert recipe.horizon == 1000
         recipe.horizon = horizon
@@ -388,7 +392,7 @@ def test_labels_of_one_class_are_no_labels() -> None:
 def test_a_penalty_between_images_needs_images() -> None:
     with pytest.raises(ConfigError, match=r"penalty\.gradient is 10, but lies between images"):
         make(discriminator=FEATURES, penalty=PenaltyConfig(gradient=10.0))
-    with pytest.raises(ConfigError, match=r"discriminator\.sees is 'both'; let it see 'pixels'"):
+    with pytest.raises(ConfigError, match=r"discriminator\.inputs is 'both'; let it see 'pixels'"):
         make(discriminator=BOTH, penalty=PenaltyConfig(gradient=10.0))
 
 
@@ -416,10 +420,17 @@ def test_a_discriminator_that_knows_nothing_has_learned_nothing_by_heart(loss, c
     assert float(recipe.augmentation.probability) == pytest.approx(0.5 + changes * 8 / ADAPTATION)
 
 
+class GreyAugmentation(Augmentation):
+    """Makes every image grey."""
+
+    def __call__(self, images: Tensor, draws: Draws, images_seen: int) -> Tensor:
+        return images * 0
+
+
 def test_the_gradient_penalty_goes_through_what_is_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where A makes everything grey, D's gradient with respect to the images before A is 0."""
     recipe = make(loss="wasserstein", augmentation=AugmentationConfig(probability=1.0), penalty=PenaltyConfig(r1=False))
-    monkeypatch.setattr(recipe.augmentation, "forward", lambda images, *_: images * 0)
+    monkeypatch.setattr(recipe, "augmentation", GreyAugmentation(recipe.model.augmentation))
     assert float(recipe.step(batch(), 0)["penalty"]) == 10
 
 

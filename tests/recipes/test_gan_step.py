@@ -76,16 +76,16 @@ def by_hand(recipe: GANRecipe, images: Images) -> tuple[dict[str, Tensor], dict[
         return recipe.augmentation(pixels, draws, SEEN)
 
     def look(pixels: Tensor) -> list[Tensor]:
-        return recipe.sight(changed(pixels), draws)
+        return recipe.discriminator_inputs(changed(pixels), draws)
 
     def judged(seen: list[Tensor], labels: Tensor | None) -> Tensor:
         """(B, J) logits."""
         logits: Tensor = discriminator(seen if both else seen[0], labels)
         return logits.view(len(logits), -1)
 
-    both = model.discriminator.sees == "both"
+    both = model.discriminator.inputs == "both"
     made = generated()
-    shown = None if model.fresh else look(made)  # for the generator
+    shown = None if model.resample_for_generator else look(made)  # for the generator
     real, fake = images.pixels.clone().requires_grad_(), made.detach().requires_grad_()
     # In turn, as the draws are dealt out; one batch, because otherwise rounding moves values across kinks.
     maps = (
@@ -132,8 +132,8 @@ def descend(network: nn.Module, loss: Tensor, rate: float) -> None:
 def test_a_step_is_that_of_the_formulas(loss: str, fresh: bool, classes: int, probability: float) -> None:
     """Of images that both networks see, the generator takes D(real) from before D's step, and D(fake) from after it."""
     penalty, seen_as = PenaltyConfig(gamma=GAMMA), changes(probability)
-    recipe = trained(loss=loss, fresh=fresh, classes=classes, conditional=bool(classes), penalty=penalty,
-                     augmentation=seen_as)  # fmt: skip
+    recipe = trained(loss=loss, resample_for_generator=fresh, classes=classes, conditional=bool(classes),
+                     penalty=penalty, augmentation=seen_as)  # fmt: skip
     follow(recipe, batch(classes=classes))
 
 
@@ -144,7 +144,7 @@ def test_a_step_that_sees_pixels_and_features_is_that_of_the_formulas(
     fresh: bool, classes: int, probability: float
 ) -> None:
     """R1 and R2 are about the pixels alone. Not of pairs, to which what is added to all logits means nothing."""
-    recipe = trained(loss="bce", fresh=fresh, classes=classes, conditional=bool(classes),
+    recipe = trained(loss="bce", resample_for_generator=fresh, classes=classes, conditional=bool(classes),
                      penalty=PenaltyConfig(gamma=GAMMA), augmentation=changes(probability),
                      discriminator=DiscriminatorConfig("both", width=8))  # fmt: skip
     follow(recipe, batch(classes=classes))

@@ -16,16 +16,16 @@ from smalti.config.quantizer import QuantizerConfig
 from smalti.errors import ConfigError
 from smalti.models.prior.likelihood import bits_of
 from smalti.quantize import build_quantizer
-from smalti.recipes import Codes, Score, Setting, build_recipe
+from smalti.recipes import Codes, Score, TrainingContext, build_recipe
 from smalti.recipes.prior import PriorRecipe, values_of_codes
-from smalti.training.resume import setting_of
+from smalti.training.resume import context_of_data
 
 CPU = torch.device("cpu")
 
 
 def build(folder: Path, name: str, *assignments: str, planes: int = 1) -> PriorRecipe:
     data = small_codes(folder, planes=planes)
-    recipe = build_recipe(small_config(name, *assignments), setting_of(data, CPU, "float32"))
+    recipe = build_recipe(small_config(name, *assignments), context_of_data(data, CPU, "float32"))
     assert isinstance(recipe, PriorRecipe)
     return recipe
 
@@ -41,7 +41,7 @@ def test_it_learns_what_there_is_to_learn(name: str, planes: int, tmp_path: Path
     extra = () if planes == 1 else ("model.planes=depth",)
     limit = {1: 1.5, 3: 2.3}[planes] if name != "maskgit-small" else 2.9
     recipe = build(
-        tmp_path, name, "model.dropout=0", "model.optimizer.learning_rate=0.01", "train.average_half_life=200",
+        tmp_path, name, "model.dropout=0", "model.optimizer.learning_rate=0.01", "train.ema_half_life=200",
         "train.images=6400", *extra, planes=planes,
     )  # fmt: skip
     recipe.start(lambda: [batch_of(500, planes=planes)])
@@ -112,16 +112,16 @@ def test_of_a_caption_at_times_one_part_is_seen(tmp_path: Path) -> None:
 def test_it_ends_when_it_only_gets_worse(tmp_path: Path) -> None:
     recipe = build(tmp_path, "prior-nano", "model.patience=2")
     for value, enough in ((3.0, False), (2.5, False), (2.6, False), (2.5, True), (2.4, False)):
-        recipe.judge(Score("bits_per_code", value, larger_is_better=False))
-        assert (recipe.enough() is not None) is enough
-    recipe.judge(Score("bits_per_code", 9.0, larger_is_better=False))
+        recipe.check_score(Score("bits_per_code", value, larger_is_better=False))
+        assert (recipe.should_stop() is not None) is enough
+    recipe.check_score(Score("bits_per_code", 9.0, larger_is_better=False))
     other = build(tmp_path / "other", "prior-nano", "model.patience=2")
     other.load_state_dict(recipe.state_dict())
-    other.judge(Score("bits_per_code", 9.0, larger_is_better=False))
-    assert other.enough()
-    other.forget_scores()
-    assert not other.enough()
-    assert not build(tmp_path / "never", "prior-nano", "model.patience=0").enough()
+    other.check_score(Score("bits_per_code", 9.0, larger_is_better=False))
+    assert other.should_stop()
+    other.discard_scores()
+    assert not other.should_stop()
+    assert not build(tmp_path / "never", "prior-nano", "model.patience=0").should_stop()
 
 
 def test_while_orders_are_random_no_score_ends_it(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_while_orders_are_random_no_score_ends_it(tmp_path: Path) -> None:
     for seen, enough in ((0, False), (490, False), (500, True)):
         recipe.step(batch_of(4), seen)
         for score in scores:
-            recipe.judge(score)
-        assert (recipe.enough() is not None) is enough
+            recipe.check_score(score)
+        assert (recipe.should_stop() is not None) is enough
 
 
 def test_dropout_reaches_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,11 +152,11 @@ def test_dropout_reaches_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_data_that_it_cannot_learn(tmp_path: Path) -> None:
     config = small_config("prior-nano")
     with pytest.raises(ConfigError, match="a prior learns codes, and the data are images; write codes with smalti enc"):
-        build_recipe(config, Setting((3, 16, 16)))
-    setting = setting_of(small_codes(tmp_path, captions=False), CPU, "float32")
+        build_recipe(config, TrainingContext((3, 16, 16)))
+    setting = context_of_data(small_codes(tmp_path, captions=False), CPU, "float32")
     with pytest.raises(ConfigError, match=r"model\.condition is text, but the codes have no captions"):
         build_recipe(override(config, ["model.condition=text"]), setting)
-    bare = Setting(setting.image, 1, tokenizer=setting.tokenizer)
+    bare = TrainingContext(setting.image, 1, tokenizer=setting.tokenizer)
     with pytest.raises(ConfigError, match=r"model\.condition is class, but the codes have one class"):
         build_recipe(override(config, ["model.condition=class"]), bare)
 
@@ -173,8 +173,10 @@ def test_previews_are_pictures(tmp_path: Path) -> None:
 def test_what_a_code_is_worth_is_known_of_every_quantizer(config: QuantizerConfig) -> None:
     quantizer = build_quantizer(config).eval()
     found = values_of_codes(quantizer)
-    assert [tuple(values.shape) for values in found] == [(size, quantizer.dimension) for size in quantizer.alphabet]
+    assert [tuple(values.shape) for values in found] == [
+        (size, quantizer.dimension) for size in quantizer.codebook_sizes
+    ]
     for plane, values in enumerate(found):
-        last = torch.zeros(1, len(quantizer.alphabet), 1, 1, dtype=torch.int64)
-        last[0, plane] = quantizer.alphabet[plane] - 1
+        last = torch.zeros(1, len(quantizer.codebook_sizes), 1, 1, dtype=torch.int64)
+        last[0, plane] = quantizer.codebook_sizes[plane] - 1
         torch.testing.assert_close(values[-1], quantizer.decode(last)[0, :, 0, 0])

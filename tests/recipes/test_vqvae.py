@@ -16,7 +16,7 @@ from smalti.config.run import LoopConfig, RunConfig
 from smalti.config.vqvae import VQVAEConfig
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
 from smalti.optim.build import OPTIMIZERS
-from smalti.recipes import Images, Setting, build_recipe
+from smalti.recipes import Images, TrainingContext, build_recipe
 from smalti.recipes.vqvae import VQVAERecipe
 
 SHAPE = (3, 8, 8)
@@ -32,9 +32,9 @@ def make(
             VectorConfig(codes=codes, dimension=8, update=update),
             **model,
         ),
-        train=LoopConfig(batch=8, average_half_life=half_life),
+        train=LoopConfig(batch=8, ema_half_life=half_life),
     )
-    recipe = build_recipe(config, Setting(shape, precision=precision))
+    recipe = build_recipe(config, TrainingContext(shape, precision=precision))
     assert isinstance(recipe, VQVAERecipe)
     return recipe
 
@@ -128,7 +128,7 @@ def test_a_state_that_was_saved_goes_on_as_if_nothing_had_happened() -> None:
 
 
 def test_once_settled_the_decoder_alone_learns() -> None:
-    recipe = make(half_life=50, settle=16)
+    recipe = make(half_life=50, freeze_encoder_at=16)
     for step in range(2):
         recipe.step(batch(step), step * 8)
     averages = {name: value.clone() for name, value in recipe.export().state_dict().items()}
@@ -149,7 +149,7 @@ def test_once_settled_the_decoder_alone_learns() -> None:
 
 
 def test_a_settled_training_resumes_as_if_nothing_had_happened() -> None:
-    whole, other = make(half_life=50, settle=8), make(half_life=50, settle=8)
+    whole, other = make(half_life=50, freeze_encoder_at=8), make(half_life=50, freeze_encoder_at=8)
     for step in range(3):
         whole.step(batch(step), step * 8)
     other.load_state_dict(copy.deepcopy(whole.state_dict()))

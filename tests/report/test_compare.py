@@ -11,7 +11,7 @@ import pytest
 
 from smalti.errors import ConfigError
 from smalti.metrics.bootstrap import mean_interval
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 from smalti.report import record
 from smalti.report.compare import NO_DIFFERENCE, compare, unlike
 from smalti.report.record import Evaluation
@@ -21,7 +21,7 @@ INCEPTION = {"name": "inception", "digest": "cd34" * 16, "dimension": 2048, "siz
 
 
 def evaluation(
-    *figures: Figure, form: str = "generator", extractor: Any = None, count: int = 10000, **changes: Any
+    *figures: MetricValue, form: str = "generator", extractor: Any = None, count: int = 10000, **changes: Any
 ) -> Evaluation:
     protocol = record.protocol_of(
         extractor=LITE if extractor is None else extractor, reference_fingerprint="ef" * 32,
@@ -30,8 +30,8 @@ def evaluation(
     return Evaluation(form, {}, {}, protocol, figures, date="2026-01-31T12:00:00+00:00", **changes)
 
 
-def fd(value: float, low: float | None, high: float | None, better: str = "lower") -> Figure:
-    return Figure("frechet_distance", value, low, high, 10000, better)
+def fd(value: float, low: float | None, high: float | None, better: str = "lower") -> MetricValue:
+    return MetricValue("frechet_distance", value, low, high, 10000, better)
 
 
 # Differences
@@ -68,13 +68,13 @@ def test_exchanging_the_two_mirrors_the_interval_and_the_verdict() -> None:
         (fd(math.nan, 9, 11), "lower", ""),
     ],
 )
-def test_verdicts(b: Figure, better: str, verdict: str) -> None:
+def test_verdicts(b: MetricValue, better: str, verdict: str) -> None:
     a = dataclasses.replace(fd(10, 9, 11), better=better)
     assert compare(evaluation(a), evaluation(b)).differences[0].verdict == verdict
 
 
 def test_two_infinities_are_equal_and_have_no_difference() -> None:
-    psnr = Figure("psnr_db", math.inf, None, None, 5, "higher", "dB")
+    psnr = MetricValue("psnr_db", math.inf, None, None, 5, "higher", "dB")
     found = compare(evaluation(psnr), evaluation(psnr)).differences[0]
     assert math.isnan(found.value)
     assert found.verdict == "equal"
@@ -94,7 +94,7 @@ def test_the_interval_holds_the_true_difference_as_often_as_it_says() -> None:
         for scale in (1.0, 3.0):
             sample = generator.exponential(scale, 60)
             low, high = mean_interval(sample, seed=trial)
-            figures.append(Figure("density", float(sample.mean()), low, high, 60, "higher"))
+            figures.append(MetricValue("density", float(sample.mean()), low, high, 60, "higher"))
         found = compare(evaluation(figures[0]), evaluation(figures[1])).differences[0]
         assert found.low is not None
         assert found.high is not None
@@ -103,7 +103,7 @@ def test_the_interval_holds_the_true_difference_as_often_as_it_says() -> None:
 
 
 def test_figures_that_one_lacks_are_named() -> None:
-    recall, coverage = Figure("recall", 0.5, None, None, 9), Figure("coverage", 0.5, None, None, 9)
+    recall, coverage = MetricValue("recall", 0.5, None, None, 9), MetricValue("coverage", 0.5, None, None, 9)
     found = compare(evaluation(fd(1, 0, 2), recall), evaluation(coverage, fd(1, 0, 2)))
     assert [difference.a.name for difference in found.differences] == ["frechet_distance"]
     assert (found.only_a, found.only_b) == (("recall",), ("coverage",))
@@ -112,7 +112,7 @@ def test_figures_that_one_lacks_are_named() -> None:
 
 
 def test_the_table() -> None:
-    psnr = Figure("psnr_db", 24.5, None, None, 10, "higher", "dB")
+    psnr = MetricValue("psnr_db", 24.5, None, None, 10, "higher", "dB")
     header, rows = compare(evaluation(fd(10, 9, 11), psnr), evaluation(fd(20.25, 19, 21), psnr)).table()
     assert header == ("figure", "A", "B", "B - A", "95 % interval", "verdict on B")
     assert rows == [

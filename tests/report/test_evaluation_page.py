@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from smalti.errors import DataError
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 from smalti.report import record
 from smalti.report.evaluation_page import (
     CLASSES_IN_TABLE,
@@ -116,7 +116,7 @@ def test_hostile_words_stay_words() -> None:
         golden(),
         subject={"path": HOSTILE, HOSTILE: [HOSTILE, {"a": HOSTILE}]},
         reference={"source": HOSTILE, "split": HOSTILE},
-        figures=(Figure("ssim", 0.5, None, None, 3, unit=HOSTILE, note=HOSTILE),),
+        figures=(MetricValue("ssim", 0.5, None, None, 3, unit=HOSTILE, note=HOSTILE),),
         warnings=(HOSTILE,),
         command=(HOSTILE,),
     )

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smalti.errors import DataError, OutputError
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 from smalti.report import record
 from smalti.report.record import Evaluation
 
@@ -39,10 +39,10 @@ def evaluation(**changes: Any) -> Evaluation:
             neighbours=5, seed=None,
         ),
         "figures": (
-            Figure("frechet_distance", 12.345678, 11.9, 12.8, 10000, "lower", note="biased upwards by about 0.4"),
-            Figure("kernel_distance", 0.00123456, 0.0010, 0.0015, 10000, "lower"),
-            Figure("psnr_db", math.inf, None, None, 10, "higher", "dB"),
-            Figure("copied_share", math.nan, None, None, 0, "lower"),
+            MetricValue("frechet_distance", 12.345678, 11.9, 12.8, 10000, "lower", note="biased upwards by about 0.4"),
+            MetricValue("kernel_distance", 0.00123456, 0.0010, 0.0015, 10000, "lower"),
+            MetricValue("psnr_db", math.inf, None, None, 10, "higher", "dB"),
+            MetricValue("copied_share", math.nan, None, None, 0, "lower"),
         ),
         "classes": (
             {"name": "кошка 🐈", "precision": 0.75, "recall": 0.5, "f1": 0.6, "count": 1000},
@@ -106,7 +106,7 @@ def test_any_figure_and_table_come_back(
 ) -> None:
     path = tmp_path_factory.mktemp("record") / "record.json"
     low, high = ends or (None, None)
-    made = evaluation(figures=(Figure("ssim", value, low, high, count, note=note),), subject=table)
+    made = evaluation(figures=(MetricValue("ssim", value, low, high, count, note=note),), subject=table)
     record.write(path, made)
     assert same(record.read(path), made)
 
@@ -114,7 +114,7 @@ def test_any_figure_and_table_come_back(
 def test_numpy_paths_and_tuples_become_plain(tmp_path: Path) -> None:
     made = evaluation(
         subject={"path": Path("a/b"), "count": np.int64(3), "shape": (3, np.float32(0.5)), "flag": True},
-        figures=(Figure("psnr_db", np.float32(1.5), np.float64(1), np.float64(2), np.int64(4)),),
+        figures=(MetricValue("psnr_db", np.float32(1.5), np.float64(1), np.float64(2), np.int64(4)),),
     )
     assert made.subject == {"path": "a/b", "count": 3, "shape": [3, 0.5], "flag": True}
     record.write(tmp_path / "r.json", made)
@@ -158,17 +158,17 @@ def test_a_protocol_names_the_metrics_and_leaves_out_what_is_not_set() -> None:
         ({"date": "yesterday"}, "date is 'yesterday', expected one in UTC"),
         ({"date": "2026-01-31T12:00:00"}, "expected one in UTC"),
         ({"date": "2026-01-31T12:00:00+02:00"}, "expected one in UTC"),
-        ({"figures": (Figure("FD", 1, None, None, 1),)}, "lower-case letters"),
-        ({"figures": (Figure("fd", 1, None, None, 1),) * 2}, "'fd' twice"),
-        ({"figures": (Figure("fd", 1, 0.5, None, 1),)}, "one end of an interval"),
-        ({"figures": (Figure("fd", 1, 2, 1, 1),)}, "from 2 down to 1"),
-        ({"figures": (Figure("fd", "1", None, None, 1),)}, "'1' is no number"),
-        ({"figures": (Figure("fd", True, None, None, 1),)}, "True is no number"),
-        ({"figures": (Figure("fd", 10**400, None, None, 1),)}, "too large"),
-        ({"figures": (Figure("fd", 1, None, None, -1),)}, "count is -1, expected a whole number"),
-        ({"figures": (Figure("fd", 1, None, None, 1.5),)}, "count is 1.5"),
-        ({"figures": (Figure("fd", 1, None, None, 1, better="bigger"),)}, "expected lower, higher or nothing"),
-        ({"figures": (Figure("fd", 1, None, None, 1, unit=None),)}, "None is no text"),
+        ({"figures": (MetricValue("FD", 1, None, None, 1),)}, "lower-case letters"),
+        ({"figures": (MetricValue("fd", 1, None, None, 1),) * 2}, "'fd' twice"),
+        ({"figures": (MetricValue("fd", 1, 0.5, None, 1),)}, "one end of an interval"),
+        ({"figures": (MetricValue("fd", 1, 2, 1, 1),)}, "from 2 down to 1"),
+        ({"figures": (MetricValue("fd", "1", None, None, 1),)}, "'1' is no number"),
+        ({"figures": (MetricValue("fd", True, None, None, 1),)}, "True is no number"),
+        ({"figures": (MetricValue("fd", 10**400, None, None, 1),)}, "too large"),
+        ({"figures": (MetricValue("fd", 1, None, None, -1),)}, "count is -1, expected a whole number"),
+        ({"figures": (MetricValue("fd", 1, None, None, 1.5),)}, "count is 1.5"),
+        ({"figures": (MetricValue("fd", 1, None, None, 1, better="bigger"),)}, "expected lower, higher or nothing"),
+        ({"figures": (MetricValue("fd", 1, None, None, 1, unit=None),)}, "None is no text"),
         ({"classes": ({"name": "a"},)}, "must hold name, precision"),
         ({"classes": ({"name": "a", "precision": 2.0, "recall": 0, "f1": 0, "count": 1},)}, r"lie in \[0, 1\]"),
         ({"classes": (3,)}, r"classes\[0\] must hold"),
@@ -207,7 +207,7 @@ def test_a_changed_file_is_refused_in_one_line(tmp_path: Path, changes: dict[str
 
 
 def figure_with(**changes: Any) -> dict[str, Any]:
-    return dataclasses.asdict(Figure("fd", 1.0, None, None, 1)) | changes
+    return dataclasses.asdict(MetricValue("fd", 1.0, None, None, 1)) | changes
 
 
 @pytest.mark.parametrize(

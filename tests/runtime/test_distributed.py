@@ -12,11 +12,11 @@ from smalti.runtime import distributed
 def test_one_rank_is_plain_indexing_and_every_sum_is_itself() -> None:
     rows, indices = torch.randn(5, 3), torch.tensor([4, 0, 0])
     assert torch.equal(distributed.gather_rows(rows, indices), rows[indices])
-    assert distributed.sum_over_ranks(rows) is rows
-    assert distributed.differentiable_sum_over_ranks(rows) is rows
+    assert distributed.all_reduce_sum(rows) is rows
+    assert distributed.all_reduce_sum_with_gradient(rows) is rows
     assert (distributed.rank(), distributed.world()) == (0, 1)
-    assert distributed.largest_over_ranks(7) == 7
-    with pytest.raises(ValueError, match="mine"), distributed.shared_fate():
+    assert distributed.all_reduce_max(7) == 7
+    with pytest.raises(ValueError, match="mine"), distributed.raise_together():
         raise ValueError("mine")
 
 
@@ -31,7 +31,7 @@ def test_each_rank_gives_the_rows_it_has(world: int, monkeypatch: pytest.MonkeyP
         return tensor
 
     monkeypatch.setattr(distributed, "world", lambda: world)
-    monkeypatch.setattr(distributed, "sum_over_ranks", keep)
+    monkeypatch.setattr(distributed, "all_reduce_sum", keep)
     for number in range(world):
         monkeypatch.setattr(distributed, "rank", lambda number=number: number)
         distributed.gather_rows(whole[4 * number : 4 * number + 4], indices)

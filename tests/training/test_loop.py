@@ -29,12 +29,12 @@ from smalti.recipes.gamma import automatic_gamma
 from smalti.recipes.gan import GANRecipe
 from smalti.runtime.device import Machine
 from smalti.training.batches import first_batches
-from smalti.training.loop import Silent, train
+from smalti.training.loop import SilentReporter, train
 
 FLOAT32 = Machine(device="cpu", precision="float32")
 
 
-class Watcher(Silent):
+class Watcher(SilentReporter):
     """Remembers the loop's records and calls something at each of them."""
 
     def __init__(self, then: Any = None) -> None:
@@ -109,15 +109,15 @@ def test_a_step_may_have_more_images_of_another_order(tmp_path: Path, monkeypatc
 
     def watched(name: str) -> Callable[..., Any]:
         def and_look(self: GANRecipe, batch: Images, images_seen: int) -> Any:
-            assert self.another is not None
-            given[name] += [batch.pixels, self.another().pixels]
+            assert self.extra_batch is not None
+            given[name] += [batch.pixels, self.extra_batch().pixels]
             return step(self, batch, images_seen)
 
         return and_look
 
     for name in given:
         monkeypatch.setattr(GANRecipe, "step", watched(name))
-        train(small_config("gan-nano", "model.fresh=true"), data, tmp_path / name, machine=FLOAT32)
+        train(small_config("gan-nano", "model.resample_for_generator=true"), data, tmp_path / name, machine=FLOAT32)
     assert all(torch.equal(first, second) for first, second in zip(given["one"], given["other"], strict=True))
     first, second = given["one"][:2]
     assert first.shape == second.shape
@@ -185,7 +185,7 @@ def test_a_recipe_is_told_how_many_images_there_are(tmp_path: Path) -> None:
     train(config, data, tmp_path / "run", machine=FLOAT32)
     state = checkpoint.load_state(tmp_path / "run" / "resume.pt", cpu)["recipe"]
     looks = [[batch.pixels] for batch in first_batches(data, config.train.seed, config.data, cpu)]
-    assert torch.equal(state["modules"]["strength"]["gamma"], automatic_gamma(looks, len(data)))
+    assert torch.equal(state["states"]["regularization"]["gamma"], automatic_gamma(looks, len(data)))
 
 
 def test_an_image_cannot_be_shifted_by_its_side(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_how_often_is_looked_changes_no_weight(tmp_path: Path, name: str) -> Non
         train(config, data, tmp_path / str(every), machine=FLOAT32, on_collapse="continue")
         weights.append(checkpoint.load_state(tmp_path / str(every) / "resume.pt", torch.device("cpu"))["recipe"])
     for part in ("modules", "averages"):
-        for module in set(weights[0][part]) - {"watch"}:  # which does remember every look
+        for module in set(weights[0][part]) - {"monitor"}:  # which does remember every look
             for key, value in weights[0][part][module].items():
                 assert torch.equal(value, weights[1][part][module][key]), (module, key)
 
@@ -487,7 +487,7 @@ def test_a_collapsed_codebook_is_told_once(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("smalti.recipes.vqvae.FIRST_ADVICE", 32)
     # The nearest code follows the latents, which are all alike; the others stay where they were drawn.
     monkeypatch.setattr(VectorQuantizer, "_start", lambda *_: None)
-    one_place = ("model.autoencoder.stride=16", "model.quantizer.codes=4", "model.quantizer.revive_below=0")
+    one_place = ("model.autoencoder.stride=16", "model.quantizer.codes=4", "model.quantizer.dead_code_threshold=0")
     config = small_config("vqvae", *one_place, "train.images=160")
     watcher = Watcher()
     train(config, flat_data(tmp_path), tmp_path / "run", machine=FLOAT32, reporter=watcher)

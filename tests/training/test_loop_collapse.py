@@ -20,14 +20,14 @@ from smalti.errors import ConfigError, TrainingError
 from smalti.recipes import RECIPES
 from smalti.recipes.gan import GANRecipe
 from smalti.runtime.device import Machine
-from smalti.training.loop import Silent, train
+from smalti.training.loop import SilentReporter, train
 
 FLOAT32 = Machine(device="cpu", precision="float32")
 # The other generator, which ends in a tanh, cannot run away.
-SETTINGS = ("train.images=96", "train.average_half_life=0", "model.network.generator=mirror")
+SETTINGS = ("train.images=96", "train.ema_half_life=0", "model.network.generator=mirror")
 
 
-class Listener(Silent):
+class Listener(SilentReporter):
     def __init__(self) -> None:
         self.messages: list[str] = []
 

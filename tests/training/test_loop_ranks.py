@@ -46,7 +46,7 @@ def run(ranks: int, *words: str, program: tuple[str, ...] = ("-m", "smalti")) ->
     ("preset", "extra"),
     [
         # Every statistic that ranks must share: EMA codebook and revival, batch norm and codebook gradient, dropout.
-        ("vqvae", ("model.quantizer.revive_below=0.5",)),
+        ("vqvae", ("model.quantizer.dead_code_threshold=0.5",)),
         ("vqvae-64", ()),
         ("dcgan", ("model.loss=wasserstein", "model.conditional=true")),
         # Batch norm with a scale for each label or one for all, power iterations. Descent because batch norm leaves
@@ -54,9 +54,9 @@ def run(ranks: int, *words: str, program: tuple[str, ...] = ("-m", "smalti")) ->
         ("sngan", (*DESCENT, "model.conditional=true", "train.seed=2")),
         # Latents, changes of images, running means of logits, a watch.
         *(("gan-nano", (*DESCENT, "model.augmentation.probability=0.5", "model.penalty.lecam=0.1", *more))
-          for more in (("model.fresh=true", "model.network.generator=mirror"),
-                       ("model.fresh=true", "model.conditional=true"),
-                       ("model.discriminator.sees=features", "model.discriminator.width=8"))),
+          for more in (("model.resample_for_generator=true", "model.network.generator=mirror"),
+                       ("model.resample_for_generator=true", "model.conditional=true"),
+                       ("model.discriminator.inputs=features", "model.discriminator.width=8"))),
         # The transform that every rank fits for itself, a product of codebooks, and the game of two networks. Descent
         # for the reason below: what begins at zero has small gradients.
         ("vqvae-best", ("model.optimizer.name=sgd", "model.optimizer.warm_up=0")),
@@ -64,7 +64,7 @@ def run(ranks: int, *words: str, program: tuple[str, ...] = ("-m", "smalti")) ->
         (
             "vqgan",
             ("model.optimizer.name=sgd", "model.optimizer.warm_up=0", "model.adversary.optimizer.name=sgd",
-             "model.adversary.sees=pixels", "model.adversary.adaptive=true"),
+             "model.adversary.inputs=pixels", "model.adversary.adaptive=true"),
         ),
         # Embeddings are compared with those of every rank. Plain descent in small steps, for gradients are large: batch
         # norm leaves one bias without a gradient, and Adam makes whole steps of the rounding error left of it.

@@ -22,31 +22,31 @@ changes and strengths); Karras et al. 2020, arXiv:2006.06676, sections 2.2 and 3
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smalti.config.gan import AugmentationConfig
-from smalti.runtime.distributed import sum_over_ranks, world
+from smalti.runtime.distributed import all_reduce_sum, world
 from smalti.runtime.rng import Draws
+from smalti.runtime.state import TrainingState
 
 ADAPTATION = 100_000  # images in which p may go from 0 to 1
 
 
-class Augmentation(nn.Module):
-    """The changes, and where adaptive the probability, which is a buffer so that a resumed run has it."""
+class Augmentation(TrainingState):
+    """The changes and their probability, which moves where it is adaptive."""
 
     probability: Tensor
 
     def __init__(self, config: AugmentationConfig) -> None:
-        super().__init__()
+        super().__init__(probability=torch.tensor(config.probability))
         self.config = config
-        self.register_buffer("probability", torch.tensor(config.probability))
 
     @property
     def used(self) -> bool:
         """Whether anything is ever changed."""
         return self.config.probability > 0 or self.config.mode == "adaptive"
 
-    def forward(self, images: Tensor, draws: Draws, images_seen: int) -> Tensor:
+    def __call__(self, images: Tensor, draws: Draws, images_seen: int) -> Tensor:
         """(B, C, H, W) -> the same shape; `images_seen` is the count before this step."""
         if not self.used:
             return images
@@ -77,7 +77,7 @@ class Augmentation(nn.Module):
         if self.config.mode != "adaptive":
             return
         sign = (real - against).float().sign().mean()
-        learned = sum_over_ranks(sign) / world()
+        learned = all_reduce_sum(sign) / world()
         self.probability += torch.sign(learned - self.config.target) * batch / ADAPTATION
         self.probability.clamp_(0.0, 1.0)
 

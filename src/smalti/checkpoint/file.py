@@ -18,7 +18,6 @@ float32 either way.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import struct
@@ -42,8 +41,9 @@ from smalti.errors import CheckpointError, ConfigError
 from smalti.files import write_atomically
 from smalti.models.autoencoder.autoencoder import Autoencoder
 from smalti.models.gan.base import Generator
-from smalti.models.prior.image_prior import CodeGenerator
+from smalti.models.prior.image_prior import ImagePrior
 from smalti.models.vision_transformer import VisionTransformer
+from smalti.runtime.digest import tensors_digest
 
 FORMAT = 1
 HEADER_LIMIT = 16 * 2**20  # bytes; ours are a few thousand
@@ -92,7 +92,7 @@ def build(card: Card) -> nn.Module:
         assert card.tokenizer is not None
         tokenizer = build(card.tokenizer)
         assert isinstance(tokenizer, Autoencoder)
-        return CodeGenerator(card.config.model, tokenizer, card.image, len(card.classes))
+        return ImagePrior(card.config.model, tokenizer, card.image, len(card.classes))
     return Autoencoder(card.config.model, card.image[0])
 
 
@@ -108,12 +108,7 @@ def digest(card: Card, tensors: Mapping[str, Tensor], entry: Mapping[str, Any] |
         inner = card.tokenizer
         config = to_plain(inner.config) if entry is None else entry["tokenizer"]["config"]
         described["tokenizer"] = [inner.digest, config, list(inner.image), list(inner.classes)]
-    sha = hashlib.sha256(json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
+    return tensors_digest(tensors, header=json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
 
 
 def write(path: Path, module: nn.Module, card: Card, *, half: bool = False) -> Card:

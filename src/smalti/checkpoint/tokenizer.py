@@ -23,9 +23,9 @@ def check_tokenizer(codes: CodeSet, module: nn.Module, card: Card) -> Autoencode
             f"{codes.folder / TOKENIZER} is {card.digest[:16]}; encode the images again"
         )
     grid = (-(-codes.shape[1] // module.stride), -(-codes.shape[2] // module.stride))
-    if (about.alphabet, about.grid) != (module.quantizer.alphabet, grid) or card.image[0] != codes.shape[0]:
+    if (about.codebook_sizes, about.grid) != (module.quantizer.codebook_sizes, grid) or card.image[0] != codes.shape[0]:
         raise DataError(
-            f"the index of {codes.folder} does not fit its tokenizer: {len(about.alphabet)} planes of codes on "
-            f"{about.grid}, for {len(module.quantizer.alphabet)} on {grid}; encode the images again"
+            f"the index of {codes.folder} does not fit its tokenizer: {len(about.codebook_sizes)} planes of codes on "
+            f"{about.grid}, for {len(module.quantizer.codebook_sizes)} on {grid}; encode the images again"
         )
     return module

@@ -49,7 +49,7 @@ def plan(images: Sequence[Path], out: Path, overwrite: bool, suffixes: Sequence[
     return jobs
 
 
-def work_through(
+def process_images(
     images: Iterable[Path], out: Path, overwrite: bool, suffixes: Sequence[str], verb: str, work: Callable[[Job], T]
 ) -> tuple[list[T], int]:
     """Do the work for each image, and go on after one that is bad.

@@ -87,7 +87,7 @@ def _configure(name: str, seed: int) -> RunConfig:
     config = override(preset(name), ["data.source=emoji", "data.split=train", "data.channels=3", *changes])
     loop = dataclasses.replace(
         config.train, images=ENDLESS, seed=seed, log_every=640, preview_every=20_000, save_every=20_000,
-        average_half_life=5_000,
+        ema_half_life=5_000,
     )  # fmt: skip
     return dataclasses.replace(config, train=loop)
 
@@ -131,7 +131,7 @@ def write_report(
     codes = autoencoder.encode(originals)
     after = autoencoder.decode(codes)
     error, values = squared_error_uint8(originals, after)
-    books, alphabet = len(autoencoder.alphabet), autoencoder.alphabet[0]
+    books, codebook_sizes = len(autoencoder.codebook_sizes), autoencoder.codebook_sizes[0]
     records = RunFolder(out / "vqvae").records()
     used = next((record["perplexity"] for record in reversed(records) if "perplexity" in record), math.nan)
     picked = np.linspace(0, len(originals) - 1, SHOWN).round().astype(int)
@@ -144,7 +144,7 @@ def write_report(
     page.facts(
         {
             "VQ-VAE, held-out emoji": f"{psnr_db(error, values):.2f} dB PSNR",
-            "VQ-VAE, emoji in training": f"{used:.0f} of {alphabet} codes of each book in even use",
+            "VQ-VAE, emoji in training": f"{used:.0f} of {codebook_sizes} codes of each book in even use",
             "GAN, held-out emoji": f"{results['gan'].score['value']:.1f} Frechet distance, features of smalti-vit",
             "images seen": f"VQ-VAE {results['vqvae'].images_seen:,}, GAN {results['gan'].images_seen:,}",
             "time": f"{results['vqvae'].seconds:.0f} s and {results['gan'].seconds:.0f} s in the loops, "
@@ -156,7 +156,7 @@ def write_report(
     cells = codes[0].size
     page.paragraph(
         f"Each {originals.shape[1]}x{originals.shape[2]} picture becomes {cells} codes from {books} books of "
-        f"{alphabet}: {math.ceil(cells * math.log2(alphabet))} bits. "
+        f"{codebook_sizes}: {math.ceil(cells * math.log2(codebook_sizes))} bits. "
         "Below, pictures that were never trained on (above) and what comes back from their codes (below). "
         "The split keeps all skin-tone and gender variants of an emoji on one side."
     )

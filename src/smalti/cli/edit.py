@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from smalti.cli import console
-from smalti.cli.batch_images import Job, work_through
+from smalti.cli.batch_images import Job, process_images
 from smalti.cli.generate import check_pixels, how_to_draw
 from smalti.cli.options import Prompting, Versions
 from smalti.data import images as decoding
@@ -30,12 +30,12 @@ def run_fill(path: Path, images: Sequence[Path], mask: str, versions: Versions, 
     """Fill a hole in each image; a bad image is reported and the rest goes on. Exit code 1 when any was bad."""
     model, chosen, about = _prepared(path, versions, prompting)
     hole = _hole(mask, *model.card.image[1:])
-    model.hidden_places(hole)  # a hole that cannot be filled is so for all images
+    model.masked_positions(hole)  # a hole that cannot be filled is so for all images
 
     def draw(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        emptied = picture.copy()
-        emptied[hole] = 128
-        return emptied, model.fill(picture, hole, **chosen)
+        filled_from_surroundings = picture.copy()
+        filled_from_surroundings[hole] = 128
+        return filled_from_surroundings, model.fill(picture, hole, **chosen)
 
     return _each(model, images, "fill", versions, draw, {"mask": Path(mask).name, **about})
 
@@ -57,7 +57,7 @@ def _prepared(path: Path, versions: Versions, prompting: Prompting) -> tuple[api
         raise ConfigError(f"--count is {versions.count}, but must be from 1 to {VERSION_LIMIT}")
     model = api.load(path, device=versions.device)
     chosen, about = how_to_draw(versions.label, prompting)
-    model.check_redrawing(**chosen, seed=versions.seed)
+    model.check_resampling(**chosen, seed=versions.seed)
     return model, {"count": versions.count, "seed": versions.seed, **chosen}, {"seed": versions.seed, **about}
 
 
@@ -92,7 +92,7 @@ def _each(
         return sheet
 
     suffixes = [f".{verb}.png", *(f".{verb}-{number}.png" for number in range(count))]
-    done, failed = work_through(images, versions.out, versions.overwrite, suffixes, "read", work)
+    done, failed = process_images(images, versions.out, versions.overwrite, suffixes, "read", work)
     console.note(f"{count} versions of {len(done)} images: {done[0]}{' ...' if len(done) > 1 else ''}")
     return 1 if failed else 0
 

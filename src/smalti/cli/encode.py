@@ -47,7 +47,7 @@ def run_encode(
     if groups is not None:
         check_groups(groups)
     model = api.load(path, device=device)
-    alphabet = model.alphabet  # says so if the model has no codes
+    codebook_sizes = model.codebook_sizes  # says so if the model has no codes
     wanted = None if size is None else parse_size(size)
     channels = model.card.image[0]
     with counting("packing") as packing:
@@ -67,7 +67,7 @@ def run_encode(
     for number, images in enumerate(sets):
         say_what_was_skipped(images)
         mirrored = flip and images.split in (None, "train")
-        about = _about(model, images, alphabet, source, mirrored, effort)
+        about = _about(model, images, codebook_sizes, source, mirrored, effort)
         labels = images.labels
         if groups is not None:
             labels, names = found[number], tuple(f"group {index}" for index in range(groups))
@@ -78,7 +78,7 @@ def run_encode(
             console.note(f"{where} holds these codes already")
             continue
         _encode(model, images, CodeWriter(out, about, labels, together=together(images.shape)), effort)
-        bits = sum(np.log2(alphabet)) * about.grid[0] * about.grid[1]
+        bits = sum(np.log2(codebook_sizes)) * about.grid[0] * about.grid[1]
         console.note(f"{len(about.names):,} images, {bits:g} bits each: {where}")
     guided = () if groups is None else ("--set", "model.condition=class")
     console.suggest("train", "prior-nano", "--data", str(out), *guided, "--out", "FOLDER")
@@ -108,7 +108,7 @@ def _place_tokenizer(model: Model, out: Path) -> None:
 
 
 def _about(
-    model: Model, images: PackedImages, alphabet: tuple[int, ...], source: str, mirrored: bool, effort: int
+    model: Model, images: PackedImages, codebook_sizes: tuple[int, ...], source: str, mirrored: bool, effort: int
 ) -> CodesAbout:
     _, height, width = images.shape
     stride = model.stride
@@ -118,7 +118,7 @@ def _about(
         names = [*names, *(f"{name}{MIRRORED}" for name in names)]
         captions = None if captions is None else [*captions, *captions]
     return CodesAbout(
-        alphabet, (-(-height // stride), -(-width // stride)), images.shape, model.card.digest, Path(source).name,
+        codebook_sizes, (-(-height // stride), -(-width // stride)), images.shape, model.card.digest, Path(source).name,
         images.fingerprint, images.split, images.splits, images.classes, names, captions, effort,
     )  # fmt: skip
 

@@ -22,8 +22,8 @@ from smalti.config.units import parse_count, parse_size
 from smalti.data import PackedImages
 from smalti.errors import ConfigError, DataError, OutputError, SplitError
 from smalti.evaluation import (
-    Exhibits,
     Options,
+    ReportContent,
     measure_autoencoder,
     measure_encoder,
     measure_folder,
@@ -306,7 +306,7 @@ def _with_encoder(request: Request, path: Path) -> Request:
     return dataclasses.replace(request, measuring=measuring)
 
 
-def _finish(evaluation: Evaluation, exhibits: Exhibits, request: Request) -> int:
+def _finish(evaluation: Evaluation, exhibits: ReportContent, request: Request) -> int:
     record.write(request.writing.out, evaluation)
     for warning in evaluation.warnings:
         console.note(f"warning: {warning}")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from smalti.cli import console
-from smalti.cli.batch_images import Job, work_through
+from smalti.cli.batch_images import Job, process_images
 from smalti.cli.options import Drawing, Prompting
 from smalti.data import images as decoding
 from smalti.data.sources import IMAGE_EXTENSIONS
@@ -258,7 +258,7 @@ def run_invert(
         latents.write(latent_at, point, source=file.name, steps=steps, psnr_db=round(min(decibels, 999.0), 2))
         return str(file), f"{decibels:.2f}", str(latent_at)
 
-    rows, failed = work_through(images, out, overwrite, (".png", ".pair.png", ".latent.json"), "inverted", work)
+    rows, failed = process_images(images, out, overwrite, (".png", ".pair.png", ".latent.json"), "inverted", work)
     console.table(("image", "PSNR dB", "latent"), rows)
     console.suggest("generate", path, "--interpolate", f"{rows[0][2]},0", "--out", "walk.webp")
     return 1 if failed else 0

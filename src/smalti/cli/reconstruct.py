@@ -11,7 +11,7 @@ from typing import Any
 from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.run_dir import RunFolder
 from smalti.cli import console
-from smalti.cli.batch_images import Job, work_through
+from smalti.cli.batch_images import Job, process_images
 from smalti.config.parse import paths, to_plain
 from smalti.config.units import parse_size
 from smalti.data import images as decoding
@@ -49,7 +49,7 @@ def run_reconstruct(
         height, width = before.shape[:2]
         return (str(file), f"{height}x{width}", _decibels(psnr_db(error, values))), error, values
 
-    results, failed = work_through(images, out, overwrite, (".png", ".pair.png"), "reconstructed", work)
+    results, failed = process_images(images, out, overwrite, (".png", ".pair.png"), "reconstructed", work)
     rows, errors, counts = zip(*results, strict=True)
     console.table(("image", "size", "PSNR dB"), rows)
     pooled = _decibels(psnr_db(sum(errors), sum(counts)))

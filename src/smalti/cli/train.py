@@ -22,9 +22,9 @@ from smalti.data.codes import CodeSet, is_code_set, open_codes
 from smalti.errors import ConfigError, DataError, RankError
 from smalti.recipes import RECIPES
 from smalti.runtime.device import Machine, world_size
-from smalti.runtime.distributed import end_ranks, rank, shared_fate, start_ranks
+from smalti.runtime.distributed import join_process_group, leave_process_group, raise_together, rank
 from smalti.training.batches import Data
-from smalti.training.loop import Result, Silent, train
+from smalti.training.loop import Result, SilentReporter, train
 
 Progress = Callable[[int, int | None], None]
 T = TypeVar("T", DataConfig, LoopConfig)
@@ -129,15 +129,15 @@ def run_training(name: str, out: Path, source: Source, settings: Settings, runni
     budget_seconds = parse_duration(settings.budget) if settings.budget is not None else None
     machine = Machine(running.device, running.precision, running.compile)
     device, _ = machine.resolve()
-    start_ranks(world_size(), device)
+    join_process_group(world_size(), device)
     quiet = running.quiet or rank() != 0
     try:
-        with shared_fate():
+        with raise_together():
             if rank() == 0:
                 with counting("packing", quiet=quiet) as packing:
                     images, held_out = open_data(config, source.held_out, source.cache, packing)
                 say_what_was_skipped(images)
-        with shared_fate():
+        with raise_together():
             if rank() != 0:  # packed by now, so this only opens it
                 images, held_out = open_data(config, source.held_out, source.cache)
         reporter = TerminalReporter(RECIPES[config.recipe].headline, budget_seconds=budget_seconds)
@@ -158,7 +158,7 @@ def run_training(name: str, out: Path, source: Source, settings: Settings, runni
             on_nan=running.on_nan,
             on_collapse=running.on_collapse,
             license=running.license,
-            reporter=Silent() if quiet else reporter,
+            reporter=SilentReporter() if quiet else reporter,
         )
         if not quiet:
             _say_how_it_ended(result, config)
@@ -170,7 +170,7 @@ def run_training(name: str, out: Path, source: Source, settings: Settings, runni
             raise ConfigError(f"--compile does not work on this machine ({reason}); leave it out") from None
         raise
     finally:
-        end_ranks()
+        leave_process_group()
     return 128 + result.signal if result.reason == "stopped" else 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smalti.config.fields import Checked, choice, number
+from smalti.config.fields import ValidatedConfig, choice, number
 from smalti.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def _check_grid(stride: int, patch: int = 1) -> None:
 
 
 @dataclass(frozen=True)
-class ClassicConfig(Checked):
+class ClassicConfig(ValidatedConfig):
     """`residual` is the paper's, `plain` is 3x3 convolutions with BN and LeakyReLU: models/autoencoder/classic.py."""
 
     architecture: str = choice("residual", "plain")
@@ -37,7 +37,7 @@ class ClassicConfig(Checked):
 
 
 @dataclass(frozen=True)
-class ModernConfig(Checked):
+class ModernConfig(ValidatedConfig):
     """Pre-activation residual blocks with group normalisation at every resolution: models/autoencoder/vqgan.py."""
 
     architecture: str = choice("modern")
@@ -53,7 +53,7 @@ class ModernConfig(Checked):
 
 
 @dataclass(frozen=True)
-class TransformConfig(Checked):
+class TransformConfig(ValidatedConfig):
     """A linear transform of whole tiles, learned from the data, and convolutions that correct it.
 
     models/autoencoder/klt.py. A tile of `stride` x `stride` pixels is one code cell.

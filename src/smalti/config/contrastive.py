@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smalti.config.fields import Checked, number
+from smalti.config.fields import ValidatedConfig, number
 from smalti.config.optimizer import OptimizerConfig
 from smalti.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class VisionTransformerConfig(Checked):
+class VisionTransformerConfig(ValidatedConfig):
     """Encoder of images: convolutions down to one token for `stride` x `stride` pixels, then a transformer."""
 
     stem_width: int = number(32, 4, 4096)  # channels of the first convolution; doubled at each halving
@@ -28,7 +28,7 @@ class VisionTransformerConfig(Checked):
 
 
 @dataclass(frozen=True)
-class ContrastiveConfig(Checked):
+class ContrastiveConfig(ValidatedConfig):
     """Recipe `contrastive`: an encoder whose features tell images apart, learned without labels."""
 
     encoder: VisionTransformerConfig = VisionTransformerConfig()

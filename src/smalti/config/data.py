@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smalti.config.fields import Checked, choice, number
+from smalti.config.fields import ValidatedConfig, choice, number
 from smalti.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class DataConfig(Checked):
+class DataConfig(ValidatedConfig):
     """Which images, and how they are made to fit. `size` is (height, width); None keeps the source's."""
 
     source: str = "emoji"

@@ -33,7 +33,7 @@ def choice(default: str, *others: str) -> Any:
     return field(default=default, metadata={"choices": (default, *others)})
 
 
-class Checked:
+class ValidatedConfig:
     """Base of the settings: every field is checked when the object is made."""
 
     def __post_init__(self) -> None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smalti.config.fields import Checked, choice, number, number_or
+from smalti.config.fields import ValidatedConfig, choice, number, number_or
 from smalti.config.optimizer import OptimizerConfig
 from smalti.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class R3GANConfig(Checked):
+class R3GANConfig(ValidatedConfig):
     """Residual networks without normalisation in the discriminator, or in both: models/gan/r3gan.py.
 
     The paper's network for CIFAR-10 is width 768, taper 1, 2 blocks, `grouped`, patch 1, `smooth`.
@@ -41,7 +41,7 @@ class R3GANConfig(Checked):
 
 
 @dataclass(frozen=True)
-class SNGANConfig(Checked):
+class SNGANConfig(ValidatedConfig):
     """Residual networks, batch normalisation in the generator, spectral in the discriminator: models/gan/sngan.py."""
 
     architecture: str = choice("sngan")
@@ -50,7 +50,7 @@ class SNGANConfig(Checked):
 
 
 @dataclass(frozen=True)
-class DCGANConfig(Checked):
+class DCGANConfig(ValidatedConfig):
     """Few convolutions of 5x5: models/gan/dcgan.py."""
 
     architecture: str = choice("dcgan")
@@ -63,7 +63,7 @@ GANNetworkConfig = R3GANConfig | SNGANConfig | DCGANConfig
 
 
 @dataclass(frozen=True)
-class PenaltyConfig(Checked):
+class PenaltyConfig(ValidatedConfig):
     """What keeps the discriminator smooth: losses/adversarial.py. 0 leaves one out."""
 
     r1: bool = True  # gradients at real images, and
@@ -87,7 +87,7 @@ class PenaltyConfig(Checked):
 
 
 @dataclass(frozen=True)
-class AugmentationConfig(Checked):
+class AugmentationConfig(ValidatedConfig):
     """What the discriminator sees changed, real and fake alike: augment/diffaugment.py.
 
     Each change is made to an image with a probability, at 0 none is; its number says how strong it is, and 0 leaves
@@ -105,21 +105,21 @@ class AugmentationConfig(Checked):
 
 
 @dataclass(frozen=True)
-class DiscriminatorConfig(Checked):
-    """What the discriminator looks at: recipes/sight.py.
+class DiscriminatorConfig(ValidatedConfig):
+    """What the discriminator looks at: recipes/discriminator_inputs.py.
 
     Of `pixels`, it is the other half of `network`; of `features`, a judge for each map of a network that is not
     trained: models/gan/feature_discriminator.py; of `both`, these two, each of which counts for half. R1 and R2 are
     then about the pixels.
     """
 
-    sees: str = choice("pixels", "features", "both")
+    inputs: str = choice("pixels", "features", "both")
     features: str = choice("smalti-vit", "efficientnet-lite0")
     width: int = number(64, 4, 8192)  # of the judges
 
 
 @dataclass(frozen=True)
-class AnnealConfig(Checked):
+class AnnealConfig(ValidatedConfig):
     """What changes from its value to another over the first images of a training, on half a cosine."""
 
     images: int = number(0, 0, 10**13)  # 0: the whole training
@@ -129,7 +129,7 @@ class AnnealConfig(Checked):
 
 
 @dataclass(frozen=True)
-class GANConfig(Checked):
+class GANConfig(ValidatedConfig):
     """Recipe `gan`: generator, discriminator, their loss, one optimizer for each."""
 
     latent: int = number(64, 1, 65536)
@@ -140,24 +140,26 @@ class GANConfig(Checked):
     penalty: PenaltyConfig = PenaltyConfig()
     augmentation: AugmentationConfig = AugmentationConfig()
     generator_every: int = number(1, 1, 1000)  # steps of the discriminator for one of the generator
-    fresh: bool = True  # the generator learns from images of its own; false: from those that the discriminator has seen
+    resample_for_generator: bool = (
+        True  # the generator learns from images of its own; false: from those that the discriminator has seen
+    )
     generator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
     discriminator_optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-4, beta1=0.0, beta2=0.99)
     anneal: AnnealConfig = AnnealConfig()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.penalty.gradient and self.discriminator.sees != "pixels":
+        if self.penalty.gradient and self.discriminator.inputs != "pixels":
             raise ConfigError(
-                f"penalty.gradient is {self.penalty.gradient:g}, but lies between images, and discriminator.sees is "
-                f"{self.discriminator.sees!r}; let it see 'pixels', or keep R1 and R2"
+                f"penalty.gradient is {self.penalty.gradient:g}, but lies between images, and discriminator.inputs is "
+                f"{self.discriminator.inputs!r}; let it see 'pixels', or keep R1 and R2"
             )
-        if self.loss == "wasserstein" and self.discriminator.sees == "both":
+        if self.loss == "wasserstein" and self.discriminator.inputs == "both":
             raise ConfigError(
-                "loss is 'wasserstein', which needs a smooth discriminator, and discriminator.sees is 'both', where "
+                "loss is 'wasserstein', which needs a smooth discriminator, and discriminator.inputs is 'both', where "
                 "no penalty is about the feature maps; let it see 'pixels' or 'features'"
             )
-        if self.loss == "wasserstein" and self.discriminator.sees == "features" and not self.penalty.smooth:
+        if self.loss == "wasserstein" and self.discriminator.inputs == "features" and not self.penalty.smooth:
             raise ConfigError(
                 "loss is 'wasserstein', which needs a smooth discriminator, and no penalty is about the feature maps "
                 "that it sees; set penalty.r1=true and penalty.r2=true, or let it see 'pixels'"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smalti.config.fields import Checked, choice, number
+from smalti.config.fields import ValidatedConfig, choice, number
 
 
 @dataclass(frozen=True)
-class OptimizerConfig(Checked):
+class OptimizerConfig(ValidatedConfig):
     """One optimizer. `beta1`, `beta2` are used by adam, adamw and muon, `momentum` by rmsprop and sgd."""
 
     name: str = choice("adam", "adamw", "muon", "rmsprop", "sgd")

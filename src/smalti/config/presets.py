@@ -40,10 +40,10 @@ _CLASSIC = ClassicConfig("residual", width=128, residual_width=32, residual_bloc
 _TILES = TransformConfig(stride=32, patch=2, width=96, encoder_blocks=1, decoder_blocks=3)
 _NARROW_TILES = TransformConfig(stride=32, patch=2, width=48, encoder_blocks=1, decoder_blocks=3)
 _CODES_OF_TILES = ProductConfig(
-    layer=VectorConfig(codes=512, dimension=8, decay=0.999, commitment=1.0, revive_below=0.05), groups=64
+    layer=VectorConfig(codes=512, dimension=8, decay=0.999, commitment=1.0, dead_code_threshold=0.05), groups=64
 )
 _CODES = DataConfig(flip=False)  # codes cannot be mirrored: smalti encode --flip
-_PLAIN_LOOP = LoopConfig(images=2_000_000, batch=64, average_half_life=20_000)
+_PLAIN_LOOP = LoopConfig(images=2_000_000, batch=64, ema_half_life=20_000)
 _COSINE = OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, schedule="cosine", warm_up=5_000)
 
 
@@ -53,7 +53,9 @@ def _look_right(start: int) -> PerceptualConfig:
 
 def _feature_adversary(start: int) -> AdversaryConfig:
     optimizer = OptimizerConfig(learning_rate=1e-3, beta1=0.5, beta2=0.99)
-    return AdversaryConfig(sees="features", weight=0.15, adaptive=False, start=start, ramp=10_000, optimizer=optimizer)
+    return AdversaryConfig(
+        inputs="features", weight=0.15, adaptive=False, start=start, ramp=10_000, optimizer=optimizer
+    )
 
 
 def _prior_optimizer(rate: float, warm_up: int) -> OptimizerConfig:
@@ -76,7 +78,7 @@ def _classic_gan(
 ) -> GANConfig:
     """A loss of its own time, and no penalty."""
     return GANConfig(
-        latent, network, loss=loss, penalty=_NO_PENALTY, generator_every=generator_every, fresh=False,
+        latent, network, loss=loss, penalty=_NO_PENALTY, generator_every=generator_every, resample_for_generator=False,
         generator_optimizer=optimizer, discriminator_optimizer=optimizer,
     )  # fmt: skip
 
@@ -94,14 +96,14 @@ PRESETS: dict[str, Preset] = {
         ),
         "VQ-VAE with the paper's residual blocks, 512 codes, EMA codebook",
         "24.92 dB, perplexity 426, FD 121 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, "
-        "0.32M images; 25.35 dB, perplexity 417 at 2.00M images with revive_below=0.05",
+        "0.32M images; 25.35 dB, perplexity 417 at 2.00M images with dead_code_threshold=0.05",
     ),
     "vqvae-best": Preset(
         RunConfig(
             recipe="vqvae",
             model=VQVAEConfig(_TILES, _CODES_OF_TILES, loss_weight=6.0, optimizer=_COSINE),
             data=DataConfig(shift=1),
-            train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
+            train=LoopConfig(images=2_000_000, batch=64, ema_half_life=5_000),
         ),
         "the least distortion for its bits: a learned transform of 32x32 tiles, 64 codes of 9 bits for each",
         "26.13 dB (26.65 with --effort 16), perplexity 445, FD 74 (efficientnet-lite0, 128 px, bf16): "
@@ -118,7 +120,7 @@ PRESETS: dict[str, Preset] = {
                 adversary=_feature_adversary(200_000),
                 optimizer=_COSINE,
             ),
-            train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
+            train=LoopConfig(images=2_000_000, batch=64, ema_half_life=5_000),
         ),
         "the bits of vqvae-best in a narrower network, trained to look right rather than to differ least",
         "24.70 dB, perplexity 447, FD 28 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.33M images",
@@ -133,9 +135,9 @@ PRESETS: dict[str, Preset] = {
                 perceptual=_look_right(150_000),
                 adversary=_feature_adversary(150_000),
                 optimizer=OptimizerConfig(learning_rate=7e-4, beta2=0.99, schedule="cosine", warm_up=5_000),
-                settle=150_000,
+                freeze_encoder_at=150_000,
             ),
-            train=LoopConfig(images=2_000_000, batch=64, average_half_life=5_000),
+            train=LoopConfig(images=2_000_000, batch=64, ema_half_life=5_000),
         ),
         "small images for a prior: 4 pixels a code along each side, each code about its place, trained to look right",
         "23.88 dB, perplexity 474, FD 36 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.23M images",
@@ -173,7 +175,7 @@ PRESETS: dict[str, Preset] = {
                 optimizer=OptimizerConfig(learning_rate=4e-4, beta2=0.99, schedule="cosine", warm_up=5_000),
             ),
             data=DataConfig(size=(256, 256)),
-            train=LoopConfig(images=2_000_000, batch=32, average_half_life=10_000),
+            train=LoopConfig(images=2_000_000, batch=32, ema_half_life=10_000),
         ),
         "larger images: 16 pixels a code along each side, 8192 codes of 8 numbers and unit length",
         "19.61 dB, perplexity 5463: BSDS500, val, 256 px, 5,304 images in batches of 8, so hardly begun",
@@ -200,11 +202,11 @@ PRESETS: dict[str, Preset] = {
                 R3GANConfig(width=192, generator="upsampling", generator_width=64, generator_taper=1.0),
                 1e-3,
                 anneal=AnnealConfig(1_000_000, learning_rate=0.1),
-                fresh=False,
+                resample_for_generator=False,
                 penalty=PenaltyConfig(every=8),
-                discriminator=DiscriminatorConfig(sees="both"),
+                discriminator=DiscriminatorConfig(inputs="both"),
             ),
-            train=LoopConfig(images=2_000_000, batch=16, average_half_life=20_000),
+            train=LoopConfig(images=2_000_000, batch=16, ema_half_life=20_000),
         ),
         "relativistic pairs of pixels and features, R1 and R2, small networks, a modulated generator: for a processor",
         "FD 66 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.72M images, 120 minutes of one core; "
@@ -218,7 +220,7 @@ PRESETS: dict[str, Preset] = {
                 5e-4,
                 anneal=AnnealConfig(10_000_000, learning_rate=0.25, gamma=0.1),
             ),
-            train=LoopConfig(images=20_000_000, batch=128, average_half_life=200_000),
+            train=LoopConfig(images=20_000_000, batch=128, ema_half_life=200_000),
         ),
         "the mirrored network of the paper, of pixels alone, with dense blocks; for hours on a GPU",
     ),
@@ -231,7 +233,7 @@ PRESETS: dict[str, Preset] = {
                 beta2=0.9,
                 anneal=AnnealConfig(20_000_000, learning_rate=0.25, gamma=0.1, beta2=0.99),
             ),
-            train=LoopConfig(images=100_000_000, batch=256, average_half_life=2_000_000),
+            train=LoopConfig(images=100_000_000, batch=256, ema_half_life=2_000_000),
         ),
         "the network of the paper at half its width, for days on a GPU",
     ),
@@ -247,7 +249,7 @@ PRESETS: dict[str, Preset] = {
                 penalty=PenaltyConfig(gamma=0.05),
                 augmentation=AugmentationConfig(probability=0.55, ramp=20_000_000, flip=True),
             ),
-            train=LoopConfig(images=250_000_000, batch=512, average_half_life=5_000_000),
+            train=LoopConfig(images=250_000_000, batch=512, ema_half_life=5_000_000),
         ),
         "R3GAN for CIFAR-10 with labels: network, rates, gamma and batch as published; days on several GPUs",
     ),
@@ -280,7 +282,7 @@ PRESETS: dict[str, Preset] = {
                 dropout=0.0,
                 optimizer=_prior_optimizer(4e-3, 20_000),
             ),
-            train=LoopConfig(images=1_000_000, batch=64, average_half_life=20_000),
+            train=LoopConfig(images=1_000_000, batch=64, ema_half_life=20_000),
         ),
         "a transformer over the codes of a VQ-VAE: draws images, knows how many bits they are; for a processor",
         "7.04 bits of a code of tokenizer-32, FD 54 of 32 at best (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG "
@@ -298,7 +300,7 @@ PRESETS: dict[str, Preset] = {
                 embedding=128,
                 optimizer=_prior_optimizer(2e-3, 100_000),
             ),
-            train=LoopConfig(images=20_000_000, batch=256, average_half_life=200_000),
+            train=LoopConfig(images=20_000_000, batch=256, ema_half_life=200_000),
         ),
         "the same larger, from random orders at first, for hours on a GPU",
     ),
@@ -312,7 +314,7 @@ PRESETS: dict[str, Preset] = {
                 depth=6,
                 optimizer=_prior_optimizer(4e-3, 20_000),
             ),
-            train=LoopConfig(images=2_000_000, batch=64, average_half_life=20_000),
+            train=LoopConfig(images=2_000_000, batch=64, ema_half_life=20_000),
         ),
         "a transformer that guesses hidden codes from the rest: draws images in 10 steps, fills holes",
         "FD 171 (efficientnet-lite0, 128 px, bf16), of holes 105: CIFAR-10 (JPEG copy), test, 0.21M images",
@@ -329,7 +331,7 @@ PRESETS: dict[str, Preset] = {
                 text_bytes=96,
                 optimizer=_prior_optimizer(4e-3, 20_000),
             ),
-            train=LoopConfig(images=500_000, batch=64, average_half_life=20_000),
+            train=LoopConfig(images=500_000, batch=64, ema_half_life=20_000),
         ),
         "prior-nano with captions: draws what a prompt says; for the emoji that come with smalti",
         "the right one of nine categories for 36 of 50 prompts: emoji, test, 0.06M images",
@@ -340,7 +342,7 @@ PRESETS: dict[str, Preset] = {
             model=ContrastiveConfig(
                 VisionTransformerConfig(stem_width=64, stride=8, width=256, depth=2, heads=4), blur=0.5
             ),
-            train=LoopConfig(images=1_000_000, batch=256, average_half_life=50_000),
+            train=LoopConfig(images=1_000_000, batch=256, ema_half_life=50_000),
         ),
         "small vision transformer that learns features without labels, for evaluation",
         "linear probe 67.7 %: CIFAR-10 (JPEG copy), test, 0.24M images",

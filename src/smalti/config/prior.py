@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from smalti.config.fields import Checked, choice, number
+from smalti.config.fields import ValidatedConfig, choice, number
 from smalti.config.optimizer import OptimizerConfig
 from smalti.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class PriorConfig(Checked):
+class PriorConfig(ValidatedConfig):
     """Recipe `prior`: a transformer over the codes of a trained VQ-VAE: models/prior/transformer.py.
 
     `order` is what it learns: each code from those before it, in rows from the top; the same, from random orders at

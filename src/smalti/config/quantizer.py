@@ -1,7 +1,7 @@
 """Settings of the quantizers, one dataclass for each. Imports no torch.
 
 The word `name` says which one a table of settings is; `dimension` is the number of channels that a quantizer takes,
-`alphabet` the number of symbols in each of its code planes.
+`codebook_sizes` the number of symbols in each of its code planes.
 """
 
 from __future__ import annotations
@@ -9,23 +9,23 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from smalti.config.fields import Checked, choice, number, numbers
+from smalti.config.fields import ValidatedConfig, choice, number, numbers
 from smalti.errors import ConfigError
 
-LARGEST_ALPHABET = 2**20
+LARGEST_CODEBOOK = 2**20
 
 
 @dataclass(frozen=True)
-class VectorConfig(Checked):
+class VectorConfig(ValidatedConfig):
     """A codebook of `codes` vectors with `dimension` numbers, moved by EMA or by gradient: quantize/vector.py."""
 
     name: str = choice("vector")
-    codes: int = number(512, 2, LARGEST_ALPHABET)
+    codes: int = number(512, 2, LARGEST_CODEBOOK)
     dimension: int = number(64, 1, 4096)
     update: str = choice("ema", "gradient")
     commitment: float = number(0.25, 0.0, 1000.0)  # beta in the paper
     decay: float = number(0.99, 0.0, 0.999999)  # of the EMA statistics, per step
-    revive_below: float = number(0.25, 0.0, 1.0)  # share of the mean use under which a code counts as dead
+    dead_code_threshold: float = number(0.25, 0.0, 1.0)  # share of the mean use under which a code counts as dead
     projection: int | None = number(None, 1, 4096)  # numbers in a code, where that is not `dimension`
     normalize: bool = False  # codes and latents on the unit sphere
     start: str = choice("latents", "kmeans")  # what the first batch makes of the codebook
@@ -40,27 +40,27 @@ class VectorConfig(Checked):
             )
 
     @property
-    def alphabet(self) -> tuple[int, ...]:
+    def codebook_sizes(self) -> tuple[int, ...]:
         return (self.codes,)
 
 
 @dataclass(frozen=True)
-class SimConfig(Checked):
+class SimConfig(ValidatedConfig):
     """SimVQ, a frozen codebook seen through a learned linear map: quantize/simvq.py."""
 
     name: str = choice("simvq")
-    codes: int = number(512, 2, LARGEST_ALPHABET)
+    codes: int = number(512, 2, LARGEST_CODEBOOK)
     dimension: int = number(64, 1, 4096)
     commitment: float = number(0.25, 0.0, 1000.0)
     gradient: str = choice("straight-through", "rotation")
 
     @property
-    def alphabet(self) -> tuple[int, ...]:
+    def codebook_sizes(self) -> tuple[int, ...]:
         return (self.codes,)
 
 
 @dataclass(frozen=True)
-class ScalarConfig(Checked):
+class ScalarConfig(ValidatedConfig):
     """FSQ, each channel rounded to a few fixed levels: quantize/scalar.py."""
 
     name: str = choice("scalar")
@@ -68,9 +68,9 @@ class ScalarConfig(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if math.prod(self.levels) > LARGEST_ALPHABET:
+        if math.prod(self.levels) > LARGEST_CODEBOOK:
             raise ConfigError(
-                f"levels make {math.prod(self.levels):,} codes, but may make {LARGEST_ALPHABET:,} at most; "
+                f"levels make {math.prod(self.levels):,} codes, but may make {LARGEST_CODEBOOK:,} at most; "
                 "take fewer or smaller levels, or a product of several quantizers"
             )
 
@@ -79,12 +79,12 @@ class ScalarConfig(Checked):
         return len(self.levels)
 
     @property
-    def alphabet(self) -> tuple[int, ...]:
+    def codebook_sizes(self) -> tuple[int, ...]:
         return (math.prod(self.levels),)
 
 
 @dataclass(frozen=True)
-class BinaryConfig(Checked):
+class BinaryConfig(ValidatedConfig):
     """The signs of the channels, on the unit sphere (BSQ) or not (LFQ): quantize/binary.py."""
 
     name: str = choice("binary")
@@ -99,7 +99,7 @@ class BinaryConfig(Checked):
         return self.bits
 
     @property
-    def alphabet(self) -> tuple[int, ...]:
+    def codebook_sizes(self) -> tuple[int, ...]:
         return (2**self.bits,)
 
 
@@ -107,7 +107,7 @@ LayerConfig = VectorConfig | SimConfig | ScalarConfig | BinaryConfig
 
 
 @dataclass(frozen=True)
-class ResidualConfig(Checked):
+class ResidualConfig(ValidatedConfig):
     """Several quantizers, each of what the ones before it left: quantize/residual.py."""
 
     name: str = choice("residual")
@@ -134,12 +134,12 @@ class ResidualConfig(Checked):
         return self.layer.dimension
 
     @property
-    def alphabet(self) -> tuple[int, ...]:
-        return self.layer.alphabet * self.depth
+    def codebook_sizes(self) -> tuple[int, ...]:
+        return self.layer.codebook_sizes * self.depth
 
 
 @dataclass(frozen=True)
-class ProductConfig(Checked):
+class ProductConfig(ValidatedConfig):
     """The channels in equal groups, each with a quantizer of its own: quantize/product.py."""
 
     name: str = choice("product")
@@ -151,8 +151,8 @@ class ProductConfig(Checked):
         return self.layer.dimension * self.groups
 
     @property
-    def alphabet(self) -> tuple[int, ...]:
-        return self.layer.alphabet * self.groups
+    def codebook_sizes(self) -> tuple[int, ...]:
+        return self.layer.codebook_sizes * self.groups
 
 
 QuantizerConfig = VectorConfig | SimConfig | ScalarConfig | BinaryConfig | ResidualConfig | ProductConfig

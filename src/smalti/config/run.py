@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from smalti.config.contrastive import ContrastiveConfig
 from smalti.config.data import DataConfig
-from smalti.config.fields import Checked, choice, number
+from smalti.config.fields import ValidatedConfig, choice, number
 from smalti.config.gan import GANConfig
 from smalti.config.prior import PriorConfig
 from smalti.config.vqvae import VQVAEConfig
@@ -18,20 +18,20 @@ from smalti.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class LoopConfig(Checked):
+class LoopConfig(ValidatedConfig):
     """How long, in what steps, and what is written on the way. Everything is counted in images."""
 
     images: int = number(1_000_000, 1, 10**13)
     batch: int = number(64, 1, 10**6)  # over all ranks together
     seed: int = number(0, 0, 2**63 - 1)
-    average_half_life: int = number(20_000, 0, 10**10)  # of the averaged weights; 0: no averaging
+    ema_half_life: int = number(20_000, 0, 10**10)  # of the averaged weights; 0: no averaging
     log_every: int = number(2_000, 1, 10**12)
     preview_every: int = number(50_000, 1, 10**12)
     save_every: int = number(50_000, 1, 10**12)
 
 
 @dataclass(frozen=True)
-class RunConfig(Checked):
+class RunConfig(ValidatedConfig):
     """Everything that decides what a training computes; the machine, the precision and the folder are apart."""
 
     recipe: str = choice("vqvae", "gan", "contrastive", "prior")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from smalti.config.autoencoder import AutoencoderConfig, ClassicConfig
-from smalti.config.fields import Checked, choice, number
+from smalti.config.fields import ValidatedConfig, choice, number
 from smalti.config.optimizer import OptimizerConfig
 from smalti.config.quantizer import QuantizerConfig, VectorConfig
 from smalti.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class PerceptualConfig(Checked):
+class PerceptualConfig(ValidatedConfig):
     """The distance between the feature maps of a network, beside that of the pixels: losses/perceptual.py."""
 
     weight: float = number(0.0, 0.0, 1e6)
@@ -22,11 +22,11 @@ class PerceptualConfig(Checked):
 
 
 @dataclass(frozen=True)
-class AdversaryConfig(Checked):
+class AdversaryConfig(ValidatedConfig):
     """Discriminators that tell reconstructions from images, patch by patch: recipes/adversary.py."""
 
     # What they look at: the images, or the perceptual network's feature maps of them (all but the finest).
-    sees: str = choice("pixels", "features")
+    inputs: str = choice("pixels", "features")
     weight: float = number(0.0, 0.0, 1e6)  # times the ratio of the gradients' sizes, where `adaptive`
     adaptive: bool = True
     start: int = number(0, 0, 10**13)  # images after which they train
@@ -37,7 +37,7 @@ class AdversaryConfig(Checked):
 
 
 @dataclass(frozen=True)
-class VQVAEConfig(Checked):
+class VQVAEConfig(ValidatedConfig):
     """Recipe `vqvae`: autoencoder, quantizer, losses, optimizer."""
 
     autoencoder: AutoencoderConfig = ClassicConfig()
@@ -48,18 +48,20 @@ class VQVAEConfig(Checked):
     perceptual: PerceptualConfig = PerceptualConfig()
     adversary: AdversaryConfig = AdversaryConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    settle: int | None = number(None, 0, 10**12)  # images from which encoder and codes stay; the decoder learns on
+    freeze_encoder_at: int | None = number(
+        None, 0, 10**12
+    )  # images from which encoder and codes stay; the decoder learns on
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.adversary.weight and self.adversary.sees == "features":
+        if self.adversary.weight and self.adversary.inputs == "features":
             if not self.perceptual.weight:
                 raise ConfigError(
-                    "adversary.sees is 'features', those of the perceptual network, but perceptual.weight is 0; "
+                    "adversary.inputs is 'features', those of the perceptual network, but perceptual.weight is 0; "
                     "give it a weight, or let the adversary see 'pixels'"
                 )
             if self.adversary.start < self.perceptual.start:
                 raise ConfigError(
-                    f"adversary.start is {self.adversary.start}, but with adversary.sees='features' must be at least "
+                    f"adversary.start is {self.adversary.start}, but with adversary.inputs='features' must be at least "
                     f"perceptual.start, {self.perceptual.start}: there are no features before"
                 )

@@ -31,6 +31,7 @@ import numpy as np
 from smalti.data.packed import Description, PackedImages, RowReader
 from smalti.data.sources import Listing, Numbered
 from smalti.errors import OutputError
+from smalti.files import sync
 
 FORMAT_VERSION = 1
 _CHUNK = 4 * 2**20
@@ -137,8 +138,8 @@ class PackWriter:
             (self.partial / "index.json").write_text(json.dumps(index), "utf-8")
             self._file.close()
             for file in self.partial.iterdir():
-                _sync(file)
-            _sync(self.partial)
+                sync(file)
+            sync(self.partial)
             self._publish(signature)
 
     def abandon(self) -> None:
@@ -177,7 +178,7 @@ class PackWriter:
         for _ in range(8):
             with contextlib.suppress(OSError):  # the name is taken, the usual case; anything else ends the loop below
                 self.partial.rename(self.folder)
-                _sync(self.folder.parent)
+                sync(self.folder.parent)
                 return
             if open_pack(self.folder, signature, "") is not None:
                 shutil.rmtree(self.partial, ignore_errors=True)
@@ -248,17 +249,6 @@ def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> int:
     """An .npy header, whose length numpy keeps the same for fewer rows; returns that length in bytes."""
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return file.tell()
-
-
-def _sync(path: Path) -> None:
-    """Make sure a file or the names in a folder are on disk; folders cannot be synced on Windows."""
-    if path.is_dir() and os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_abandoned(folder: Path) -> None:

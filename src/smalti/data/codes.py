@@ -42,7 +42,7 @@ class CodesAbout:
     """Everything about the codes of a split but the codes and labels.
 
     Attributes:
-        alphabet: number of codes in each plane.
+        codebook_sizes: number of codes in each plane.
         grid: (height, width) in codes.
         image: (channels, height, width) of the images.
         tokenizer: digest of what wrote the codes.
@@ -55,7 +55,7 @@ class CodesAbout:
         fingerprint: SHA-256 over alphabet, grid, image, tokenizer and classes, and over codes, labels and captions.
     """
 
-    alphabet: tuple[int, ...]
+    codebook_sizes: tuple[int, ...]
     grid: tuple[int, int]
     image: tuple[int, int, int]
     tokenizer: str
@@ -72,12 +72,12 @@ class CodesAbout:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        return np.dtype("<i2" if max(self.alphabet) <= 2**15 else "<i4")
+        return np.dtype("<i2" if max(self.codebook_sizes) <= 2**15 else "<i4")
 
     @property
     def row(self) -> tuple[int, int, int]:
         """(planes, height, width) of one image's codes."""
-        return len(self.alphabet), *self.grid
+        return len(self.codebook_sizes), *self.grid
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ class CodeSet(Shuffled):
 
     def __repr__(self) -> str:
         planes, height, width = self.about.row
-        return f"CodeSet({len(self)} x {planes} x {height}x{width} of {self.about.alphabet}, {self.source!r})"
+        return f"CodeSet({len(self)} x {planes} x {height}x{width} of {self.about.codebook_sizes}, {self.source!r})"
 
     def batch(self, seed: int, images_seen: int, count: int) -> CodeBatch:
         """Rows at positions images_seen .. images_seen + count - 1 of the stream of this seed: order.py."""
@@ -124,9 +124,11 @@ class CodeSet(Shuffled):
             DataError: one holds codes that its tokenizer cannot have written.
         """
         codes = self.codes[indices].astype(np.int64)
-        limit = np.array(self.about.alphabet)[:, None, None]
+        limit = np.array(self.about.codebook_sizes)[:, None, None]
         if codes.size and (codes.min() < 0 or (codes >= limit).any()):
-            raise DataError(f"{self.folder} holds codes outside of its alphabet {self.about.alphabet}; encode it again")
+            raise DataError(
+                f"{self.folder} holds codes outside of its alphabet {self.about.codebook_sizes}; encode it again"
+            )
         labels = None if self.labels is None else self.labels[indices]
         captions = self.about.captions
         texts = None if captions is None else [captions[index] for index in indices.tolist()]
@@ -187,14 +189,14 @@ def _read_index(path: Path) -> tuple[CodesAbout, bool]:
     if version != FORMAT_VERSION:
         raise ValueError(f"it has the format {version!r}, this version reads {FORMAT_VERSION}")
     labelled = bool(plain.pop("labelled"))
-    for name in ("alphabet", "grid", "image", "splits", "classes"):
+    for name in ("codebook_sizes", "grid", "image", "splits", "classes"):
         plain[name] = tuple(plain[name])
     about = CodesAbout(**plain)
-    whole = (*about.alphabet, *about.grid, *about.image)
+    whole = (*about.codebook_sizes, *about.grid, *about.image)
     counts = (len(about.grid), len(about.image))
     if not all(type(number) is int and 1 <= number <= 2**31 for number in whole) or counts != (2, 3):
         raise ValueError("its sizes make no sense")
-    if not about.alphabet:
+    if not about.codebook_sizes:
         raise ValueError("its alphabet is empty")
     texts = (about.tokenizer, about.source, about.images, about.fingerprint, about.split or "", *about.classes)
     lists = (about.names, [] if about.captions is None else about.captions)
@@ -255,8 +257,9 @@ class CodeWriter:
         """What tells one encoding from another."""
         about = self.about
         return {
-            "tokenizer": about.tokenizer[:16], "fingerprint of the images": about.images, "number of images":
-            len(about.names), "--effort": about.effort, "alphabet": list(about.alphabet), "grid": list(about.grid),
+            "tokenizer": about.tokenizer[:16], "fingerprint of the images": about.images,
+            "number of images": len(about.names), "--effort": about.effort, "alphabet": list(about.codebook_sizes),
+            "grid": list(about.grid),
         }  # fmt: skip
 
     def _begun(self) -> bool:
@@ -320,7 +323,14 @@ class CodeWriter:
 
     def _fingerprint(self) -> str:
         about = self.about
-        header = [about.alphabet, about.grid, about.image, about.tokenizer, about.classes, about.captions is not None]
+        header = [
+            about.codebook_sizes,
+            about.grid,
+            about.image,
+            about.tokenizer,
+            about.classes,
+            about.captions is not None,
+        ]
         digest = hashlib.sha256(json.dumps(header).encode() + b"\n")
         self._file.seek(self._offset)
         while chunk := self._file.read(_CHUNK):

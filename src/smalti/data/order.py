@@ -1,8 +1,7 @@
 """The order in which a training sees what it learns from: a function of (seed, images seen).
 
 Position p in the stream of a training shows row permutation(seed, p // N)[p % N]: each epoch shows every row once. The
-hash is splitmix64 (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195) in 64-bit integers; the permutation is the
-stable order of the hashes of 0..N-1. Neither depends on the version of numpy.
+permutation is the stable order of the hashes of 0..N-1 (runtime/hashing.py).
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from abc import ABC, abstractmethod
 
 import numpy as np
 
-_MASK = 2**64 - 1
-_GOLDEN = 0x9E3779B97F4A7C15
+from smalti.runtime.hashing import hash_integer, hashes
 
 
 class Shuffled(ABC):
@@ -50,23 +48,10 @@ class Shuffled(ABC):
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
     """Order of `count` images in one epoch: (count,) int64 with each of 0..count-1 once."""
-    keys = hashes(mix(mix(seed & _MASK) ^ mix((2 * epoch) & _MASK)), 0, count)
+    keys = hashes(hash_integer(hash_integer(seed) ^ hash_integer(2 * epoch)), 0, count)
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
 
 
-def hashes(stream: int, start: int, count: int) -> np.ndarray:
-    """Outputs start .. start + count - 1 of splitmix64 begun at `stream`; distinct, as each step is invertible."""
-    state = np.arange(count, dtype=np.uint64)
-    state *= np.uint64(_GOLDEN)
-    state += np.uint64((stream + _GOLDEN * (start + 1)) & _MASK)
-    state ^= state >> np.uint64(30)
-    state *= np.uint64(0xBF58476D1CE4E5B9)
-    state ^= state >> np.uint64(27)
-    state *= np.uint64(0x94D049BB133111EB)
-    state ^= state >> np.uint64(31)
-    return state
-
-
-def mix(value: int) -> int:
-    """One step of splitmix64 on a Python integer."""
-    return int(hashes(value, 0, 1)[0])
+def evenly_spread(count: int, wanted: int) -> np.ndarray:
+    """Numbers of `wanted` evenly spread rows of `count`, or of all where there are fewer: int64, the same each time."""
+    return np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64)

@@ -24,8 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from smalti.data.augmentation import mirrored, moved
-from smalti.data.order import Shuffled, hashes, mix
+from smalti.data.order import Shuffled
 from smalti.errors import DataError
+from smalti.runtime.hashing import hash_integer, hashes
 
 
 @dataclass(frozen=True)
@@ -203,12 +204,16 @@ class PackedImages(Shuffled):
 
 def flips(seed: int, images_seen: int, count: int) -> np.ndarray:
     """Whether the images at positions images_seen .. + count - 1 are mirrored: (count,) bool."""
-    keys = hashes(mix(mix(seed) ^ mix(1)), images_seen, count)  # odd: never the stream of an epoch
+    keys = hashes(
+        hash_integer(hash_integer(seed) ^ hash_integer(1)), images_seen, count
+    )  # odd: never the stream of an epoch
     return (keys & np.uint64(1)).astype(bool)
 
 
 def shifts(seed: int, images_seen: int, count: int, reach: int) -> np.ndarray:
     """How far the images at positions images_seen .. + count - 1 are moved: (count, 2) int64 in -reach..reach."""
-    keys = hashes(mix(mix(seed) ^ mix(3)), images_seen, count)  # odd, and not that of the flips
+    keys = hashes(
+        hash_integer(hash_integer(seed) ^ hash_integer(3)), images_seen, count
+    )  # odd, and not that of the flips
     halves = np.stack([keys >> np.uint64(32), keys & np.uint64(2**32 - 1)], axis=1)
     return (halves % np.uint64(2 * reach + 1)).astype(np.int64) - reach

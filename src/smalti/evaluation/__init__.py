@@ -6,17 +6,17 @@ Every stream of images has a fingerprint, and its features are taken in one pass
 images at once.  Pixels are uint8, (N, H, W, C).
 """
 
-from smalti.evaluation.common import Exhibits, Generated, Options, Reconstructed
+from smalti.evaluation.common import Generated, Options, Reconstructed, ReportContent
 from smalti.evaluation.encoders import measure_encoder
 from smalti.evaluation.likelihood import measure_prior
 from smalti.evaluation.reconstructions import measure_autoencoder
 from smalti.evaluation.samples import measure_folder, measure_generator
 
 __all__ = [
-    "Exhibits",
     "Generated",
     "Options",
     "Reconstructed",
+    "ReportContent",
     "measure_autoencoder",
     "measure_encoder",
     "measure_folder",

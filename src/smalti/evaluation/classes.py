@@ -13,7 +13,7 @@ from smalti.data import PackedImages
 from smalti.errors import ConfigError, DataError
 from smalti.evaluation.common import Generated, Options, batches, shape_of
 from smalti.metrics.classification import ClassReport, classification_accuracy_score
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 from smalti.pipelines.base import Model
 
 
@@ -33,7 +33,7 @@ def check_classes(model: Model, reference: PackedImages, training: PackedImages 
 
 def score_by_classes(
     judged: Generated, reference: PackedImages, training: PackedImages | None, images_seen: int, options: Options
-) -> tuple[list[Figure], ClassReport, tuple[str, ...]]:
+) -> tuple[list[MetricValue], ClassReport, tuple[str, ...]]:
     """The classification accuracy score of a generator with labels, and that of real training images, its ceiling.
 
     Returns:
@@ -52,10 +52,10 @@ def score_by_classes(
         # The classifier reads its images many times over: they are drawn once, to the disk, however many there are.
         shape = (len(judged), *shape_of(card))
         drawn = np.lib.format.open_memmap(Path(folder) / "drawn.npy", "w+", np.uint8, shape)
-        for rows, images in batches(judged, options.told("drawing images to train on")):
+        for rows, images in batches(judged, options.progress_for("drawing images to train on")):
             drawn[rows] = images
         report, figures = classification_accuracy_score(
-            drawn, labels, *test, card.classes, progress=options.told("training on generated images"), **given
+            drawn, labels, *test, card.classes, progress=options.progress_for("training on generated images"), **given
         )
     if training is None or training.labels is None:
         missing = (
@@ -63,8 +63,8 @@ def score_by_classes(
         )
         return list(figures), report, (missing,)
     _, ceiling = classification_accuracy_score(
-        training, np.asarray(training.labels), *test, card.classes, progress=options.told("training on real images"),
-        **given,
+        training, np.asarray(training.labels), *test, card.classes,
+        progress=options.progress_for("training on real images"), **given,
     )  # fmt: skip
     named = [dataclasses.replace(figure, name=f"{figure.name}_ceiling") for figure in ceiling]
     return [*figures, *named], report, ()

@@ -15,6 +15,7 @@ import torch
 
 from smalti.checkpoint.file import Card
 from smalti.data import PackedImages
+from smalti.data.order import evenly_spread
 from smalti.errors import DataError
 from smalti.features.cache import Images
 from smalti.features.extractor import Extractor
@@ -29,7 +30,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True)
-class Exhibits:
+class ReportContent:
     """What a page shows beside the figures; the fields are the arguments of `evaluation_page`."""
 
     pictures: Sequence[tuple[str, np.ndarray]] = ()
@@ -59,7 +60,7 @@ class Options:
     progress: Progress | None = None
     command: tuple[str, ...] = ()
 
-    def told(self, what: str) -> Callable[[int, int | None], None] | None:
+    def progress_for(self, what: str) -> Callable[[int, int | None], None] | None:
         """Progress of one part, by its name."""
         tell = self.progress
         return None if tell is None else lambda done, total: tell(what, done, total)
@@ -174,13 +175,8 @@ def shape_of(card: Card) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def spread(count: int, wanted: int) -> np.ndarray:
-    """Numbers of evenly spread images of a set, the same ones each time."""
-    return np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64)
-
-
 def sample(images: Images, count: int) -> np.ndarray:
-    return images.pixels(spread(len(images), count))
+    return images.pixels(evenly_spread(len(images), count))
 
 
 def made_fingerprint(*parts: object) -> str:

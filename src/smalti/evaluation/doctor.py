@@ -37,7 +37,7 @@ from smalti.features.extractor import Extractor
 from smalti.metrics.distortion import PeakSignalToNoise
 from smalti.metrics.distribution import measure_distribution
 from smalti.metrics.memorisation import Memorisation, measure_memorisation
-from smalti.metrics.metric import Figure, PairMetric
+from smalti.metrics.metric import MetricValue, PairMetric
 from smalti.metrics.perceptual import PerceptualDistance
 from smalti.metrics.ssim import StructuralSimilarity, TooSmallError
 from smalti.report.record import TITLES, decimals, span, written
@@ -55,7 +55,7 @@ RECONSTRUCTED = 200  # images, of the fresh half
 PERCEPTUAL_IMAGES = 32
 _BATCH = 64
 
-Figures = dict[str, Figure]
+Figures = dict[str, MetricValue]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Check:
     """
 
     case: str
-    figure: Figure
+    figure: MetricValue
     theory: str
     ok: bool
 
@@ -356,7 +356,7 @@ def _reconstructions(images: np.ndarray, extractor: Extractor) -> Iterable[Check
         ("perceptual distance", None, images[:PERCEPTUAL_IMAGES]),
     )
     for _, kind, shown in metrics:
-        before: Figure | None = None
+        before: MetricValue | None = None
         for sigma in (0.0, *BLURS):
             metric = PerceptualDistance(extractor) if kind is None else kind()
             try:
@@ -375,15 +375,15 @@ def _reconstructions(images: np.ndarray, extractor: Extractor) -> Iterable[Check
 # Helpers
 
 
-def _above(case: str, figure: Figure, limit: float, words: str) -> Check:
+def _above(case: str, figure: MetricValue, limit: float, words: str) -> Check:
     return Check(case, figure, f"{words}: > {_number(limit)}", figure.value > limit)
 
 
-def _below(case: str, figure: Figure, limit: float, words: str) -> Check:
+def _below(case: str, figure: MetricValue, limit: float, words: str) -> Check:
     return Check(case, figure, f"{words}: < {_number(limit)}", figure.value < limit)
 
 
-def _calibrated(case: str, figure: Figure, share: float) -> Check:
+def _calibrated(case: str, figure: MetricValue, share: float) -> Check:
     """Whether a share lies where it should, its interval made wide enough for `ALARM` standard errors."""
     low, high = ((end - figure.value) * ALARM / 1.96 + figure.value for end in _ends(figure))
     return Check(case, figure, f"{share:.3f}, to within chance", low <= share <= high)
@@ -393,7 +393,7 @@ def _number(value: float) -> str:
     return written(value, decimals(value))
 
 
-def _ends(figure: Figure) -> tuple[float, float]:
+def _ends(figure: MetricValue) -> tuple[float, float]:
     """An interval, of no width where there is none."""
     return (
         figure.value if figure.low is None else min(figure.low, figure.value),
@@ -401,13 +401,13 @@ def _ends(figure: Figure) -> tuple[float, float]:
     )
 
 
-def _error(figure: Figure) -> float:
+def _error(figure: MetricValue) -> float:
     """The standard error that an interval of 95 % amounts to."""
     low, high = _ends(figure)
     return (high - low) / (2 * 1.96)
 
 
-def _share_error(figure: Figure) -> float:
+def _share_error(figure: MetricValue) -> float:
     """`_error` of a share of images with neighbours in the other set, drawn again on both sides.
 
     An interval holds one side fixed, so as much again is added; and a share of 1 has an interval of no width.
@@ -415,8 +415,8 @@ def _share_error(figure: Figure) -> float:
     return max(math.sqrt(2) * _error(figure), 1 / figure.count)
 
 
-def _chance(found: Memorisation, count: int) -> Figure:
-    return Figure("p_value_of_copies", found.p_value, None, None, count)
+def _chance(found: Memorisation, count: int) -> MetricValue:
+    return MetricValue("p_value_of_copies", found.p_value, None, None, count)
 
 
 def _to_drop(groups: np.ndarray, features: Tensor) -> list[int]:

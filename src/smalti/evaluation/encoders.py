@@ -6,7 +6,7 @@ import numpy as np
 
 from smalti.data import PackedImages
 from smalti.errors import DataError
-from smalti.evaluation.common import DEFAULTS, SHOWN, Exhibits, Options, circumstances, described, sample
+from smalti.evaluation.common import DEFAULTS, SHOWN, Options, ReportContent, circumstances, described, sample
 from smalti.features.cache import collect
 from smalti.features.extractor import Extractor
 from smalti.metrics.probe import linear_probe
@@ -15,7 +15,7 @@ from smalti.report.record import Evaluation, protocol_of
 
 def measure_encoder(
     train: PackedImages, test: PackedImages, *, extractor: Extractor, options: Options = DEFAULTS
-) -> tuple[Evaluation, Exhibits]:
+) -> tuple[Evaluation, ReportContent]:
     """How much of the classes a linear classifier reads off an extractor's features.
 
     Args:
@@ -34,7 +34,7 @@ def measure_encoder(
     if len(train.classes) < 2:
         raise DataError(f"{train.source} has {len(train.classes)} class; a linear probe takes two classes or more")
     features = [
-        collect(images, extractor, cache=options.cache, progress=options.told(f"features of the {what} images"))
+        collect(images, extractor, cache=options.cache, progress=options.progress_for(f"features of the {what} images"))
         for images, what in ((train, "training"), (test, "test"))
     ]
     figure, report = linear_probe(
@@ -57,4 +57,4 @@ def measure_encoder(
         classes=tuple(report.record()["classes"]),
         **circumstances(options, extractor),
     )
-    return evaluation, Exhibits(pictures=[("Some of the test images.", sample(test, SHOWN))])
+    return evaluation, ReportContent(pictures=[("Some of the test images.", sample(test, SHOWN))])

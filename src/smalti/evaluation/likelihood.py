@@ -16,8 +16,8 @@ from smalti.errors import DataError
 from smalti.evaluation.common import (
     DEFAULTS,
     SHOWN,
-    Exhibits,
     Options,
+    ReportContent,
     described,
     model_subject,
     now,
@@ -27,7 +27,7 @@ from smalti.evaluation.common import (
 )
 from smalti.metrics.bootstrap import mean_interval
 from smalti.metrics.codes import CodeUsage
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 from smalti.pipelines.base import Model
 from smalti.report.evaluation_page import Curve, Histogram
 from smalti.report.record import Evaluation, protocol_of
@@ -35,7 +35,7 @@ from smalti.report.record import Evaluation, protocol_of
 
 def measure_prior(
     model: Model, images: PackedImages, *, options: Options = DEFAULTS, run: RunFolder | None = None
-) -> tuple[Evaluation, Exhibits]:
+) -> tuple[Evaluation, ReportContent]:
     """Bits of the codes of images.
 
     Args:
@@ -63,7 +63,7 @@ def measure_prior(
         unlabelled = (f"{images.source} has no labels that {model.path} knows: these are the bits without any",)
     elif condition == "text":
         unlabelled = (f"{model.path} knows captions, but these are the bits without any",)
-    usage, bits, tell = CodeUsage(model.prior_alphabet), [], options.told("bits of the codes")
+    usage, bits, tell = CodeUsage(model.prior_codebook_sizes), [], options.progress_for("bits of the codes")
     for start in range(0, len(images), 64):
         rows = np.arange(start, min(start + 64, len(images)))
         codes, found = model.code_bits(images.pixels(rows), labels=None if labels is None else labels[rows])
@@ -72,16 +72,17 @@ def measure_prior(
         if tell is not None:
             tell(int(rows[-1]) + 1, len(images))
     each = np.concatenate(bits).astype(np.float64)
-    uniform = float(np.mean(np.log2(model.prior_alphabet)))
+    uniform = float(np.mean(np.log2(model.prior_codebook_sizes)))
     low, high = mean_interval(each.mean(axis=1), seed=options.seed) if len(each) > 1 else (None, None)
     per_dimension = each.shape[1] / (channels * height * width)
     ends = (None, None) if low is None or high is None else (low * per_dimension, high * per_dimension)
+    mean, count = float(each.mean()), len(each)
+    uniform_note, codes_note = f"{uniform:g} if uniform", "of the codes, not of the pixels"
     figures = (
-        Figure("bits_per_code", float(each.mean()), low, high, len(each), "lower", "bits", f"{uniform:g} if uniform"),
-        Figure("bits_per_dimension", float(each.mean()) * per_dimension, ends[0], ends[1], len(each), "lower", "bits",
-               "of the codes, not of the pixels"),
+        MetricValue("bits_per_code", mean, low, high, count, "lower", "bits", uniform_note),
+        MetricValue("bits_per_dimension", mean * per_dimension, ends[0], ends[1], count, "lower", "bits", codes_note),
         *usage.compute(),
-    )  # fmt: skip
+    )
     evaluation = Evaluation(
         form="prior",
         subject=model_subject(model, images),
@@ -108,7 +109,7 @@ def measure_prior(
     ]
     histogram = Histogram("Bits of an image", {"measured": each.sum(axis=1)}, "bits")
     curves = () if run is None else _curve(run)
-    return evaluation, Exhibits(pictures=pictures, histograms=[histogram], curves=curves)
+    return evaluation, ReportContent(pictures=pictures, histograms=[histogram], curves=curves)
 
 
 def _curve(run: RunFolder) -> tuple[Curve, ...]:

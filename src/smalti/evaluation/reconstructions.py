@@ -9,21 +9,21 @@ import torch
 
 from smalti.config.vqvae import VQVAEConfig
 from smalti.data import PackedImages
+from smalti.data.order import evenly_spread
 from smalti.errors import DataError
 from smalti.evaluation.common import (
     BATCH,
     DEFAULTS,
     SHOWN,
-    Exhibits,
     Options,
     Reconstructed,
+    ReportContent,
     batches,
     circumstances,
     described,
     model_subject,
     sample,
     size_in_words,
-    spread,
     warn_of_few,
     warn_of_seen,
 )
@@ -33,7 +33,7 @@ from smalti.metrics.codes import CodeUsage
 from smalti.metrics.distortion import PeakSignalToNoise
 from smalti.metrics.distribution import measure_distribution
 from smalti.metrics.groups import bounds
-from smalti.metrics.metric import Figure, PairMetric
+from smalti.metrics.metric import MetricValue, PairMetric
 from smalti.metrics.perceptual import PerceptualDistance
 from smalti.metrics.ssim import MultiScaleStructuralSimilarity, StructuralSimilarity, TooSmallError
 from smalti.models.autoencoder.autoencoder import Autoencoder
@@ -49,7 +49,7 @@ PERCEPTUAL = 2_000  # images whose feature maps are compared: maps are hundreds 
 
 def measure_autoencoder(
     model: Model, images: PackedImages, *, extractor: Extractor, options: Options = DEFAULTS
-) -> tuple[Evaluation, Exhibits]:
+) -> tuple[Evaluation, ReportContent]:
     """What an autoencoder loses, what its codes cost, and how they are used.
 
     Args:
@@ -62,11 +62,11 @@ def measure_autoencoder(
     """
     if len(images) < 2:
         raise DataError(f"{images.source} holds {len(images)} image; a distribution needs 2 or more")
-    usage = CodeUsage(model.alphabet)
+    usage = CodeUsage(model.codebook_sizes)
     metrics, warnings = _pair_metrics(images)
-    shown = spread(len(images), SHOWN)
+    shown = evenly_spread(len(images), SHOWN)
     errors = np.empty(len(images))
-    for rows, originals in batches(images, options.told("reconstructing")):
+    for rows, originals in batches(images, options.progress_for("reconstructing")):
         codes = model.encode(originals)
         results = model.decode(codes)[:, : originals.shape[1], : originals.shape[2]]
         usage.update(codes, originals.shape[0] * originals.shape[1] * originals.shape[2])
@@ -74,9 +74,9 @@ def measure_autoencoder(
             metric.update(originals, results)
         errors[rows] = np.square(originals.astype(np.float64) - results).mean(axis=(1, 2, 3))
     perceptual = PerceptualDistance(extractor)
-    some = spread(len(images), PERCEPTUAL)
+    some = evenly_spread(len(images), PERCEPTUAL)
     sizes = []
-    compared = options.told("comparing feature maps")
+    compared = options.progress_for("comparing feature maps")
     for start in range(0, len(some), BATCH):
         originals = images.pixels(some[start : start + BATCH])
         perceptual.update(originals, model.reconstruct(originals))
@@ -84,11 +84,11 @@ def measure_autoencoder(
         if compared is not None:
             compared(start + len(originals), len(some))
     reconstructed = Reconstructed(model, images)
-    real = collect(images, extractor, cache=options.cache, progress=options.told("features of the images"))
+    real = collect(images, extractor, cache=options.cache, progress=options.progress_for("features of the images"))
     fake = collect(
-        reconstructed, extractor, cache=options.cache, progress=options.told("features of the reconstructions")
+        reconstructed, extractor, cache=options.cache, progress=options.progress_for("features of the reconstructions")
     )
-    figures: list[Figure] = [figure for metric in metrics for figure in metric.compute()]
+    figures: list[MetricValue] = [figure for metric in metrics for figure in metric.compute()]
     figures += perceptual.compute()
     figures += measure_distribution(real, fake, seed=options.seed, neighbours=options.neighbours)
     figures += usage.compute()
@@ -124,7 +124,7 @@ def measure_autoencoder(
     ]
     psnr = -10 * np.log10(np.maximum(errors, 1e-3) / 255**2)
     histogram = Histogram("PSNR of each image", {"images": psnr}, "dB")
-    return evaluation, Exhibits(pairs=pairs, histograms=[histogram])
+    return evaluation, ReportContent(pairs=pairs, histograms=[histogram])
 
 
 def _pair_metrics(images: PackedImages) -> tuple[list[PairMetric], list[str]]:
@@ -151,21 +151,21 @@ def _sizes(model: Model, originals: np.ndarray) -> np.ndarray:
     return torch.stack([part.double().square().mean(dim=(1, 2, 3)) for part in (latents, values)], dim=1).cpu().numpy()
 
 
-def _norm_ratio(model: Model, sizes: np.ndarray) -> list[Figure]:
-    if not cast(Autoencoder, model.module).quantizer.codes_follow_latents or not sizes[:, 1].any():
+def _norm_ratio(model: Model, sizes: np.ndarray) -> list[MetricValue]:
+    if not cast(Autoencoder, model.module).quantizer.codes_in_latent_space or not sizes[:, 1].any():
         return []
     of_latents, of_codes = np.sqrt(sizes.mean(axis=0))
     low, high = bounds(sizes, lambda means: np.sqrt(means[:, 0] / np.maximum(means[:, 1], 1e-30)))
-    return [Figure("norm_ratio", float(of_latents / of_codes), low, high, len(sizes))]
+    return [MetricValue("norm_ratio", float(of_latents / of_codes), low, high, len(sizes))]
 
 
-def _warn_of_codebook(model: Model, figures: list[Figure], codes: int) -> list[str]:
+def _warn_of_codebook(model: Model, figures: list[MetricValue], codes: int) -> list[str]:
     """What is wrong with the codebook and what to try, where enough codes were counted to know."""
     found = {figure.name: figure.value for figure in figures}
-    if codes < FEWEST_PER_CODE * sum(model.alphabet):
+    if codes < FEWEST_PER_CODE * sum(model.codebook_sizes):
         return []
     advice = diagnose(
-        round(sum(model.alphabet) / len(model.alphabet)),
+        round(sum(model.codebook_sizes) / len(model.codebook_sizes)),
         perplexity=found["perplexity"],
         used=found["codes_used"],
         ratio=found.get("norm_ratio"),

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from smalti.data import PackedImages
+from smalti.data.order import evenly_spread
 from smalti.errors import ConfigError, DataError
 from smalti.evaluation.cases import degraded_copies
 from smalti.evaluation.classes import check_classes, score_by_classes
 from smalti.evaluation.common import (
     DEFAULTS,
     SHOWN,
-    Exhibits,
     Generated,
     Options,
+    ReportContent,
     check_same_shape,
     circumstances,
     described,
@@ -26,7 +27,6 @@ from smalti.evaluation.common import (
     sample,
     shape_of,
     size_in_words,
-    spread,
     warn_of_few,
     warn_of_seen,
 )
@@ -53,7 +53,7 @@ def measure_folder(
     extractor: Extractor,
     training: PackedImages | None = None,
     options: Options = DEFAULTS,
-) -> tuple[Evaluation, Exhibits]:
+) -> tuple[Evaluation, ReportContent]:
     """Anybody's images against anybody's.
 
     Args:
@@ -78,7 +78,7 @@ def measure_generator(
     count: int = 10_000,
     classifier_images: int = 0,
     options: Options = DEFAULTS,
-) -> tuple[Evaluation, Exhibits]:
+) -> tuple[Evaluation, ReportContent]:
     """A generator's images against real ones.
 
     Args:
@@ -130,7 +130,7 @@ def _measure_samples(
     training: PackedImages | None,
     extractor: Extractor,
     options: Options,
-) -> tuple[Evaluation, Exhibits]:
+) -> tuple[Evaluation, ReportContent]:
     for images, name in ((judged, subject["path"]), (reference, reference.source)):
         if len(images) < 2:
             raise DataError(f"{name} holds {len(images)} image; a distribution needs 2 or more")
@@ -148,8 +148,10 @@ def _measure_samples(
                 f"{training.source} holds {len(training)} training images, but copies are told by the "
                 f"{memorisation.NEIGHBOURS} neighbours of one; give all of them, or --training none"
             )
-    real = collect(reference, extractor, cache=options.cache, progress=options.told("features of the reference"))
-    fake = collect(judged, extractor, cache=options.cache, progress=options.told("features of what is judged"))
+    real = collect(
+        reference, extractor, cache=options.cache, progress=options.progress_for("features of the reference")
+    )
+    fake = collect(judged, extractor, cache=options.cache, progress=options.progress_for("features of what is judged"))
     figures = list(measure_distribution(real, fake, seed=options.seed, neighbours=options.neighbours))
     if extractor.classes:
         score = InceptionScore(_score_name(extractor))
@@ -160,11 +162,11 @@ def _measure_samples(
         ("Judged images, the first ones, not selected.", judged.pixels(np.arange(min(SHOWN, len(judged))))),
         ("Reference images.", sample(reference, SHOWN)),
     ]
-    exhibits = Exhibits(pictures=pictures)
+    exhibits = ReportContent(pictures=pictures)
     if training is not None:
         found, neighbours = _memorisation(training, judged, real, fake, extractor, options)
         figures += found.figures
-        exhibits = Exhibits(pictures=pictures, neighbours=neighbours, histograms=[_nearness(found)])
+        exhibits = ReportContent(pictures=pictures, neighbours=neighbours, histograms=[_nearness(found)])
     evaluation = Evaluation(
         form=form,
         subject=subject,
@@ -190,10 +192,15 @@ def _measure_samples(
 def _memorisation(
     training: PackedImages, judged: Images, real: Tensor, fake: Tensor, extractor: Extractor, options: Options
 ) -> tuple[Memorisation, Neighbours]:
-    known = collect(training, extractor, cache=options.cache, progress=options.told("features of the training images"))
-    copies = degraded_copies(training.pixels(spread(len(training), PLANTED)), PLANTED, seed=options.seed)
+    known = collect(
+        training, extractor, cache=options.cache, progress=options.progress_for("features of the training images")
+    )
+    copies = degraded_copies(training.pixels(evenly_spread(len(training), PLANTED)), PLANTED, seed=options.seed)
     planted = collect(
-        ArrayImages(copies.images), extractor, cache=options.cache, progress=options.told("features of planted copies")
+        ArrayImages(copies.images),
+        extractor,
+        cache=options.cache,
+        progress=options.progress_for("features of planted copies"),
     )
     found = measure_memorisation(known, real, fake, planted=planted, seed=options.seed)
     suspects = np.array([suspect.fake for suspect in found.nearest_training[:SUSPECTS]])

@@ -7,7 +7,6 @@ unless that was asked for, and nothing but tensors is ever unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.resources
 import json
@@ -25,6 +24,7 @@ from smalti.errors import CheckpointError, ConfigError, DataError, OutputError
 from smalti.features import inception
 from smalti.features.resizing import Preparation
 from smalti.files import input_errors
+from smalti.runtime.digest import tensors_digest
 
 _LITE_SIZES = (32, 1024)  # pixels
 _LITE_BLOCKS = (0, 2, 4, 10, 15)  # the last of each resolution: 1/2, 1/4, 1/8, 1/16, 1/32
@@ -262,16 +262,6 @@ def _read_vit(path: Path, choice: Choice) -> Backbone:
         weights=card.digest,
         dimension=network.dimension,
     )
-
-
-def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
-    """sha256 over every tensor's name, type, shape and bytes, hexadecimal."""
-    sha = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return sha.hexdigest()
 
 
 def fold(pairs: Iterable[tuple[Any, str, str]]) -> None:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import DataError
+from smalti.runtime.pixels import to_levels
 
 SIDE_LIMIT = 16384
 """Pixels along one side, as for packed images."""
@@ -73,7 +74,7 @@ class Preparation:
 
     def of_tensor(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [-1, 1] -> (B, channels, height, width) by the same rule, with gradients and not rounded."""
-        pixels = _fitted((images.float() + 1) * 127.5, self.size, self.channels)
+        pixels = _fitted(to_levels(images), self.size, self.channels)
         centre, scale = (pixels.new_tensor(values).view(1, -1, 1, 1) for values in (self.centre, self.scale))
         return ((pixels - centre) / scale).contiguous(memory_format=torch.channels_last)
 

@@ -27,8 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.runtime.distributed import sum_over_ranks, world
+from smalti.runtime.distributed import all_reduce_sum, world
 from smalti.runtime.rng import Draws
+from smalti.runtime.state import TrainingState
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-class LeCam(torch.nn.Module):
+class LeCam(TrainingState):
     """Running means of the logits of both kinds, and the distance to them. They begin at the first batch's."""
 
     DECAY = 0.99
@@ -115,14 +116,13 @@ class LeCam(torch.nn.Module):
     begun: Tensor
 
     def __init__(self, judges: int | None = None) -> None:
-        super().__init__()
-        self.register_buffer("anchors", torch.zeros(2, *([] if judges is None else [judges])))  # of real, fake images
-        self.register_buffer("begun", torch.zeros((), dtype=torch.bool))
+        anchors = torch.zeros(2, *([] if judges is None else [judges]))  # of real, fake images
+        super().__init__(anchors=anchors, begun=torch.zeros((), dtype=torch.bool))
 
-    def forward(self, real: Tensor, fake: Tensor) -> Tensor:
+    def __call__(self, real: Tensor, fake: Tensor) -> Tensor:
         """(B,) logits of both, (B, J) of J judges -> (), from the means so far; then the means move on."""
         with torch.no_grad():
-            now = sum_over_ranks(torch.stack([real.float().mean(dim=0), fake.float().mean(dim=0)])) / world()
+            now = all_reduce_sum(torch.stack([real.float().mean(dim=0), fake.float().mean(dim=0)])) / world()
             before = torch.where(self.begun, self.anchors, now)
             self.anchors.copy_(torch.lerp(now, before, self.DECAY))
             self.begun.fill_(True)

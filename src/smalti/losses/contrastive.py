@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.runtime.distributed import all_rows, rank
+from smalti.runtime.distributed import all_gather_rows, rank
 
 
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> tuple[Tensor, Tensor]:
@@ -27,7 +27,7 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> tuple[Tenso
     """
     count = len(first)
     mine = F.normalize(torch.stack([first.float(), second.float()], dim=1), dim=2).flatten(0, 1)  # a0, b0, a1, b1, ...
-    everybody = all_rows(mine)
+    everybody = all_gather_rows(mine)
     logits = mine @ everybody.T / temperature
     rows = torch.arange(2 * count, device=mine.device)
     own = rank() * 2 * count + rows

@@ -29,7 +29,7 @@ from smalti.metrics.bootstrap import DRAWS, LEVEL
 from smalti.metrics.classifier import Images, ReportProgress, checked_labels, train_classifier
 from smalti.metrics.distortion import check_not_empty, check_same_kind
 from smalti.metrics.groups import GROUPS, bounds, content_groups
-from smalti.metrics.metric import Figure, Metric
+from smalti.metrics.metric import Metric, MetricValue
 
 SCORE_NAMES = ("classifier_score", "inception_score")
 _CELLS = 2**22  # numbers of a confusion matrix drawn at once
@@ -133,7 +133,7 @@ class Confusion(Metric):
         check_not_empty(int(self._confusion.sum()), "a class report")
         return ClassReport(self._confusion.copy(), self.classes)
 
-    def compute(self) -> tuple[Figure, ...]:
+    def compute(self) -> tuple[MetricValue, ...]:
         report = self.report()
         values = {"accuracy": report.accuracy, **{f"macro_{k}": v for k, v in report.macro().items()}}
         lows: Sequence[float | None] = [None] * len(values)
@@ -141,7 +141,7 @@ class Confusion(Metric):
         if report.count > 1:
             lows, highs = _multinomial_interval(report.confusion)
         ends = zip(values.items(), lows, highs, strict=True)
-        return tuple(Figure(name, value, low, high, report.count, "higher") for (name, value), low, high in ends)
+        return tuple(MetricValue(name, value, low, high, report.count, "higher") for (name, value), low, high in ends)
 
 
 class InceptionScore(Metric):
@@ -196,7 +196,7 @@ class InceptionScore(Metric):
         self._negentropy += other._negentropy
         self._counts += other._counts
 
-    def compute(self) -> tuple[Figure, ...]:
+    def compute(self) -> tuple[MetricValue, ...]:
         count = int(self._counts.sum())
         check_not_empty(count, self.name)
         assert self._sums is not None
@@ -210,7 +210,7 @@ class InceptionScore(Metric):
             np.stack([divergence, counts], 1), lambda means: np.exp(np.maximum(means[:, 0] / means[:, 1], 0))
         )
         value = float(np.exp(max(divergence.sum() / count, 0.0)))
-        return (Figure(self.name, value, low, high, count, "higher", note="over all images at once"),)
+        return (MetricValue(self.name, value, low, high, count, "higher", note="over all images at once"),)
 
     def _checked(self, rows: np.ndarray) -> np.ndarray:
         if rows.dtype.kind != "f" or rows.ndim != 2 or rows.shape[1] < 1:
@@ -240,7 +240,7 @@ def classification_accuracy_score(
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: ReportProgress | None = None,
-) -> tuple[ClassReport, tuple[Figure, ...]]:
+) -> tuple[ClassReport, tuple[MetricValue, ...]]:
     """Train a classifier on some labelled images, for instance generated ones, and test it on others that are real.
 
     Call it once with generated training images and once with real ones, for the ceiling, everything else being equal.

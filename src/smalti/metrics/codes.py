@@ -31,7 +31,7 @@ from torch import Tensor
 from smalti.errors import CodeRangeError, ConfigError, DataError
 from smalti.metrics.distortion import check_not_empty, check_same_kind
 from smalti.metrics.groups import GROUPS, bounds, content_groups
-from smalti.metrics.metric import Figure, Metric
+from smalti.metrics.metric import Metric, MetricValue
 
 _COUNTERS = 2**22  # counters in all groups together, where that leaves at least a few groups
 _FEWEST_GROUPS = 16
@@ -41,12 +41,16 @@ _NOTABLE_BIAS = 0.01
 class CodeUsage(Metric):
     """Share of codes in use, perplexity and rates of everything a tokenizer has encoded."""
 
-    def __init__(self, alphabet: Sequence[int]) -> None:
-        """`alphabet` holds the number of codes of each plane. ConfigError for an empty one or a size under 1."""
-        self.alphabet = tuple(int(size) for size in alphabet)
-        if not self.alphabet or min(self.alphabet) < 1:
-            raise ConfigError(f"the alphabet is {self.alphabet}; it needs a positive number of codes for each plane")
-        self._offsets = np.concatenate([[0], np.cumsum(self.alphabet)])  # planes lie side by side in one histogram
+    def __init__(self, codebook_sizes: Sequence[int]) -> None:
+        """`codebook_sizes` holds the number of codes of each plane. ConfigError for an empty one or a size under 1."""
+        self.codebook_sizes = tuple(int(size) for size in codebook_sizes)
+        if not self.codebook_sizes or min(self.codebook_sizes) < 1:
+            raise ConfigError(
+                f"the alphabet is {self.codebook_sizes}; it needs a positive number of codes for each plane"
+            )
+        self._offsets = np.concatenate(
+            [[0], np.cumsum(self.codebook_sizes)]
+        )  # planes lie side by side in one histogram
         self.groups = min(GROUPS, max(_FEWEST_GROUPS, _COUNTERS // int(self._offsets[-1])))
         self._counts = np.zeros((self.groups, self._offsets[-1]), np.int64)
         self._pixels = np.zeros(self.groups, np.int64)
@@ -76,19 +80,21 @@ class CodeUsage(Metric):
 
     def merge(self, other: CodeUsage) -> None:
         check_same_kind(self, other)
-        if self.alphabet != other.alphabet:
-            raise ConfigError(f"codes of the alphabets {self.alphabet} and {other.alphabet} cannot be merged")
+        if self.codebook_sizes != other.codebook_sizes:
+            raise ConfigError(
+                f"codes of the alphabets {self.codebook_sizes} and {other.codebook_sizes} cannot be merged"
+            )
         self._counts += other._counts
         self._pixels += other._pixels
         self._images += other._images
 
-    def compute(self) -> tuple[Figure, ...]:
+    def compute(self) -> tuple[MetricValue, ...]:
         check_not_empty(self._images, "code usage")
         filled = self._pixels > 0
         counts, pixels = self._counts[filled], self._pixels[filled].astype(np.float64)
         codes, surprise = self._per_plane(counts)
         entropies = surprise.sum(0) / codes.sum(0)
-        images, planes = self._images, len(self.alphabet)
+        images, planes = self._images, len(self.codebook_sizes)
 
         perplexity = math.exp(entropies.mean())
         together = "geometric mean of the planes" if planes > 1 else ""
@@ -98,9 +104,9 @@ class CodeUsage(Metric):
         )
         figures = [
             self._used(counts),
-            Figure("perplexity", perplexity, low, high, images, "higher", note=together),
+            MetricValue("perplexity", perplexity, low, high, images, "higher", note=together),
         ]
-        bits = {"rate_bpp": codes @ np.log2(self.alphabet), "entropy_bpp": surprise.sum(1) / math.log(2)}
+        bits = {"rate_bpp": codes @ np.log2(self.codebook_sizes), "entropy_bpp": surprise.sum(1) / math.log(2)}
         notes = {
             "rate_bpp": "fixed length, nothing entropy-coded",
             "entropy_bpp": self._entropy_note(counts, entropies),
@@ -108,15 +114,15 @@ class CodeUsage(Metric):
         for name, cost in bits.items():
             low, high = bounds(np.stack([cost, pixels], 1), lambda means: means[:, 0] / means[:, 1])
             value = float(cost.sum() / pixels.sum())
-            figures.append(Figure(name, value, low, high, images, "lower", "bits per pixel", notes[name]))
+            figures.append(MetricValue(name, value, low, high, images, "lower", "bits per pixel", notes[name]))
         return tuple(figures)
 
     def _checked(self, codes: np.ndarray, pixels: int) -> np.ndarray:
         if codes.dtype.kind not in "iu":
             raise DataError(f"codes are {codes.dtype}, but must be integers")
-        if codes.ndim != 4 or codes.shape[1] != len(self.alphabet) or 0 in codes.shape[2:]:
+        if codes.ndim != 4 or codes.shape[1] != len(self.codebook_sizes) or 0 in codes.shape[2:]:
             raise DataError(
-                f"codes have shape {codes.shape}; expected (images, {len(self.alphabet)}, height, width), "
+                f"codes have shape {codes.shape}; expected (images, {len(self.codebook_sizes)}, height, width), "
                 "one plane for each size of the alphabet"
             )
         images = len(codes)
@@ -124,7 +130,7 @@ class CodeUsage(Metric):
             raise DataError(
                 f"{pixels} pixels cannot be those of {images} images of one size; give images x height x width"
             )
-        for plane, size in enumerate(self.alphabet if images else ()):
+        for plane, size in enumerate(self.codebook_sizes if images else ()):
             lowest, highest = int(codes[:, plane].min()), int(codes[:, plane].max())
             if lowest < 0 or highest >= size:
                 raise CodeRangeError(
@@ -144,14 +150,14 @@ class CodeUsage(Metric):
             surprise.append(plane[:, seen] @ -np.log(total[seen] / total.sum()))
         return np.stack(codes, 1), np.stack(surprise, 1)
 
-    def _used(self, counts: np.ndarray) -> Figure:
+    def _used(self, counts: np.ndarray) -> MetricValue:
         groups_with = (counts > 0).sum(0)
         used, size = int((groups_with > 0).sum()), len(groups_with)
         # Codes that would not have been seen without the group: its influence on the number of codes in use.
         alone = (counts[:, groups_with == 1] > 0).sum(1).astype(np.float64)
         influence = (len(counts) - 1) * (alone - alone.mean())
         low, high = bounds(influence, lambda means: np.clip((used + means) / size, 1 / size, 1))
-        return Figure("codes_used", used / size, low, high, self._images, "higher")
+        return MetricValue("codes_used", used / size, low, high, self._images, "higher")
 
     def _entropy_note(self, counts: np.ndarray, entropies: np.ndarray) -> str:
         note = "order 0, of these images' own histogram"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from smalti.errors import ConfigError, DataError
 from smalti.metrics.bootstrap import interval, mean_interval
-from smalti.metrics.metric import Figure, PairMetric
+from smalti.metrics.metric import MetricValue, PairMetric
 
 
 def squared_error(a: Tensor, b: Tensor) -> tuple[float, int]:
@@ -100,11 +100,11 @@ class MeanOverImages(PairMetric):
         self.agree(other)
         self._values.extend(other._values)
 
-    def compute(self) -> tuple[Figure, ...]:
+    def compute(self) -> tuple[MetricValue, ...]:
         values = np.sort(np.concatenate(self._values)) if self._values else np.empty(0)
         check_not_empty(len(values), self.name)
         low, high = mean_interval(values) if len(values) > 1 else (None, None)
-        return (Figure(self.name, float(values.mean()), low, high, len(values), self.better, note=self.note()),)
+        return (MetricValue(self.name, float(values.mean()), low, high, len(values), self.better, note=self.note()),)
 
 
 class PeakSignalToNoise(PairMetric):
@@ -130,7 +130,7 @@ class PeakSignalToNoise(PairMetric):
         check_same_kind(self, other)
         self._sums.extend(other._sums)
 
-    def compute(self) -> tuple[Figure, ...]:
+    def compute(self) -> tuple[MetricValue, ...]:
         sums = np.concatenate(self._sums) if self._sums else np.empty((0, 2), np.int64)
         check_not_empty(len(sums), "psnr_db")
         sums = sums[np.lexsort(sums.T)]  # so that the interval does not depend on the order of the images
@@ -142,7 +142,7 @@ class PeakSignalToNoise(PairMetric):
             few, many = interval([sums], lambda means: means[0][:, 0] / means[0][:, 1])
             low, high = psnr_db(many / 255**2, 1), psnr_db(few / 255**2, 1)
         note = "" if error else "every pixel of every image came back as it was"
-        return (Figure("psnr_db", psnr_db(error / 255**2, values), low, high, len(sums), "higher", "dB", note),)
+        return (MetricValue("psnr_db", psnr_db(error / 255**2, values), low, high, len(sums), "higher", "dB", note),)
 
 
 def check_same_kind(metric: object, other: object) -> None:

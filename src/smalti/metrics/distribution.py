@@ -12,14 +12,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from smalti.metrics.frechet import FrechetDistance
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 from smalti.metrics.pairs import NEIGHBOURS, ball_figures, compare_pairs, kernel_figures
 from smalti.metrics.vectors import BLOCK, at_least_two, checked
 
 
 def measure_distribution(
     real: Tensor, fake: Tensor, *, seed: int = 0, neighbours: int = NEIGHBOURS
-) -> tuple[Figure, ...]:
+) -> tuple[MetricValue, ...]:
     """Compare two sets of feature vectors.
 
     Args:

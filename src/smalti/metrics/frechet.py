@@ -33,8 +33,9 @@ from torch import Tensor
 
 from smalti.errors import ConfigError, DataError
 from smalti.metrics.bootstrap import interval
-from smalti.metrics.metric import FeatureMetric, Figure
+from smalti.metrics.metric import FeatureMetric, MetricValue
 from smalti.metrics.vectors import at_least_two, checked
+from smalti.runtime.hashing import STEP, hashes
 
 RESERVOIR = 5000  # features kept a set for the interval
 _ROWS = 1024  # features gathered before a product
@@ -260,10 +261,7 @@ class _Side:
 
 def _priorities(seed: int, first: int, count: int) -> np.ndarray:
     """(count,) uint64: a fair lot for each image by its place in the stream, however the stream is cut into batches."""
-    words = np.arange(first, first + count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
-    return words ^ (words >> np.uint64(31))
+    return hashes(seed - STEP, first, count)
 
 
 F = TypeVar("F", bound="FrechetDistance")
@@ -309,7 +307,7 @@ class FrechetDistance(FeatureMetric):
                 self._sides[real] = _Side(side.kept.shape[1], self.reservoir, self.seed)
             self._sides[real].merge(side)
 
-    def compute(self) -> tuple[Figure, ...]:
+    def compute(self) -> tuple[MetricValue, ...]:
         for which, what in ((True, "real"), (False, "generated")):
             if which in self._sides:
                 self._sides[which].flush()
@@ -321,12 +319,15 @@ class FrechetDistance(FeatureMetric):
         value, limit = influence.value, _limit(influence.value, first.count, second.count, real.halves, fake.halves)
         note = _note(first, second, value, limit)
         ends = (max(0.0, value + low), value + high)
-        figures = (Figure("frechet_distance", value, *ends, second.count, better="lower", note=note),)
+        figures = (MetricValue("frechet_distance", value, *ends, second.count, better="lower", note=note),)
         if limit is None:
             return figures
         ends = (limit + low, limit + high)
         note = "extrapolated to endless images on both sides"
-        return (*figures, Figure("frechet_distance_infinity", limit, *ends, second.count, better="lower", note=note))
+        return (
+            *figures,
+            MetricValue("frechet_distance_infinity", limit, *ends, second.count, better="lower", note=note),
+        )
 
     def _spread(self, influence: Influence, mean1: Tensor, mean2: Tensor) -> tuple[float, float]:
         """The interval's ends, relative to the value."""

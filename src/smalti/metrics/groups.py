@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 
 from smalti.metrics.bootstrap import interval
+from smalti.runtime.hashing import hash_words
 
 GROUPS = 64
 
@@ -19,8 +20,8 @@ def content_groups(rows: np.ndarray, groups: int) -> np.ndarray:
     """A group for each row, by a hash of what is in it: (N, M) of any 8-byte type -> (N,) int64 in [0, groups)."""
     words = np.ascontiguousarray(rows).view(np.uint64)
     position = np.arange(words.shape[1], dtype=np.uint64)
-    mixed = (_scramble(words) * (2 * _scramble(position) + np.uint64(1))).sum(1)
-    return (_scramble(mixed) % np.uint64(groups)).astype(np.int64)
+    mixed = (hash_words(words) * (2 * hash_words(position) + np.uint64(1))).sum(1)
+    return (hash_words(mixed) % np.uint64(groups)).astype(np.int64)
 
 
 def bounds(
@@ -35,11 +36,3 @@ def bounds(
     if len(groups) < 2:
         return None, None
     return interval([groups], lambda means: statistic(means[0]))
-
-
-def _scramble(state: np.ndarray) -> np.ndarray:
-    """The finaliser of splitmix64 (Steele, Lea and Flood 2014), with its step, so that 0 does not stay 0."""
-    state = state + np.uint64(0x9E3779B97F4A7C15)
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from smalti.errors import DataError
 from smalti.metrics.bootstrap import interval, mean_interval, unseen_share
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 from smalti.metrics.neighbours import nearest
 from smalti.metrics.vectors import BLOCK, at_least_two, checked
 from smalti.runtime.rng import seeded_generator
@@ -40,7 +40,7 @@ _QUANTILE = 0.001  # share of held-out images below the threshold where no copie
 
 
 @dataclass(frozen=True)
-class Suspect:
+class SuspectedCopy:
     """A generated image, the training image nearest to it, and r: the smaller, the more of a copy."""
 
     fake: int
@@ -65,7 +65,7 @@ class Memorisation:
         nearest_training: the most suspicious generated images, the worst first.
     """
 
-    figures: tuple[Figure, ...]
+    figures: tuple[MetricValue, ...]
     p_value: float
     detected: bool
     threshold: float
@@ -74,7 +74,7 @@ class Memorisation:
     true_hits: float | None
     ratios: np.ndarray
     held_out_ratios: np.ndarray
-    nearest_training: tuple[Suspect, ...]
+    nearest_training: tuple[SuspectedCopy, ...]
 
 
 def measure_memorisation(
@@ -120,7 +120,7 @@ def measure_memorisation(
     authentic = near.distances["generated"] > near.closest["generated"]
     figures = [
         copied,
-        Figure("authenticity", float(authentic.mean()), *mean_interval(authentic, seed=seed), len(fake), "higher"),
+        MetricValue("authenticity", float(authentic.mean()), *mean_interval(authentic, seed=seed), len(fake), "higher"),
     ]
     cells = _cells(training, sets, seed)
     c_t = _c_t(near.distances["generated"], near.distances["held-out"], cells["generated"], cells["held-out"], seed)
@@ -136,7 +136,7 @@ def measure_memorisation(
         ratios=ratios,
         held_out_ratios=near.ratios["held-out"],
         nearest_training=tuple(
-            Suspect(int(row), int(near.numbers["generated"][row]), float(ratios[row])) for row in order
+            SuspectedCopy(int(row), int(near.numbers["generated"][row]), float(ratios[row])) for row in order
         ),
     )
 
@@ -185,7 +185,7 @@ def _threshold(held_out: np.ndarray, planted: np.ndarray | None) -> float:
     return float(steps[np.argmax((true_hits - false_hits) / np.sqrt(false_hits + 1 / len(held_out)))])
 
 
-def _copied_share(hits: dict[str, np.ndarray], seed: int) -> Figure:
+def _copied_share(hits: dict[str, np.ndarray], seed: int) -> MetricValue:
     names = [name for name in ("generated", "held-out", "planted") if name in hits]
 
     def share(means: list[np.ndarray]) -> np.ndarray:
@@ -203,7 +203,7 @@ def _copied_share(hits: dict[str, np.ndarray], seed: int) -> Figure:
         note = "no copies were planted: only copies nearer than almost every held-out image count"
     elif hits["planted"].mean() - hits["held-out"].mean() < 0.2:
         note = "these features tell few of the planted copies from new images: take the share with care"
-    return Figure("copied_share", value, low, high, len(hits["generated"]), better="lower", note=note)
+    return MetricValue("copied_share", value, low, high, len(hits["generated"]), better="lower", note=note)
 
 
 def _exceeds_by_chance(fake: np.ndarray, held_out: np.ndarray) -> float:
@@ -248,7 +248,7 @@ def _cells(training: Tensor, sets: dict[str, Tensor], seed: int) -> dict[str, np
 
 def _c_t(
     fake: np.ndarray, held_out: np.ndarray, fake_cells: np.ndarray, held_out_cells: np.ndarray, seed: int
-) -> Figure | None:
+) -> MetricValue | None:
     """C_T from distances to the training set (M,), (N,) and the cells they fall in."""
     fake_parts, held_out_parts = np.zeros(len(fake)), np.zeros(len(held_out))
     value = weights = 0.0
@@ -274,7 +274,7 @@ def _c_t(
     low, high = interval(
         [fake_parts / weights, held_out_parts / weights], lambda means: value + means[0] + means[1], seed=seed
     )
-    return Figure(
+    return MetricValue(
         "c_t", value, low, high, len(fake), note="below 0: nearer to the training images than held-out images are"
     )
 

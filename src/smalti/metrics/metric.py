@@ -18,7 +18,7 @@ M = TypeVar("M", bound="Metric")
 
 
 @dataclass(frozen=True)
-class Figure:
+class MetricValue:
     """One measured number.
 
     Attributes:
@@ -53,7 +53,7 @@ class Metric(ABC):
         """
 
     @abstractmethod
-    def compute(self) -> tuple[Figure, ...]:
+    def compute(self) -> tuple[MetricValue, ...]:
         """The figures of everything seen so far; may be called at any time, and again after more updates.
 
         Raises:

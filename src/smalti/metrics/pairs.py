@@ -23,7 +23,7 @@ from torch import Tensor
 
 from smalti.errors import ConfigError, DataError
 from smalti.metrics.bootstrap import interval, mean_interval
-from smalti.metrics.metric import FeatureMetric, Figure
+from smalti.metrics.metric import FeatureMetric, MetricValue
 from smalti.metrics.neighbours import Candidates, within_one_set
 from smalti.metrics.vectors import (
     TOLERANCE,
@@ -220,7 +220,7 @@ class _BallCounts:
         return Balls(k, self.inside.numpy(), self.covered.numpy(), self.recalled.numpy())
 
 
-def kernel_figures(kernels: Kernels, *, seed: int = 0) -> tuple[Figure, ...]:
+def kernel_figures(kernels: Kernels, *, seed: int = 0) -> tuple[MetricValue, ...]:
     """`kernel_distance` with its standard error and interval.
 
     Both come from each image's share in the estimate (its Hoeffding projection). Between two samples of one
@@ -233,10 +233,10 @@ def kernel_figures(kernels: Kernels, *, seed: int = 0) -> tuple[Figure, ...]:
     low, high = interval(shares, lambda means: value + means[0] + means[1], seed=seed)
     count = len(kernels.fake_fake)
     note = f"standard error {error:.2g}"
-    return (Figure("kernel_distance", float(value), low, high, count, better="lower", note=note),)
+    return (MetricValue("kernel_distance", float(value), low, high, count, better="lower", note=note),)
 
 
-def ball_figures(balls: Balls, *, seed: int = 0) -> tuple[Figure, ...]:
+def ball_figures(balls: Balls, *, seed: int = 0) -> tuple[MetricValue, ...]:
     """`precision`, `recall`, `density` and `coverage`; the intervals hold the balls fixed and draw the images again."""
     note = f"k = {balls.neighbours}"
     samples = {
@@ -246,7 +246,9 @@ def ball_figures(balls: Balls, *, seed: int = 0) -> tuple[Figure, ...]:
         "coverage": balls.covered,
     }
     return tuple(
-        Figure(name, float(np.mean(sample)), *mean_interval(sample, seed=seed), len(sample), better="higher", note=note)
+        MetricValue(
+            name, float(np.mean(sample)), *mean_interval(sample, seed=seed), len(sample), better="higher", note=note
+        )
         for name, sample in samples.items()
     )
 
@@ -289,7 +291,7 @@ S = TypeVar("S", bound=_StoredFeatures)
 class KernelDistance(_StoredFeatures):
     """KID over all pairs, figure `kernel_distance`; keeps the features (N x D x 4 bytes a set)."""
 
-    def compute(self) -> tuple[Figure, ...]:
+    def compute(self) -> tuple[MetricValue, ...]:
         kernels, _ = compare_pairs(*self._sets(), balls=False)
         assert kernels is not None
         return kernel_figures(kernels, seed=self.seed)
@@ -305,7 +307,7 @@ class PrecisionRecall(_StoredFeatures):
     def _settings(self) -> str:
         return f"PrecisionRecall(neighbours={self.neighbours}, seed={self.seed})"
 
-    def compute(self) -> tuple[Figure, ...]:
+    def compute(self) -> tuple[MetricValue, ...]:
         _, balls = compare_pairs(*self._sets(), neighbours=self.neighbours, kernel=False)
         assert balls is not None
         return ball_figures(balls, seed=self.seed)

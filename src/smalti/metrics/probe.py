@@ -24,7 +24,7 @@ from torch import Tensor
 from smalti.errors import ConfigError, DataError
 from smalti.metrics.classification import ClassReport, Confusion
 from smalti.metrics.classifier import checked_labels
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 from smalti.runtime.rng import seeded_generator
 
 PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
@@ -65,7 +65,7 @@ def linear_probe(
     classes: Sequence[str],
     penalties: Sequence[float] = PENALTIES,
     seed: int = 0,
-) -> tuple[Figure, ClassReport]:
+) -> tuple[MetricValue, ClassReport]:
     """Accuracy of a linear classifier on features.
 
     Args:

@@ -44,7 +44,7 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
     return torch.cat([F.scaled_dot_product_attention(*part) for part in parts])
 
 
-class PlaceAttention(nn.Module):
+class SpatialAttention(nn.Module):
     """x + attention over all places: one head, normalised first (Esser et al. 2021, arXiv:2012.09841, table 7)."""
 
     def __init__(self, width: int) -> None:

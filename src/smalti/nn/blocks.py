@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.runtime.distributed import differentiable_sum_over_ranks, world
+from smalti.runtime.distributed import all_reduce_sum_with_gradient, world
 from smalti.runtime.rng import Draws
 
 
@@ -21,9 +21,9 @@ class BatchNorm2d(nn.BatchNorm2d):
             return super().forward(x)
         values = x.float()
         count = values.numel() // values.shape[1] * world()
-        mean = differentiable_sum_over_ranks(values.sum(dim=(0, 2, 3))) / count
+        mean = all_reduce_sum_with_gradient(values.sum(dim=(0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        variance = differentiable_sum_over_ranks(centred.square().sum(dim=(0, 2, 3))) / count
+        variance = all_reduce_sum_with_gradient(centred.square().sum(dim=(0, 2, 3))) / count
         with torch.no_grad():
             momentum = self.momentum or 0.0
             self.running_mean.lerp_(mean, momentum)  # type: ignore[union-attr]

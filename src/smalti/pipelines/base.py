@@ -22,7 +22,7 @@ from smalti.files import input_errors
 from smalti.models.autoencoder.autoencoder import Autoencoder
 from smalti.models.autoencoder.refinement import refine
 from smalti.models.gan.base import Generator
-from smalti.models.prior.image_prior import CodeGenerator
+from smalti.models.prior.image_prior import ImagePrior
 from smalti.models.prior.sampling import Sampling
 from smalti.pipelines import inversion, latents
 from smalti.pipelines.prior import BLOCK, PriorModel
@@ -99,7 +99,7 @@ class Model(PriorModel):
         pictures = []
         for start in range(begin, end, BLOCK):
             numbers = range(start, start + BLOCK)
-            if isinstance(self.module, CodeGenerator):
+            if isinstance(self.module, ImagePrior):
                 pictures.append(self._draw_codes(self.module, numbers, seed, label, prompt, sampling or Sampling()))
                 continue
             z = self.latents(numbers, seed=seed)
@@ -116,7 +116,7 @@ class Model(PriorModel):
         seed: int = 0,
     ) -> None:
         """See that `generate` can draw this. Raises as it does."""
-        if not isinstance(self.module, CodeGenerator):
+        if not isinstance(self.module, ImagePrior):
             self._generator()
             if prompt is not None or sampling is not None:
                 raise ConfigError(
@@ -154,8 +154,8 @@ class Model(PriorModel):
     def labels(self, numbers: Sequence[int], label: str | None = None) -> list[int] | None:
         """The class numbers of `generate` for images of these numbers; None without labels. Raises as `generate`."""
         drawer, chosen = self._drawer(), self._label(label)
-        if chosen is None and isinstance(drawer, CodeGenerator):
-            return drawer.usual_labels(numbers)
+        if chosen is None and isinstance(drawer, ImagePrior):
+            return drawer.labels_by_frequency(numbers)
         classes = drawer.classes
         return [n % classes if chosen is None else chosen for n in numbers] if classes else None
 
@@ -224,11 +224,11 @@ class Model(PriorModel):
             known = did_you_mean("", self.card.classes)
             raise ConfigError(f"{self.path} draws by label; say which with --label; {known}")
 
-    def _drawer(self) -> Generator | CodeGenerator:
-        return self.module if isinstance(self.module, CodeGenerator) else self._generator()
+    def _drawer(self) -> Generator | ImagePrior:
+        return self.module if isinstance(self.module, ImagePrior) else self._generator()
 
     def _generator(self) -> Generator:
-        if isinstance(self.module, CodeGenerator):
+        if isinstance(self.module, ImagePrior):
             raise CheckpointError(
                 f"{self.path} is a prior, which has no latents to walk between or to find; "
                 "give a model trained with a gan preset, for example gan-nano"
@@ -244,7 +244,7 @@ class Model(PriorModel):
         if label is None:
             return None
         if not self._drawer().classes:
-            prior = isinstance(self.module, CodeGenerator)
+            prior = isinstance(self.module, ImagePrior)
             raise ConfigError(
                 f"{self.path} was trained without labels, so --label {label} means nothing to it; "
                 f"leave it out, or train with --set model.{'condition=class' if prior else 'conditional=true'}"
@@ -304,13 +304,13 @@ class Model(PriorModel):
         return np.concatenate([to_pixels(autoencoder.decode(part.to(self.device))) for part in parts])
 
     @property
-    def alphabet(self) -> tuple[int, ...]:
+    def codebook_sizes(self) -> tuple[int, ...]:
         """Number of codes in each plane of what `encode` gives; CheckpointError for a model that is no autoencoder."""
-        return self._autoencoder().quantizer.alphabet
+        return self._autoencoder().quantizer.codebook_sizes
 
     @property
     def stride(self) -> int:
-        """Pixels along each side that one place of the grid of codes is for; raises as `alphabet`."""
+        """Pixels along each side that one place of the grid of codes is for; raises as `codebook_sizes`."""
         return self._autoencoder().stride
 
     def _autoencoder(self) -> Autoencoder:

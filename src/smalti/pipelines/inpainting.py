@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import ConfigError
-from smalti.models.prior.image_prior import CodeGenerator
+from smalti.models.prior.image_prior import ImagePrior
 from smalti.models.prior.likelihood import bits_of_codes
 from smalti.models.prior.sampling import Sampling
 from smalti.runtime.rng import seeded_generator
@@ -35,7 +35,7 @@ FEATHER = 2.0  # pixels over which the difference at the edge fades
 REACH = 7  # pixels to each side that the mean at the edge is taken over
 
 
-def hidden_places(hole: np.ndarray, grid: tuple[int, int], stride: int, leak: int = LEAK) -> np.ndarray:
+def masked_positions(hole: np.ndarray, grid: tuple[int, int], stride: int, leak: int = LEAK) -> np.ndarray:
     """(H, W) bool pixels -> (h, w) bool places.
 
     Raises:
@@ -58,7 +58,7 @@ def hidden_places(hole: np.ndarray, grid: tuple[int, int], stride: int, leak: in
     return spread
 
 
-def emptied(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
+def filled_from_surroundings(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """An image with its hole filled smoothly from what is around it: pull and push (Gortler et al. 1996, section 3.4).
 
     Args:
@@ -86,8 +86,8 @@ def _pulled_and_pushed(values: Tensor, known: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def redraw(
-    generator: CodeGenerator,
+def resample_codes(
+    generator: ImagePrior,
     codes: Tensor,
     hidden: Tensor,
     *,

@@ -13,7 +13,7 @@ from torch import nn
 from smalti.checkpoint.file import Card
 from smalti.errors import CheckpointError, ConfigError
 from smalti.models.prior import likelihood
-from smalti.models.prior.image_prior import CodeGenerator
+from smalti.models.prior.image_prior import ImagePrior
 from smalti.models.prior.sampling import Sampling
 from smalti.pipelines import inpainting
 from smalti.runtime.pixels import to_pixels, to_tensor
@@ -68,12 +68,14 @@ class PriorModel(ABC):
             ConfigError: an image or a mask of another shape, nothing or all of it masked, or as `generate`.
         """
         self.check_image(image)
-        places = self.hidden_places(hole)
+        places = self.masked_positions(hole)
         hidden = np.broadcast_to(places, (max(count, 0), *places.shape))
-        decoded = self._redraw(inpainting.emptied(image, hole), hidden, seed, label, prompt, sampling)
+        decoded = self._resample(
+            inpainting.filled_from_surroundings(image, hole), hidden, seed, label, prompt, sampling
+        )
         return inpainting.blend(image, decoded, hole)
 
-    def hidden_places(self, hole: np.ndarray) -> np.ndarray:
+    def masked_positions(self, hole: np.ndarray) -> np.ndarray:
         """The places of the codes that `fill` draws anew: (H, W) bool -> (h, w) bool. Raises as `fill`."""
         generator = self._prior()
         if hole.shape != self.card.image[1:] or hole.dtype != np.bool_:
@@ -81,7 +83,7 @@ class PriorModel(ABC):
                 f"found a mask of {'x'.join(map(str, hole.shape))} ({hole.dtype}); the model makes images of "
                 f"{'x'.join(map(str, self.card.image[1:]))}, and a mask is bool"
             )
-        return inpainting.hidden_places(hole, generator.prior.grid, generator.tokenizer.stride)
+        return inpainting.masked_positions(hole, generator.prior.grid, generator.tokenizer.stride)
 
     @torch.no_grad()
     def vary(
@@ -110,9 +112,9 @@ class PriorModel(ABC):
         for version, row in enumerate(hidden):
             order = torch.randperm(len(row), generator=seeded_generator(seed, 11, version))
             row[order[:wanted].numpy()] = True
-        return self._redraw(image, hidden.reshape(-1, *grid), seed, label, prompt, sampling)
+        return self._resample(image, hidden.reshape(-1, *grid), seed, label, prompt, sampling)
 
-    def _redraw(
+    def _resample(
         self,
         image: np.ndarray,
         hidden: np.ndarray,
@@ -124,10 +126,10 @@ class PriorModel(ABC):
         generator, count = self._prior(), len(hidden)
         if count < 1:
             raise ConfigError(f"count is {count}, but must be 1 or more")
-        self.check_redrawing(label=label, prompt=prompt, sampling=sampling, seed=seed)
+        self.check_resampling(label=label, prompt=prompt, sampling=sampling, seed=seed)
         codes = generator.tokenizer.encode(to_tensor(image[None].copy(), self.device)).codes
         chosen = None if label is None else self.labels([0], label)
-        drawn = inpainting.redraw(
+        drawn = inpainting.resample_codes(
             generator,
             codes.expand(count, -1, -1, -1),
             torch.from_numpy(np.array(hidden)).to(self.device),
@@ -174,11 +176,11 @@ class PriorModel(ABC):
         return np.concatenate(codes), np.concatenate(bits)
 
     @property
-    def prior_alphabet(self) -> tuple[int, ...]:
+    def prior_codebook_sizes(self) -> tuple[int, ...]:
         """Number of codes in each plane that a prior draws; CheckpointError for a model that is none."""
-        return self._prior().prior.alphabet
+        return self._prior().prior.codebook_sizes
 
-    def check_redrawing(self, *, label: str | None, prompt: str | None, sampling: Sampling | None, seed: int) -> None:
+    def check_resampling(self, *, label: str | None, prompt: str | None, sampling: Sampling | None, seed: int) -> None:
         """See that `fill` and `vary` can draw this. Raises as they do."""
         self._prior()
         self.check_drawing(label=label, prompt=prompt, sampling=sampling, seed=seed)
@@ -206,8 +208,8 @@ class PriorModel(ABC):
                 f"{remark}"
             )
 
-    def _prior(self) -> CodeGenerator:
-        if not isinstance(self.module, CodeGenerator):
+    def _prior(self) -> ImagePrior:
+        if not isinstance(self.module, ImagePrior):
             raise CheckpointError(
                 f"{self.path} is a {self.card.kind}, which knows no codes to go on from; "
                 "give a model trained with a prior preset, for example maskgit-small"
@@ -216,7 +218,7 @@ class PriorModel(ABC):
 
     def _draw_codes(
         self,
-        module: CodeGenerator,
+        module: ImagePrior,
         numbers: Sequence[int],
         seed: int,
         label: str | None,

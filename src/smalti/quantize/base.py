@@ -39,16 +39,16 @@ class Quantizer(nn.Module, ABC):
 
     Attributes:
         dimension: D, the channels of the latents.
-        alphabet: the number of symbols in each code plane.
+        codebook_sizes: the number of symbols in each code plane.
         stage: number of the stage in a residual quantizer; what is drawn depends on it.
     """
 
     dimension: int
-    alphabet: tuple[int, ...]
+    codebook_sizes: tuple[int, ...]
     stage: int = 0
 
     @property
-    def codes_follow_latents(self) -> bool:
+    def codes_in_latent_space(self) -> bool:
         """Whether codes lie where the latents are, so that the sizes of the two can be compared."""
         return False
 
@@ -148,12 +148,12 @@ class Quantizer(nn.Module, ABC):
         Raises:
             CodeRangeError: wrong number of planes, or a code outside its plane's alphabet.
         """
-        alphabet = self.alphabet[:planes]
-        if codes.ndim != 4 or codes.shape[1] != len(alphabet):
+        codebook_sizes = self.codebook_sizes[:planes]
+        if codes.ndim != 4 or codes.shape[1] != len(codebook_sizes):
             raise CodeRangeError(
-                f"codes have the shape {tuple(codes.shape)}, but this model reads (B, {len(alphabet)}, H, W)"
+                f"codes have the shape {tuple(codes.shape)}, but this model reads (B, {len(codebook_sizes)}, H, W)"
             )
-        for plane, size in enumerate(alphabet):
+        for plane, size in enumerate(codebook_sizes):
             low, high = (int(v) for v in codes[:, plane].aminmax()) if codes.numel() else (0, 0)
             if low < 0 or high >= size:
                 code = low if low < 0 else high
@@ -234,7 +234,7 @@ def perplexity(counts: Tensor) -> Tensor:
     return torch.exp(-torch.xlogy(share, share).sum())
 
 
-def count_codes(codes: Tensor, alphabet: int) -> Tensor:
-    """How often each of `alphabet` codes occurs: (alphabet,) float32. Unlike bincount it never waits for a GPU."""
+def count_codes(codes: Tensor, size: int) -> Tensor:
+    """How often each of `size` codes occurs: (size,) float32. Unlike bincount it never waits for a GPU."""
     flat = codes.flatten()
-    return torch.zeros(alphabet, device=codes.device).index_add_(0, flat, torch.ones(len(flat), device=codes.device))
+    return torch.zeros(size, device=codes.device).index_add_(0, flat, torch.ones(len(flat), device=codes.device))

@@ -23,7 +23,7 @@ from torch import Tensor
 from smalti.config.quantizer import BinaryConfig
 from smalti.quantize.base import Quantizer
 from smalti.quantize.gradients import straight_through
-from smalti.runtime.distributed import differentiable_sum_over_ranks, world
+from smalti.runtime.distributed import all_reduce_sum_with_gradient, world
 
 GROUP_BITS = 10
 
@@ -53,7 +53,7 @@ class BinaryQuantizer(Quantizer):
     ) -> None:
         super().__init__()
         BinaryConfig("binary", bits, spherical, commitment, entropy, inverse_temperature)
-        self.alphabet, self.dimension = (2**bits,), bits
+        self.codebook_sizes, self.dimension = (2**bits,), bits
         self.spherical, self.commitment, self.entropy = spherical, commitment, entropy
         self.inverse_temperature = inverse_temperature
         self.size = bits**-0.5 if spherical else 1.0  # c
@@ -104,7 +104,7 @@ class BinaryQuantizer(Quantizer):
             first, second = part.tensor_split(2, dim=1)
             joint = _products(first).T @ _products(second) / len(rows)
             if self.training:
-                joint = differentiable_sum_over_ranks(joint) / world()
+                joint = all_reduce_sum_with_gradient(joint) / world()
             diverse = diverse - (joint * joint.clamp_min(1e-30).log()).sum()
         return sure - diverse
 

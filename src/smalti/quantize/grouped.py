@@ -18,7 +18,7 @@ from smalti.quantize.base import CountedQuantizer
 from smalti.quantize.gradients import straight_through
 from smalti.quantize.kmeans import kmeans
 from smalti.quantize.search import nearest_in_groups
-from smalti.runtime.distributed import gather_rows, sum_over_ranks, world
+from smalti.runtime.distributed import all_reduce_sum, gather_rows, world
 
 
 class GroupedVectorQuantizer(CountedQuantizer):
@@ -28,7 +28,7 @@ class GroupedVectorQuantizer(CountedQuantizer):
         codes: K, the size of each codebook.
         dimension: D, the channels of the latents.
         groups: G, which share the channels evenly.
-        commitment, decay, revive_below: as those of VectorQuantizer.
+        commitment, decay, dead_code_threshold: as those of VectorQuantizer.
     """
 
     codebooks: Tensor
@@ -43,14 +43,14 @@ class GroupedVectorQuantizer(CountedQuantizer):
         *,
         commitment: float = 0.25,
         decay: float = 0.99,
-        revive_below: float = 0.25,
+        dead_code_threshold: float = 0.25,
     ) -> None:
         super().__init__()
-        layer = VectorConfig("vector", codes, dimension // groups, "ema", commitment, decay, revive_below)
+        layer = VectorConfig("vector", codes, dimension // groups, "ema", commitment, decay, dead_code_threshold)
         ProductConfig("product", layer, groups)
         assert dimension % groups == 0
-        self.alphabet, self.dimension, self.groups = (codes,) * groups, dimension, groups
-        self.commitment, self.decay, self.revive_below = commitment, decay, revive_below
+        self.codebook_sizes, self.dimension, self.groups = (codes,) * groups, dimension, groups
+        self.commitment, self.decay, self.dead_code_threshold = commitment, decay, dead_code_threshold
         generator = torch.Generator().manual_seed(0)
         vectors = torch.empty(codes, dimension // groups).uniform_(-1 / codes, 1 / codes, generator=generator)
         self.register_buffer("codebooks", vectors.repeat(groups, 1, 1))
@@ -70,7 +70,7 @@ class GroupedVectorQuantizer(CountedQuantizer):
         )
 
     @property
-    def codes_follow_latents(self) -> bool:
+    def codes_in_latent_space(self) -> bool:
         return True
 
     @classmethod
@@ -83,7 +83,7 @@ class GroupedVectorQuantizer(CountedQuantizer):
             config.groups,
             commitment=layer.commitment,
             decay=layer.decay,
-            revive_below=layer.revive_below,
+            dead_code_threshold=layer.dead_code_threshold,
         )
 
     def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,7 +117,7 @@ class GroupedVectorQuantizer(CountedQuantizer):
     def _observe(self, rows: Tensor, codes: Tensor) -> None:
         """After a batch: running use, the codebooks, and new places for dead codes."""
         count, batch_sums = self._statistics(rows, codes)
-        total = sum_over_ranks(torch.cat([batch_sums, count[..., None]], dim=2))  # one message for both
+        total = all_reduce_sum(torch.cat([batch_sums, count[..., None]], dim=2))  # one message for both
         # A batch with a number that is not finite counts as empty: whoever skips such steps keeps the codebooks.
         total = torch.where(total.isfinite().all(), total, 0.0)
         batch_sums, count = total[..., :-1], total[..., -1]
@@ -129,9 +129,9 @@ class GroupedVectorQuantizer(CountedQuantizer):
         means = self.sums / self.used.clamp_min(1e-20)[..., None]
         self.codebooks.copy_(torch.where(seen[..., None], means, self.codebooks))
         self.count_step()
-        if self.revive_below > 0:
+        if self.dead_code_threshold > 0:
             seeds = self._latents_of_batch(rows)
-            dead = (self.used < self.revive_below * mean_use) & seeds.isfinite().all(dim=2)
+            dead = (self.used < self.dead_code_threshold * mean_use) & seeds.isfinite().all(dim=2)
             self.codebooks.copy_(torch.where(dead[..., None], seeds, self.codebooks))
             self.used.copy_(torch.where(dead, mean_use, self.used))
             self.sums.copy_(torch.where(dead[..., None], seeds * mean_use, self.sums))

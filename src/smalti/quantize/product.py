@@ -37,13 +37,13 @@ class ProductQuantizer(Quantizer):
             raise ConfigError("a product quantizer needs at least one group: a list of quantizers")
         self.layers = nn.ModuleList(layers)
         self.widths = [layer.dimension for layer in layers]
-        self.planes = [len(layer.alphabet) for layer in layers]
+        self.planes = [len(layer.codebook_sizes) for layer in layers]
         self.dimension = sum(self.widths)
-        self.alphabet = tuple(size for layer in layers for size in layer.alphabet)
+        self.codebook_sizes = tuple(size for layer in layers for size in layer.codebook_sizes)
 
     @property
-    def codes_follow_latents(self) -> bool:
-        return all(layer.codes_follow_latents for layer in self.layers)
+    def codes_in_latent_space(self) -> bool:
+        return all(layer.codes_in_latent_space for layer in self.layers)
 
     def bound_rows(self, rows: Tensor) -> Tensor:
         parts = rows.split(self.widths, dim=1)

@@ -49,7 +49,7 @@ class ResidualQuantizer(CountedQuantizer):
             raise ConfigError("a residual quantizer needs its stages: a list of quantizers, or one and a depth")
         if depth not in (None, len(stages)):
             raise ConfigError(f"depth is {depth}, but there are {len(stages)} quantizers, one for each stage")
-        if {(stage.dimension, len(stage.alphabet)) for stage in stages} != {(stages[0].dimension, 1)}:
+        if {(stage.dimension, len(stage.codebook_sizes)) for stage in stages} != {(stages[0].dimension, 1)}:
             raise ConfigError("the stages of a residual quantizer must have one code plane and the same channels each")
         if not 0 <= dropout <= 1:
             raise ConfigError(f"dropout is {dropout}, but must be from 0 to 1")
@@ -59,11 +59,11 @@ class ResidualQuantizer(CountedQuantizer):
             stage.stage = number if len(self.layers) > 1 else 0
         self.depth, self.dropout = len(stages), dropout
         self.dimension = stages[0].dimension
-        self.alphabet = tuple(stage.alphabet[0] for stage in stages)
+        self.codebook_sizes = tuple(stage.codebook_sizes[0] for stage in stages)
 
     @property
-    def codes_follow_latents(self) -> bool:
-        return all(layer.codes_follow_latents for layer in self.layers)
+    def codes_in_latent_space(self) -> bool:
+        return all(layer.codes_in_latent_space for layer in self.layers)
 
     def decode_prefix(self, codes: Tensor, depth: int) -> Tensor:
         """The values of the first `depth` planes alone.

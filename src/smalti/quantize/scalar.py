@@ -40,7 +40,7 @@ class ScalarQuantizer(Quantizer):
         super().__init__()
         levels = tuple(levels)
         ScalarConfig("scalar", levels)
-        self.alphabet, self.dimension = (math.prod(levels),), len(levels)
+        self.codebook_sizes, self.dimension = (math.prod(levels),), len(levels)
         self.register_buffer("levels", torch.tensor(levels, dtype=torch.int64))
 
     @classmethod

@@ -45,14 +45,14 @@ class SimVectorQuantizer(Quantizer):
     ) -> None:
         super().__init__()
         SimConfig("simvq", codes, dimension, commitment, gradient)
-        self.alphabet, self.dimension = (codes,), dimension
+        self.codebook_sizes, self.dimension = (codes,), dimension
         self.commitment, self.gradient = commitment, gradient
         generator = torch.Generator().manual_seed(0)
         self.register_buffer("frozen", torch.empty(codes, dimension).normal_(0, dimension**-0.5, generator=generator))
         self.map = nn.Linear(dimension, dimension, bias=False)
 
     @property
-    def codes_follow_latents(self) -> bool:
+    def codes_in_latent_space(self) -> bool:
         return True
 
     @classmethod

@@ -27,7 +27,7 @@ from smalti.quantize.base import CountedQuantizer, count_codes
 from smalti.quantize.gradients import ESTIMATORS, diveq, straight_through
 from smalti.quantize.kmeans import kmeans
 from smalti.quantize.search import nearest
-from smalti.runtime.distributed import gather_rows, sum_over_ranks, world
+from smalti.runtime.distributed import all_reduce_sum, gather_rows, world
 from smalti.runtime.rng import Draws
 
 
@@ -40,7 +40,7 @@ class VectorQuantizer(CountedQuantizer):
         update: "ema" (statistics of the latents) or "gradient" (codebook loss).
         commitment: beta, the weight of the commitment term.
         decay: g of the running statistics, per training step.
-        revive_below: share of the mean use under which a code is re-seeded; 0 never re-seeds.
+        dead_code_threshold: share of the mean use under which a code is re-seeded; 0 never re-seeds.
         projection: numbers in a code, where a learned linear map leads to them and another one back; None: D.
         normalize: codes and latents are unit vectors.
         start: what the first training batch makes of the codebook, "latents" or "kmeans".
@@ -61,7 +61,7 @@ class VectorQuantizer(CountedQuantizer):
         update: str = "ema",
         commitment: float = 0.25,
         decay: float = 0.99,
-        revive_below: float = 0.25,
+        dead_code_threshold: float = 0.25,
         projection: int | None = None,
         normalize: bool = False,
         start: str = "latents",
@@ -69,10 +69,25 @@ class VectorQuantizer(CountedQuantizer):
     ) -> None:
         super().__init__()
         VectorConfig(
-            "vector", codes, dimension, update, commitment, decay, revive_below, projection, normalize, start, gradient
+            "vector",
+            codes,
+            dimension,
+            update,
+            commitment,
+            decay,
+            dead_code_threshold,
+            projection,
+            normalize,
+            start,
+            gradient,
         )
-        self.alphabet, self.dimension = (codes,), dimension
-        self.update, self.commitment, self.decay, self.revive_below = update, commitment, decay, revive_below
+        self.codebook_sizes, self.dimension = (codes,), dimension
+        self.update, self.commitment, self.decay, self.dead_code_threshold = (
+            update,
+            commitment,
+            decay,
+            dead_code_threshold,
+        )
         self.normalize, self.start, self.gradient = normalize, start, gradient
         size = dimension if projection is None else projection
         self.inward = nn.Identity() if projection is None else nn.Linear(dimension, size)
@@ -88,7 +103,7 @@ class VectorQuantizer(CountedQuantizer):
         self.register_buffer("used", torch.zeros(codes))  # n
 
     @property
-    def codes_follow_latents(self) -> bool:
+    def codes_in_latent_space(self) -> bool:
         return not self.normalize and isinstance(self.inward, nn.Identity)
 
     @classmethod
@@ -99,7 +114,7 @@ class VectorQuantizer(CountedQuantizer):
             update=config.update,
             commitment=config.commitment,
             decay=config.decay,
-            revive_below=config.revive_below,
+            dead_code_threshold=config.dead_code_threshold,
             projection=config.projection,
             normalize=config.normalize,
             start=config.start,
@@ -166,13 +181,13 @@ class VectorQuantizer(CountedQuantizer):
         if self.update == "ema":
             batch_sums = torch.zeros_like(self.sums).index_add_(0, codes, z)
             # One message for both statistics.
-            total = sum_over_ranks(torch.cat([batch_sums, count[:, None]], dim=1))
+            total = all_reduce_sum(torch.cat([batch_sums, count[:, None]], dim=1))
             # A batch with a number that is not finite counts as empty: whoever skips such steps keeps the codebook.
             total = torch.where(total.isfinite().all(), total, 0.0)
             batch_sums, count = total[:, :-1], total[:, -1]
             self.sums.mul_(decay).add_(batch_sums * (1 - decay))
         else:
-            count = sum_over_ranks(count)
+            count = all_reduce_sum(count)
         self.used.mul_(decay).add_(count * (1 - decay))
         mean_use = count.sum() / len(count)
         if self.update == "ema":
@@ -182,12 +197,12 @@ class VectorQuantizer(CountedQuantizer):
                 torch.where(seen[:, None], _on_sphere(means) if self.normalize else means, self.codebook)
             )
         self.count_step()
-        if self.revive_below > 0:
+        if self.dead_code_threshold > 0:
             self._revive(z, mean_use)
 
     def _revive(self, z: Tensor, mean_use: Tensor) -> None:
         seeds = self._latents_of_batch(z)
-        dead = (self.used < self.revive_below * mean_use) & seeds.isfinite().all(dim=1)
+        dead = (self.used < self.dead_code_threshold * mean_use) & seeds.isfinite().all(dim=1)
         self.codebook.copy_(torch.where(dead[:, None], seeds, self.codebook))
         # Both statistics, or the old sum would pull the code straight back to where nothing is.
         self.used.copy_(torch.where(dead, mean_use, self.used))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from smalti.config.run import RunConfig
-from smalti.recipes.base import Codes, Images, Recipe, Score, Setting, Tokenizer
+from smalti.recipes.base import Codes, Images, Recipe, Score, Tokenizer, TrainingContext
 from smalti.recipes.contrastive import ContrastiveRecipe
 from smalti.recipes.gan import GANRecipe
 from smalti.recipes.prior import PriorRecipe
@@ -20,9 +20,9 @@ RECIPES: dict[str, type[Recipe[Any]]] = {
 }
 
 
-def build_recipe(config: RunConfig, setting: Setting) -> Recipe[Any]:
+def build_recipe(config: RunConfig, context: TrainingContext) -> Recipe[Any]:
     """The recipe a configuration names."""
-    return RECIPES[config.recipe](config, setting)
+    return RECIPES[config.recipe](config, context)
 
 
 __all__ = ["RECIPES", "Codes", "Images", "Recipe", "Score", "Setting", "Tokenizer", "build_recipe"]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from smalti.config.vqvae import AdversaryConfig
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
-from smalti.runtime.distributed import sum_over_ranks, world
+from smalti.runtime.distributed import all_reduce_sum, world
 
 LARGEST_RATIO = 1e4
 
@@ -66,5 +66,5 @@ class Adversary:
         sizes = []
         for term in (rest, loss):
             (gradient,) = torch.autograd.grad(term, last_weight, retain_graph=True)
-            sizes.append((sum_over_ranks(gradient.float()) / world()).norm())
+            sizes.append((all_reduce_sum(gradient.float()) / world()).norm())
         return (sizes[0] / (sizes[1] + 1e-4)).clamp(0, LARGEST_RATIO).detach()

@@ -1,7 +1,7 @@
 """What an algorithm is to the training loop.
 
 A recipe owns its modules, optimizers and averages; the loop calls `step` and never learns how many there are.
-Tensors inside are float32 NCHW in [-1, 1]; the networks run under the autocast of `Setting.autocast`.
+Tensors inside are float32 NCHW in [-1, 1]; the networks run under the autocast of `TrainingContext.autocast`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from smalti.models.autoencoder.autoencoder import Autoencoder
 from smalti.optim.build import build_optimizer, descend, rate_factor
 from smalti.optim.ema import WeightAverage
 from smalti.runtime.rng import mix
+from smalti.runtime.state import TrainingState
 
 CPU = torch.device("cpu")
 
@@ -44,6 +45,7 @@ class Codes:
 
 
 Batch = TypeVar("Batch", Images, Codes)
+State = TypeVar("State", bound=TrainingState)
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Tokenizer:
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingContext:
     """Where and for what a recipe runs.
 
     Attributes:
@@ -92,21 +94,22 @@ class Score:
 
 
 class Recipe(ABC, Generic[Batch]):
-    """One training algorithm. Subclasses fill `modules`, `optimizers` and `averages` in `__init__`."""
+    """One training algorithm. Subclasses fill `modules`, `states`, `optimizers` and `averages` in `__init__`."""
 
     kind: str  # the word in configurations and checkpoints
     headline: tuple[str, ...]  # the logged terms that somebody who watches wants to see
-    care: str = "half the learning rate"  # what `calm` does
+    rollback_effect: str = "half the learning rate"  # what `on_rollback` does
     score_images = 512  # held-out images that `score` is given
 
-    def __init__(self, config: RunConfig, setting: Setting) -> None:
-        self.config, self.setting = config, setting
+    def __init__(self, config: RunConfig, context: TrainingContext) -> None:
+        self.config, self.context = config, context
         self.modules: dict[str, nn.Module] = {}
+        self.states: dict[str, TrainingState] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         self.schedules: dict[str, OptimizerConfig] = {}  # how the optimizers' learning rates go
         self.averages: dict[str, WeightAverage] = {}
         self.horizon = config.train.images  # when schedules have run out; earlier if a time limit ends the training
-        self.another: Callable[[], Batch] | None = None  # gives a step more images, as many, of another order
+        self.extra_batch: Callable[[], Batch] | None = None  # gives a step more images, as many, of another order
         self.draw_seed = config.train.seed  # changed by a rollback, so that the same step is not drawn again
 
     def start(self, batches: Callable[[], Iterable[Batch]]) -> None:
@@ -134,12 +137,17 @@ class Recipe(ABC, Generic[Batch]):
 
     def add_module(self, name: str, module: nn.Module) -> nn.Module:
         """Take a module in: on its device, channels last, trained."""
-        module = module.to(self.setting.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module = module.to(self.context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules[name] = module.train()
         return module
 
+    def add_state(self, name: str, state: State) -> State:
+        """Take tensors in that are saved and resumed beside the networks."""
+        self.states[name] = state.to(self.context.device)
+        return state
+
     def add_optimizer(self, name: str, module: nn.Module, config: OptimizerConfig) -> None:
-        self.optimizers[name] = build_optimizer(module, config, getattr(torch, self.setting.precision))
+        self.optimizers[name] = build_optimizer(module, config, getattr(torch, self.context.precision))
         self.schedules[name] = config
 
     def descend(self, name: str, loss: Tensor, images_seen: int) -> None:
@@ -149,7 +157,7 @@ class Recipe(ABC, Generic[Batch]):
             descend(self.optimizers[name], loss)
 
     def add_average(self, name: str) -> None:
-        self.averages[name] = WeightAverage(self.modules[name], self.config.train.average_half_life)
+        self.averages[name] = WeightAverage(self.modules[name], self.config.train.ema_half_life)
 
     def update_averages(self, images_seen: int) -> None:
         """After a step; `images_seen` is the count before it."""
@@ -167,7 +175,7 @@ class Recipe(ABC, Generic[Batch]):
         """
         return None
 
-    def examine(self, *, remember: bool = True) -> tuple[dict[str, float], str | None]:
+    def diagnostics(self, *, remember: bool = True) -> tuple[dict[str, float], str | None]:
         """At every regular look: more figures for the log, and what has gone so wrong that going on would be a waste.
 
         Args:
@@ -176,21 +184,21 @@ class Recipe(ABC, Generic[Batch]):
         """
         return {}, None
 
-    def enough(self) -> str | None:
+    def should_stop(self) -> str | None:
         """Why to train on would make it worse, though nothing has gone wrong; None while it would not.
 
-        It is asked at the beginning, and at every regular save after `judge`.
+        It is asked at the beginning, and at every regular save after `check_score`.
         """
         return None
 
-    def judge(self, score: Score) -> str | None:
+    def check_score(self, score: Score) -> str | None:
         """The same about a score, at every regular save; None if nothing is wrong."""
         return None
 
-    def forget_scores(self) -> None:
+    def discard_scores(self) -> None:
         """From now on others are scored than before: what was measured on those does not compare."""
 
-    def calm(self) -> None:
+    def on_rollback(self) -> None:
         """After going back to an earlier place: go on from there more carefully."""
         self.scale_learning_rates(0.5)
 
@@ -216,14 +224,22 @@ class Recipe(ABC, Generic[Batch]):
             group["lr"] = rate
 
     def tensors(self) -> list[Tensor]:
-        """All weights and buffers, those of the averages too."""
+        """All weights, buffers and states, those of the averages too."""
         modules = [*self.modules.values(), *(average.module for average in self.averages.values())]
-        return [tensor for module in modules for tensor in module.state_dict().values()]
+        found = [tensor for module in modules for tensor in module.state_dict().values()]
+        return found + [tensor for state in self.states.values() for tensor in state.state_dict().values()]
+
+    def finite(self) -> bool:
+        """Whether all weights, buffers and states are finite, but for those of the averages."""
+        networks = [tensor for module in self.modules.values() for tensor in module.state_dict().values()]
+        rest = [tensor for state in self.states.values() for tensor in state.state_dict().values()]
+        return all(bool(tensor.isfinite().all()) for tensor in networks + rest)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, as tensors and plain values."""
         return {
             "modules": {name: module.state_dict() for name, module in self.modules.items()},
+            "states": {name: state.state_dict() for name, state in self.states.items()},
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "averages": {name: average.module.state_dict() for name, average in self.averages.items()},
         }
@@ -231,6 +247,8 @@ class Recipe(ABC, Generic[Batch]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
+        for name, values in self.states.items():
+            values.load_state_dict(state["states"][name])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         for name, average in self.averages.items():

@@ -23,8 +23,8 @@ from smalti.errors import ConfigError
 from smalti.losses.contrastive import nt_xent
 from smalti.models.vision_transformer import VisionTransformer
 from smalti.nn.blocks import BatchNorm2d
-from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
-from smalti.runtime.distributed import sum_over_ranks, world
+from smalti.recipes.base import Images, Recipe, Score, TrainingContext, initial_weights
+from smalti.runtime.distributed import all_reduce_sum, world
 from smalti.runtime.rng import Draws
 
 NEIGHBOURS = 10  # of a held-out image, that vote on its class
@@ -50,13 +50,13 @@ class ContrastiveRecipe(Recipe[Images]):
     kind = "contrastive"
     headline = ("loss", "accuracy")
 
-    def __init__(self, config: RunConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: RunConfig, context: TrainingContext) -> None:
+        super().__init__(config, context)
         self.model = cast(ContrastiveConfig, config.model)
         if config.train.batch < 2:
             raise ConfigError("train.batch is 1, but a contrastive training compares images and needs 2 or more")
         with initial_weights(config.train.seed):
-            encoder = VisionTransformer(self.model.encoder, setting.image)
+            encoder = VisionTransformer(self.model.encoder, context.image)
             projector = Projector(encoder.dimension, self.model.projection)
         self.encoder = cast(VisionTransformer, self.add_module("encoder", encoder))
         self.projector = cast(Projector, self.add_module("projector", projector))
@@ -64,10 +64,10 @@ class ContrastiveRecipe(Recipe[Images]):
         self.add_average("encoder")
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
-        draws = Draws(self.draw_seed, images_seen, device=self.setting.device)
+        draws = Draws(self.draw_seed, images_seen, device=self.context.device)
         views = [self._view(batch.pixels, draws) for _ in range(2)]
         both = torch.cat(views).contiguous(memory_format=torch.channels_last)
-        with self.setting.autocast():
+        with self.context.autocast():
             features = self.encoder(both)
             embeddings = self.projector(features)
         loss, accuracy = nt_xent(*embeddings.chunk(2), temperature=self.model.temperature)
@@ -77,7 +77,7 @@ class ContrastiveRecipe(Recipe[Images]):
         self.update_averages(images_seen)
         with torch.no_grad():
             # 1 where the directions of the features are spread evenly, 0 where all images have the same one.
-            mean = sum_over_ranks(F.normalize(features.float(), dim=1).mean(dim=0)) / world()
+            mean = all_reduce_sum(F.normalize(features.float(), dim=1).mean(dim=0)) / world()
             spread = 1 - mean.square().sum()
         return {"loss": loss.detach(), "accuracy": accuracy, "spread": spread}
 
@@ -104,7 +104,7 @@ class ContrastiveRecipe(Recipe[Images]):
         return cast(VisionTransformer, self.averages["encoder"].module)
 
     def _features(self, pixels: Tensor) -> Tensor:
-        with self.setting.autocast():
+        with self.context.autocast():
             return self.export()(pixels).float()
 
     def _view(self, pixels: Tensor, draws: Draws) -> Tensor:
@@ -112,7 +112,7 @@ class ContrastiveRecipe(Recipe[Images]):
 
     def _match(self, batch: Images, number: int) -> Tensor:
         """Share of the images whose other view is the nearest, by the features themselves."""
-        draws = Draws(self.config.train.seed, number, device=self.setting.device)
+        draws = Draws(self.config.train.seed, number, device=self.context.device)
         views = [self._view(batch.pixels, draws) for _ in range(2)]
         _, accuracy = nt_xent(*(self._features(view) for view in views), temperature=self.model.temperature)
         return accuracy

@@ -3,14 +3,14 @@
     1  D descends  L_D(D(S A real), D(S A G(z))) + gamma/2 (R1 + R2) [+ other penalties]
     2  G descends  L_G(D(S A real'), D(S A G(z'))), D's weights frozen
 
-If `fresh`, z' and real' are other latents and images than those of step 1; else they are the same ones, and D(S A real)
-is that of step 1, from before D moved: one pass of each network less.
+If `resample_for_generator`, z' and real' are other latents and images than those of step 1; else they are the same
+ones, and D(S A real) is that of step 1, from before D moved: one pass of each network less.
 
 A are random changes of images (augment/diffaugment.py), other ones each time, and S is what D sees of an image: its
-pixels, feature maps of it, or both (recipes/sight.py). The gradients in R1 and R2 are with respect to the images before
-A, or where D sees maps alone, to the maps; those of penalty.gradient, to images between real and fake ones, before A
-too. The losses and penalties are in losses/adversarial.py, gamma's own value in recipes/gamma.py, and what watches over
-a training in recipes/gan_watch.py.
+pixels, feature maps of it, or both (recipes/discriminator_inputs.py). R1 and R2 take gradients with respect to the
+images before A, or to the feature maps where D sees nothing else; penalty.gradient takes them at images between real
+and fake ones, before A too. The losses and penalties are in losses/adversarial.py, the automatic gamma in
+recipes/gamma.py, and the monitor that notices a collapse in recipes/collapse.py.
 Sources: Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1; Huang et al. 2025, arXiv:2501.05441.
 """
 
@@ -31,12 +31,13 @@ from smalti.losses.adversarial import ADVERSARIAL_LOSSES, LeCam, gradient_penalt
 from smalti.metrics.frechet import Moments, frechet_distance
 from smalti.models.gan.base import Discriminator, Generator
 from smalti.models.gan.feature_discriminator import DoubleDiscriminator, FeatureDiscriminator
-from smalti.recipes.base import Images, Recipe, Score, Setting, initial_weights
+from smalti.recipes.base import Images, Recipe, Score, TrainingContext, initial_weights
+from smalti.recipes.collapse import CollapseMonitor
+from smalti.recipes.discriminator_inputs import build_discriminator_inputs
 from smalti.recipes.gamma import automatic_gamma
-from smalti.recipes.gan_watch import Watch
-from smalti.recipes.sight import build_sight
 from smalti.runtime.pixels import to_pixels
 from smalti.runtime.rng import Draws, seeded_generator
+from smalti.runtime.state import TrainingState
 
 DEFAULT_WASSERSTEIN_PENALTY = 10.0  # arXiv:1704.00028
 WATCHED = 64  # latents that are always the same
@@ -44,7 +45,7 @@ GAMMA_IMAGES = 2_000  # or as many as there are in the first batches
 
 
 class GANRecipe(Recipe[Images]):
-    """Modules: `generator`, `discriminator`, and what they have beside weights: `augmentation`, `lecam`, `watch`.
+    """Modules: `generator`, `discriminator`. States: `augmentation`, `lecam`, `monitor`, `regularization`.
 
     Logs: generator, discriminator, penalty, real and fake logits, the norms of both gradients, diversity.
     """
@@ -53,35 +54,37 @@ class GANRecipe(Recipe[Images]):
     headline = ("generator", "discriminator", "real_logit", "fake_logit", "diversity")
     score_images = 2_000  # a Frechet distance of fewer says little
 
-    def __init__(self, config: RunConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: RunConfig, context: TrainingContext) -> None:
+        super().__init__(config, context)
         self.model = cast(GANConfig, config.model)
         self.loss = ADVERSARIAL_LOSSES[self.model.loss]
         penalty = self.model.penalty
-        self.sees = self.model.discriminator.sees
+        self.inputs = self.model.discriminator.inputs
         self.gradient_weight = penalty.gradient
         if self.gradient_weight is None:
-            wanted = self.model.loss == "wasserstein" and self.sees == "pixels"
+            wanted = self.model.loss == "wasserstein" and self.inputs == "pixels"
             self.gradient_weight = DEFAULT_WASSERSTEIN_PENALTY if wanted else 0.0
         if penalty.smooth:
-            self.care = "half the learning rate, twice the gamma"
-        classes = setting.classes if self.model.conditional else 0
+            self.rollback_effect = "half the learning rate, twice the gamma"
+        classes = context.classes if self.model.conditional else 0
         if self.model.conditional and classes < 2:
             raise ConfigError(
                 f"model.conditional is true, but the data has {'one class' if classes else 'no labels'}; "
                 "put each class's images in a folder of its own, or set model.conditional=false"
             )
-        self.sight, channels = build_sight(self.model.discriminator, setting)
-        points = len(channels) if self.sees == "features" else 1  # that R1 and R2 are about
+        self.discriminator_inputs, channels = build_discriminator_inputs(self.model.discriminator, context)
+        points = len(channels) if self.inputs == "features" else 1  # that R1 and R2 are about
         with initial_weights(config.train.seed):
-            generator = Generator(self.model, setting.image, classes)
-            discriminator = _discriminator(self.model, setting.image, classes, channels)
+            generator = Generator(self.model, context.image, classes)
+            discriminator = _discriminator(self.model, context.image, classes, channels)
         self.generator = cast(Generator, self.add_module("generator", generator))
         self.discriminator = self.add_module("discriminator", discriminator)
-        self.augmentation = cast(Augmentation, self.add_module("augmentation", Augmentation(self.model.augmentation)))
-        self.lecam = cast(LeCam, self.add_module("lecam", LeCam(_logits_per_image(self.sees, channels))))
-        self.watch = cast(Watch, self.add_module("watch", Watch(setting.device)))
-        self.strength = cast(_Strength, self.add_module("strength", _Strength(penalty.gamma, points)))
+        self.augmentation = self.add_state("augmentation", Augmentation(self.model.augmentation))
+        self.lecam = self.add_state("lecam", LeCam(_logits_per_image(self.inputs, channels)))
+        self.monitor = self.add_state("monitor", CollapseMonitor(context.device))
+        # The data decides gamma where it is automatic, and a rollback doubles it.
+        gamma = math.nan if isinstance(penalty.gamma, str) else float(penalty.gamma)
+        self.regularization = self.add_state("regularization", _Regularization(gamma=torch.full((points,), gamma)))
         self.add_optimizer("generator", self.generator, self.model.generator_optimizer)
         self.add_optimizer("discriminator", self.discriminator, self.model.discriminator_optimizer)
         self.add_average("generator")
@@ -90,17 +93,17 @@ class GANRecipe(Recipe[Images]):
     @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Images]]) -> None:
         if self.model.penalty.gamma == "auto":
-            draws = Draws(self.draw_seed, 0, device=self.setting.device)
+            draws = Draws(self.draw_seed, 0, device=self.context.device)
             images = _first(batches(), GAMMA_IMAGES)
-            looks = (self.sight(part, draws) if self.sees == "features" else [part] for part in images)
-            self.strength.gamma.copy_(automatic_gamma(looks, self.setting.count))
-        self.watch.see_data(to_pixels(torch.cat(list(_first(batches(), WATCHED)))))
+            looks = (self.discriminator_inputs(part, draws) if self.inputs == "features" else [part] for part in images)
+            self.regularization.gamma.copy_(automatic_gamma(looks, self.context.count))
+        self.monitor.observe_data(to_pixels(torch.cat(list(_first(batches(), WATCHED)))))
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
-        draws = Draws(self.draw_seed, images_seen, device=self.setting.device)
+        draws = Draws(self.draw_seed, images_seen, device=self.context.device)
         labels = batch.labels if self.model.conditional else None
         generating = (images_seen // self.config.train.batch + 1) % self.model.generator_every == 0
-        shared = generating and not self.model.fresh
+        shared = generating and not self.model.resample_for_generator
         self._anneal(images_seen)
 
         self.discriminator.requires_grad_(True)
@@ -120,7 +123,7 @@ class GANRecipe(Recipe[Images]):
             against = real_logits.detach()
             if seen is None:
                 # Others are of use to pairs alone: without them no real image is looked at again.
-                other = self.another() if self.another is not None and self.loss.paired else batch
+                other = self.extra_batch() if self.extra_batch is not None and self.loss.paired else batch
                 labels = other.labels if self.model.conditional else None
                 seen = self._look(self._generate(len(other.pixels), labels, draws), draws, images_seen)
                 against = self._real_logits(other.pixels, labels, draws, images_seen)
@@ -137,7 +140,7 @@ class GANRecipe(Recipe[Images]):
             "penalty": penalty.detach(),
             "real_logit": real_logits.mean(),
             "fake_logit": fake_logits.mean(),
-            "gap": self.watch.see_logits(real_logits, fake_logits, self.config.train.batch),
+            "gap": self.monitor.observe_logits(real_logits, fake_logits, self.config.train.batch),
             "discriminator_gradient": _norm(self.discriminator),
             "generator_gradient": norm,
         }
@@ -146,7 +149,7 @@ class GANRecipe(Recipe[Images]):
     def _real_logits(self, real: Tensor, labels: Tensor | None, draws: Draws, images_seen: int) -> Tensor:
         """What fresh fake images are compared with: real ones, seen anew."""
         if not self.loss.paired:
-            return torch.zeros(len(real), device=self.setting.device)  # does not matter
+            return torch.zeros(len(real), device=self.context.device)  # does not matter
         return self._logits(self._look(real, draws, images_seen), labels, draws)
 
     def _smooths(self, images_seen: int) -> bool:
@@ -157,11 +160,11 @@ class GANRecipe(Recipe[Images]):
         self, logits: Tensor, points: Sequence[Tensor], labels: Tensor | None, draws: Draws, images_seen: int
     ) -> Tensor:
         """What is added to the discriminator's loss, weighted; real and fake alternate in `logits` and `points`."""
-        config, total = self.model.penalty, torch.zeros((), device=self.setting.device)
+        config, total = self.model.penalty, torch.zeros((), device=self.context.device)
         if self._smooths(images_seen):
             whole = _of_judges(logits)
-            squares = squared_gradients(whole[:, 0] if self.sees == "both" else whole, points)
-            gamma = config.every * self.strength.gamma * self._annealed(images_seen, self.model.anneal.gamma)
+            squares = squared_gradients(whole[:, 0] if self.inputs == "both" else whole, points)
+            gamma = config.every * self.regularization.gamma * self._annealed(images_seen, self.model.anneal.gamma)
             for wanted, part in ((config.r1, squares[0::2]), (config.r2, squares[1::2])):
                 total = total + wanted * (gamma / 2 * part).mean()
         if self.gradient_weight:
@@ -179,14 +182,14 @@ class GANRecipe(Recipe[Images]):
         return total
 
     def _generate(self, count: int, labels: Tensor | None, draws: Draws) -> Tensor:
-        with self.setting.autocast():
+        with self.context.autocast():
             images: Tensor = self.generator(draws.normal(count, self.model.latent), labels)
         return images
 
     def _look(self, images: Tensor, draws: Draws, images_seen: int) -> list[Tensor]:
         """What the discriminator sees of images, changed at random."""
-        with self.setting.autocast():
-            return self.sight(self.augmentation(images, draws, images_seen), draws)
+        with self.context.autocast():
+            return self.discriminator_inputs(self.augmentation(images, draws, images_seen), draws)
 
     def _points(
         self, real: Tensor, fake: Tensor, seen: Sequence[Tensor] | None, draws: Draws, images_seen: int
@@ -200,13 +203,13 @@ class GANRecipe(Recipe[Images]):
             seen: what was seen of the fake images already, if it was; what D sees is taken from it, except for pixels.
         """
         smooths = self._smooths(images_seen)
-        images = [] if self.sees == "features" else [_alternate(real, fake.detach()).requires_grad_(smooths)]
-        if self.sees == "pixels":
+        images = [] if self.inputs == "features" else [_alternate(real, fake.detach()).requires_grad_(smooths)]
+        if self.inputs == "pixels":
             return images, self._look(images[0], draws, images_seen)
         with torch.no_grad():
             real_seen = self._look(real, draws, images_seen)
             fake_seen = self._look(fake, draws, images_seen) if seen is None else seen
-        if self.sees == "both":
+        if self.inputs == "both":
             changed = self.augmentation(images[0], draws, images_seen)
             return images, [changed, *_alternate_each(real_seen[1:], fake_seen[1:])]
         maps = [part.requires_grad_(smooths) for part in _alternate_each(real_seen, fake_seen)]
@@ -215,8 +218,8 @@ class GANRecipe(Recipe[Images]):
     def _logits(self, seen: Sequence[Tensor], labels: Tensor | None, draws: Draws, *, twice: bool = False) -> Tensor:
         """(B,) or (B, J, n); `twice`: they will be differentiated twice, which what torch.compile makes cannot be."""
         network = self.discriminator.forward if twice else self.discriminator
-        with self.setting.autocast():
-            logits: Tensor = network(seen[0] if self.sees == "pixels" else seen, labels, draws)
+        with self.context.autocast():
+            logits: Tensor = network(seen[0] if self.inputs == "pixels" else seen, labels, draws)
         return logits
 
     def _annealed(self, images_seen: int, end: float, start: float = 1.0) -> float:
@@ -243,21 +246,21 @@ class GANRecipe(Recipe[Images]):
         self.generator.compile()
         self.discriminator.compile()
 
-    def calm(self) -> None:
-        super().calm()
-        self.strength.gamma *= 2.0
+    def on_rollback(self) -> None:
+        super().on_rollback()
+        self.regularization.gamma *= 2.0
 
     @torch.no_grad()
-    def examine(self, *, remember: bool = True) -> tuple[dict[str, float], str | None]:
+    def diagnostics(self, *, remember: bool = True) -> tuple[dict[str, float], str | None]:
         z = self._latents(WATCHED, 0)
         labels = self._labels_in_turn(WATCHED)
         self.generator.eval()  # to look changes nothing: batch normalisation would move its running statistics
         try:
-            with self.setting.autocast():
+            with self.context.autocast():
                 images = self.generator.forward(z, labels)
         finally:
             self.generator.train()
-        return self.watch.examine(images, to_pixels(images), remember=remember)
+        return self.monitor.diagnostics(images, to_pixels(images), remember=remember)
 
     @torch.no_grad()
     def preview(self, batch: Images) -> dict[str, Tensor]:
@@ -266,51 +269,47 @@ class GANRecipe(Recipe[Images]):
 
     @torch.no_grad()
     def score(self, batches: Iterable[Images]) -> Score:
-        real = None if self._real is not None else Moments(self.watch.dimension)
-        fake = Moments(self.watch.dimension)
+        real = None if self._real is not None else Moments(self.monitor.dimension)
+        fake = Moments(self.monitor.dimension)
         for index, batch in enumerate(batches):
             labels = batch.labels if self.model.conditional else None
             if real is not None:
-                real.update(self.watch.features(to_pixels(batch.pixels)))
-            fake.update(self.watch.features(to_pixels(self._sample(len(batch.pixels), labels, index))))
+                real.update(self.monitor.features(to_pixels(batch.pixels)))
+            fake.update(self.monitor.features(to_pixels(self._sample(len(batch.pixels), labels, index))))
         self._real = self._real or real
         assert self._real is not None
         distance = frechet_distance(self._real.mean, self._real.covariance(), fake.mean, fake.covariance())
         return Score("frechet_distance", distance, larger_is_better=False)
 
-    def judge(self, score: Score) -> str | None:
-        return self.watch.judge(score.value)
+    def check_score(self, score: Score) -> str | None:
+        return self.monitor.check_score(score.value)
 
-    def forget_scores(self) -> None:
-        self.watch.forget_distances()
+    def discard_scores(self) -> None:
+        self.monitor.discard_scores()
 
     def export(self) -> Generator:
         return cast(Generator, self.averages["generator"].module)
 
     def _sample(self, count: int, labels: Tensor | None, number: int = 0) -> Tensor:
-        with self.setting.autocast():
+        with self.context.autocast():
             images: Tensor = self.export()(self._latents(count, number), labels)
         return images
 
     def _latents(self, count: int, number: int) -> Tensor:
         """The same ones for the same number at any time, so that previews can be compared."""
-        generator = seeded_generator(self.config.train.seed, 2, number, device=self.setting.device)
-        return torch.randn(count, self.model.latent, generator=generator, device=self.setting.device)
+        generator = seeded_generator(self.config.train.seed, 2, number, device=self.context.device)
+        return torch.randn(count, self.model.latent, generator=generator, device=self.context.device)
 
     def _labels_in_turn(self, count: int) -> Tensor | None:
         if not self.model.conditional:
             return None
-        return torch.arange(count, device=self.setting.device) % self.setting.classes
+        return torch.arange(count, device=self.context.device) % self.context.classes
 
 
-class _Strength(nn.Module):
-    """gamma, which the data decides and a rollback changes: a buffer, so that a resumed run has it."""
+class _Regularization(TrainingState):
+    """Weights of R1 and R2, one for each thing that they are about."""
 
     gamma: Tensor
-
-    def __init__(self, gamma: float | str, points: int) -> None:
-        super().__init__()
-        self.register_buffer("gamma", torch.full((points,), math.nan if isinstance(gamma, str) else float(gamma)))
 
 
 def _first(batches: Iterable[Images], count: int) -> Iterator[Tensor]:
@@ -329,8 +328,8 @@ def _norm(module: nn.Module) -> Tensor:
 
 
 def _discriminator(config: GANConfig, image: tuple[int, int, int], classes: int, channels: list[int]) -> nn.Module:
-    """Of what `build_sight` shows."""
-    sees = config.discriminator.sees
+    """Of what `build_discriminator_inputs` shows."""
+    sees = config.discriminator.inputs
     if sees == "pixels":
         return Discriminator(config, image, classes)
     judges = FeatureDiscriminator(channels, config.discriminator.width, classes)

@@ -20,20 +20,21 @@ from itertools import chain
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smalti.config.prior import PriorConfig
 from smalti.config.run import RunConfig
 from smalti.errors import ConfigError
 from smalti.models.prior.conditioning import ClassEncoder
-from smalti.models.prior.image_prior import CodeGenerator, context_of
+from smalti.models.prior.image_prior import ImagePrior, context_of
 from smalti.models.prior.likelihood import bits_of
 from smalti.models.prior.sampling import Sampling
-from smalti.models.prior.transformer import CodePrior
+from smalti.models.prior.transformer import PriorTransformer
 from smalti.quantize import Quantizer
-from smalti.recipes.base import Codes, Recipe, Score, Setting, initial_weights
-from smalti.runtime.distributed import sum_over_ranks, world
+from smalti.recipes.base import Codes, Recipe, Score, TrainingContext, initial_weights
+from smalti.runtime.distributed import all_reduce_sum, world
 from smalti.runtime.rng import Draws, seeded_generator
+from smalti.runtime.state import TrainingState
 
 NO_SCORE = torch.finfo(torch.float32).max  # worse than any, and finite as all weights must be
 SMOOTHING = 1.0  # added to the count of every code, so that none is impossible
@@ -46,26 +47,26 @@ class PriorRecipe(Recipe[Codes]):
     headline = ("bits",)
     score_images = 2_000
 
-    def __init__(self, config: RunConfig, setting: Setting) -> None:
-        super().__init__(config, setting)
+    def __init__(self, config: RunConfig, context: TrainingContext) -> None:
+        super().__init__(config, context)
         self.model = cast(PriorConfig, config.model)
-        if setting.tokenizer is None:
+        if context.tokenizer is None:
             raise ConfigError(
                 "a prior learns codes, and the data are images; write codes with smalti encode RUN SOURCE --out CODES, "
                 "then give --data CODES"
             )
-        if self.model.condition == "class" and setting.classes < 2:
+        if self.model.condition == "class" and context.classes < 2:
             raise ConfigError(
-                f"model.condition is class, but the codes have {'one class' if setting.classes else 'no labels'}; "
+                f"model.condition is class, but the codes have {'one class' if context.classes else 'no labels'}; "
                 "set model.condition=none, or encode images that lie in a folder for each class"
             )
-        if self.model.condition == "text" and not setting.captions:
+        if self.model.condition == "text" and not context.captions:
             raise ConfigError("model.condition is text, but the codes have no captions; set model.condition=none")
-        self.tokenizer = setting.tokenizer.module
+        self.tokenizer = context.tokenizer.module
         with initial_weights(config.train.seed):
-            whole = CodeGenerator(self.model, self.tokenizer, setting.image, setting.classes)
-        self.prior = cast(CodePrior, self.add_module("prior", whole.prior))
-        self.patience = cast(_Patience, self.add_module("patience", _Patience()))
+            whole = ImagePrior(self.model, self.tokenizer, context.image, context.classes)
+        self.prior = cast(PriorTransformer, self.add_module("prior", whole.prior))
+        self.early_stopping = self.add_state("early_stopping", _EarlyStopping())
         self.add_optimizer("prior", self.prior, self.model.optimizer)
         self.add_average("prior")
         self._unordered = False  # whether some images were learned in random orders in the last step
@@ -79,8 +80,10 @@ class PriorRecipe(Recipe[Codes]):
                 of_classes += torch.bincount(batch.labels, minlength=self.prior.classes)
             for plane, codes in enumerate(batch.codes.transpose(0, 1)):
                 counts[plane] += torch.bincount(codes.flatten(), minlength=counts.shape[1])
-        self.prior.know(values_of_codes(self.tokenizer.quantizer), seeded_generator(self.config.train.seed, 10))
-        for plane, size in enumerate(self.prior.alphabet):
+        self.prior.init_from_codebook(
+            values_of_codes(self.tokenizer.quantizer), seeded_generator(self.config.train.seed, 10)
+        )
+        for plane, size in enumerate(self.prior.codebook_sizes):
             shares = counts[plane, :size] / counts[plane, :size].sum()
             self.prior.bias[plane, :size] = shares.log()
         if isinstance(self.prior.context, ClassEncoder):
@@ -89,11 +92,11 @@ class PriorRecipe(Recipe[Codes]):
 
     def step(self, batch: Codes, images_seen: int) -> dict[str, Tensor]:
         self._unordered = self.model.order == "annealed" and images_seen < self.model.anneal * self.horizon
-        draws = Draws(self.draw_seed, images_seen, device=self.setting.device)
+        draws = Draws(self.draw_seed, images_seen, device=self.context.device)
         tokens = self.prior.tokens(batch.codes)
         bits, weight = self._bits(self.prior, tokens, batch, draws, images_seen)
         # Over all ranks as many codes count as over one that has their whole batch.
-        loss = (bits * weight).sum() / (sum_over_ranks(weight.sum().float()) / world())
+        loss = (bits * weight).sum() / (all_reduce_sum(weight.sum().float()) / world())
         self.descend("prior", loss, images_seen)
         self.update_averages(images_seen)
         return {"bits": loss.detach()}
@@ -103,13 +106,13 @@ class PriorRecipe(Recipe[Codes]):
             block.compile()
 
     def _bits(
-        self, prior: CodePrior, tokens: Tensor, batch: Codes, draws: Draws, images_seen: int
+        self, prior: PriorTransformer, tokens: Tensor, batch: Codes, draws: Draws, images_seen: int
     ) -> tuple[Tensor, Tensor]:
         """Bits of each code in training, (B, L, I), and its weight."""
         count = len(tokens)
         dropped = draws.uniform(count) < self.model.condition_dropout
         captions = self._parts(batch.captions, draws) if self.model.condition == "text" else None
-        with self.setting.autocast():
+        with self.context.autocast():
             context = context_of(prior, batch.labels, captions, count, dropped, draws)
             if prior.causal:
                 order = self._order(count, draws, images_seen)
@@ -150,7 +153,7 @@ class PriorRecipe(Recipe[Codes]):
         """Images that are drawn, of the labels or captions of the first ones."""
         count = len(batch.codes)
         whole = self.export()
-        with self.setting.autocast():
+        with self.context.autocast():
             codes = whole.draw(
                 range(count), self.config.train.seed, Sampling(),
                 labels=batch.labels if whole.condition == "class" else None,
@@ -161,10 +164,10 @@ class PriorRecipe(Recipe[Codes]):
     @torch.no_grad()
     def score(self, batches: Iterable[Codes]) -> Score:
         """Bits of a held-out code: exact for a causal prior in rows, of hidden codes for a masked one."""
-        prior, total, number = cast(CodePrior, self.averages["prior"].module), 0.0, 0.0
+        prior, total, number = cast(PriorTransformer, self.averages["prior"].module), 0.0, 0.0
         for index, batch in enumerate(batches):
             tokens = prior.tokens(batch.codes)
-            with self.setting.autocast():
+            with self.context.autocast():
                 context = context_of(prior, batch.labels, batch.captions, len(tokens))
                 if prior.causal:
                     logits, weight = prior.causal_logits(tokens, context), torch.ones_like(tokens)
@@ -180,57 +183,55 @@ class PriorRecipe(Recipe[Codes]):
             number += float(weight.sum())
         return Score("bits_per_code", total / number, larger_is_better=False)
 
-    def judge(self, score: Score) -> str | None:
+    def check_score(self, score: Score) -> str | None:
         # The score is of codes in rows: while orders are still random it may stand still though much is learned.
         if not self._unordered:
-            self.patience.see(score.value)
+            self.early_stopping.observe(score.value)
         return None
 
-    def enough(self) -> str | None:
-        worse = int(self.patience.worse)
+    def should_stop(self) -> str | None:
+        worse = int(self.early_stopping.without_improvement)
         if not 0 < self.model.patience <= worse:
             return None
         return f"it learned enough: {worse} scores in a row were no better than the best one (model.patience)"
 
-    def forget_scores(self) -> None:
-        self.patience.forget()
+    def discard_scores(self) -> None:
+        self.early_stopping.reset()
 
-    def export(self) -> CodeGenerator:
+    def export(self) -> ImagePrior:
         with torch.device("meta"):
-            whole = CodeGenerator(self.model, self.tokenizer, self.setting.image, self.setting.classes)
-        whole.prior = cast(CodePrior, self.averages["prior"].module)
+            whole = ImagePrior(self.model, self.tokenizer, self.context.image, self.context.classes)
+        whole.prior = cast(PriorTransformer, self.averages["prior"].module)
         return whole.eval()
 
 
 def values_of_codes(quantizer: Quantizer) -> list[Tensor]:
     """For each plane (K, D) on the CPU: the values of its codes where those of all other planes are 0."""
     found = []
-    for plane, size in enumerate(quantizer.alphabet):
-        codes = torch.zeros(size, len(quantizer.alphabet), 1, 1, dtype=torch.int64)
+    for plane, size in enumerate(quantizer.codebook_sizes):
+        codes = torch.zeros(size, len(quantizer.codebook_sizes), 1, 1, dtype=torch.int64)
         codes[:, plane, 0, 0] = torch.arange(size)
         device = next(chain(quantizer.parameters(), quantizer.buffers()), codes).device
         found.append(quantizer.decode(codes.to(device)).flatten(1).cpu())
     return found
 
 
-class _Patience(nn.Module):
-    """How many scores in a row were no better than the best; buffers, so that a resumed run has them."""
+class _EarlyStopping(TrainingState):
+    """The best score so far, and how many scores in a row were no better."""
 
     best: Tensor
-    worse: Tensor
+    without_improvement: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("best", torch.tensor(NO_SCORE))
-        self.register_buffer("worse", torch.zeros((), dtype=torch.int64))
+        super().__init__(best=torch.tensor(NO_SCORE), without_improvement=torch.zeros((), dtype=torch.int64))
 
-    def see(self, score: float) -> None:
+    def observe(self, score: float) -> None:
         if score < float(self.best):
             self.best.fill_(score)
-            self.worse.zero_()
+            self.without_improvement.zero_()
         else:
-            self.worse += 1
+            self.without_improvement += 1
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         self.best.fill_(NO_SCORE)
-        self.worse.zero_()
+        self.without_improvement.zero_()

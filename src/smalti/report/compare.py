@@ -19,7 +19,7 @@ from typing import Any
 
 from smalti.errors import ConfigError
 from smalti.metrics.bootstrap import LEVEL
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 from smalti.report.record import UNITS, Evaluation, decimals, span, title, written
 
 NO_DIFFERENCE = "no difference that N can show"
@@ -40,8 +40,8 @@ class Difference:
             "no difference that N can show", or "" where there is no interval to judge by.
     """
 
-    a: Figure
-    b: Figure
+    a: MetricValue
+    b: MetricValue
     value: float
     low: float | None
     high: float | None
@@ -148,7 +148,7 @@ def unlike(a: Evaluation, b: Evaluation) -> list[str]:
     return parts
 
 
-def _difference(a: Figure, b: Figure) -> Difference:
+def _difference(a: MetricValue, b: MetricValue) -> Difference:
     value = b.value - a.value
     if a.low is None or a.high is None or b.low is None or b.high is None or not math.isfinite(value):
         return Difference(a, b, value, None, None, "equal" if a.value == b.value else "")

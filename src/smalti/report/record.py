@@ -30,7 +30,7 @@ from smalti._version import __version__
 from smalti.errors import DataError
 from smalti.files import input_errors, write_atomically
 from smalti.metrics.bootstrap import LEVEL
-from smalti.metrics.metric import Figure
+from smalti.metrics.metric import MetricValue
 
 FORMAT = 1
 METRICS = 1
@@ -89,7 +89,7 @@ class Evaluation:
     subject: Mapping[str, Any]
     reference: Mapping[str, Any]
     protocol: Mapping[str, Any]
-    figures: tuple[Figure, ...]
+    figures: tuple[MetricValue, ...]
     date: str
     classes: tuple[Mapping[str, Any], ...] = ()
     warnings: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ class Evaluation:
             raise DataError(f"figures hold {twice[0]!r} twice; a name stands for one figure")
         object.__setattr__(self, "classes", tuple(_checked_class(row, i) for i, row in enumerate(self.classes)))
 
-    def figure(self, name: str) -> Figure | None:
+    def figure(self, name: str) -> MetricValue | None:
         """The figure of that name, None where it was not measured."""
         return next((figure for figure in self.figures if figure.name == name), None)
 
@@ -305,7 +305,7 @@ def _read_json(path: Path) -> Any:
         ) from None
 
 
-def _figure_to_plain(figure: Figure) -> dict[str, Any]:
+def _figure_to_plain(figure: MetricValue) -> dict[str, Any]:
     plain = dataclasses.asdict(figure)
     return plain | {key: _number_to_plain(plain[key]) for key in ("value", "low", "high")}
 
@@ -321,11 +321,11 @@ def _number_from_plain(value: Any) -> Any:
     return _WORDS.get(value, value) if isinstance(value, str) else value
 
 
-def _figure_from_plain(row: Any, index: int) -> Figure:
-    keys = [field.name for field in dataclasses.fields(Figure)]
+def _figure_from_plain(row: Any, index: int) -> MetricValue:
+    keys = [field.name for field in dataclasses.fields(MetricValue)]
     if not isinstance(row, dict) or sorted(row) != sorted(keys):
         raise DataError(f"figures[{index}] must hold {', '.join(keys)}, found {_shown(row)}")
-    return Figure(
+    return MetricValue(
         **{key: _number_from_plain(row[key]) if key in ("value", "low", "high") else row[key] for key in keys}
     )
 
@@ -336,7 +336,7 @@ def _class_from_plain(row: Any, index: int) -> dict[str, Any]:
     return {key: _number_from_plain(value) if key in CLASS_FIGURES else value for key, value in row.items()}
 
 
-def _checked_figure(figure: Figure) -> Figure:
+def _checked_figure(figure: MetricValue) -> MetricValue:
     where = f"figure {_shown(figure.name)}"
     if not isinstance(figure.name, str) or not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", figure.name):
         raise DataError(f"{where}: its name must be lower-case letters, digits and _")
@@ -347,7 +347,7 @@ def _checked_figure(figure: Figure) -> Figure:
         raise DataError(f"{where}: its interval runs from {ends[0]:g} down to {ends[1]:g}")
     if figure.better not in ("lower", "higher", ""):
         raise DataError(f"{where}: better is {_shown(figure.better)}, expected lower, higher or nothing")
-    return Figure(
+    return MetricValue(
         figure.name, _real(figure.value, where), ends[0], ends[1], _count(figure.count, where), figure.better,
         _text(figure.unit, where), _text(figure.note, where),
     )  # fmt: skip

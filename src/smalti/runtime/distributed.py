@@ -28,7 +28,7 @@ def rank() -> int:
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
-def sum_over_ranks(tensor: Tensor) -> Tensor:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The sum of one tensor over the ranks; not differentiable, the input is left alone."""
     if world() == 1:
         return tensor
@@ -37,21 +37,21 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return total
 
 
-class _SumOverRanks(torch.autograd.Function):
+class _AllReduceSum(torch.autograd.Function):
     """y = sum_r x_r, and every rank's loss depends on y: dL/dx = sum_r dL_r/dy."""
 
     @staticmethod
     def forward(_ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
-        return sum_over_ranks(x)
+        return all_reduce_sum(x)
 
     @staticmethod
     def backward(_ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
-        return sum_over_ranks(gradient)
+        return all_reduce_sum(gradient)
 
 
-def differentiable_sum_over_ranks(tensor: Tensor) -> Tensor:
-    """`sum_over_ranks` with a gradient, for statistics that a loss depends on."""
-    return tensor if world() == 1 else _SumOverRanks.apply(tensor)
+def all_reduce_sum_with_gradient(tensor: Tensor) -> Tensor:
+    """`all_reduce_sum` with a gradient, for statistics that a loss depends on."""
+    return tensor if world() == 1 else _AllReduceSum.apply(tensor)
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
@@ -83,10 +83,10 @@ def gather_rows(rows: Tensor, indices: Tensor) -> Tensor:
     local = indices - rank() * len(rows)
     mine = (local >= 0) & (local < len(rows))
     picked = rows[local.clamp(0, len(rows) - 1)] * mine[:, None]
-    return sum_over_ranks(picked)
+    return all_reduce_sum(picked)
 
 
-def take_from_first_rank(tensors: Iterable[Tensor]) -> None:
+def broadcast(tensors: Iterable[Tensor]) -> None:
     """Make tensors those of rank 0, for what every rank has computed and no two GPUs to the same last bit."""
     if world() > 1:
         for tensor in tensors:
@@ -95,7 +95,7 @@ def take_from_first_rank(tensors: Iterable[Tensor]) -> None:
             tensor.detach().copy_(whole)
 
 
-def all_rows(rows: Tensor) -> Tensor:
+def all_gather_rows(rows: Tensor) -> Tensor:
     """The matrix that all ranks' equal shares make together, in rank order, with a gradient.
 
     Args:
@@ -108,10 +108,10 @@ def all_rows(rows: Tensor) -> Tensor:
         return rows
     places = rows.new_zeros(world(), *rows.shape)
     places[rank()] = 1
-    return differentiable_sum_over_ranks(places * rows).flatten(0, 1)
+    return all_reduce_sum_with_gradient(places * rows).flatten(0, 1)
 
 
-def largest_over_ranks(value: int) -> int:
+def all_reduce_max(value: int) -> int:
     """The largest of the ranks' numbers, the same on every rank."""
     if world() == 1:
         return value
@@ -121,7 +121,7 @@ def largest_over_ranks(value: int) -> int:
 
 
 @contextlib.contextmanager
-def shared_fate() -> Iterator[None]:
+def raise_together() -> Iterator[None]:
     """A block whose error on any rank becomes an error on all, so that no rank waits for one that is gone.
 
     It also makes the ranks wait for each other at its end. Nothing inside may talk to other ranks.
@@ -138,14 +138,14 @@ def shared_fate() -> Iterator[None]:
     if world() > 1:
         failed = torch.zeros(world(), device=_message_device())
         failed[rank()] = float(error is not None)
-        ranks = sum_over_ranks(failed).nonzero().flatten().tolist()
+        ranks = all_reduce_sum(failed).nonzero().flatten().tolist()
         if ranks and (error is None or (0 in ranks and rank() != 0)):
             raise RankError(f"rank {rank()} ends because of an error on rank {ranks[0]}") from error
     if error is not None:
         raise error
 
 
-def start_ranks(world_size: int, device: torch.device) -> None:
+def join_process_group(world_size: int, device: torch.device) -> None:
     """Join the group that torchrun describes in the environment; a single process needs none."""
     if world_size > 1 and not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
@@ -153,7 +153,7 @@ def start_ranks(world_size: int, device: torch.device) -> None:
         dist.init_process_group(backend, timeout=timedelta(hours=24))
 
 
-def end_ranks() -> None:
+def leave_process_group() -> None:
     """Leave the group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()

@@ -12,10 +12,20 @@ def to_tensor(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     # torch takes no read-only array and no negative stride, and both are what Pillow and slicing give.
     own = np.require(pixels, requirements=["C", "W"])
     images = torch.from_numpy(own).to(device, non_blocking=True).permute(0, 3, 1, 2)
-    return images.float().div_(127.5).sub_(1.0)
+    return normalized(images)
+
+
+def normalized(levels: Tensor) -> Tensor:
+    """Values in [0, 255], of any type and layout -> float32 in [-1, 1]."""
+    return levels.float().div_(127.5).sub_(1.0)
+
+
+def to_levels(images: Tensor) -> Tensor:
+    """Values in [-1, 1] -> float32 in [0, 255], neither rounded nor clipped, with gradients."""
+    return images.float().add(1).mul(127.5)
 
 
 def to_pixels(images: Tensor) -> np.ndarray:
     """(B, C, H, W) in [-1, 1] -> (B, H, W, C) uint8, rounded and clipped."""
-    scaled = images.detach().float().add(1).mul(127.5).round().clamp(0, 255)
-    return scaled.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    levels = to_levels(images.detach()).round_().clamp_(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -13,18 +13,14 @@ import torch
 from torch import Tensor
 
 from smalti.runtime.distributed import rank, world
-
-_MASK = 2**64 - 1
+from smalti.runtime.hashing import hash_integer
 
 
 def mix(*words: int) -> int:
-    """A 63-bit seed from several integers; near inputs give unrelated seeds (splitmix64's finaliser)."""
+    """A 63-bit seed from several integers; near inputs give unrelated seeds (runtime/hashing.py)."""
     state = 0
     for word in words:
-        state = (state + (word & _MASK) + 0x9E3779B97F4A7C15) & _MASK
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
-        state ^= state >> 31
+        state = hash_integer(state + word)
     return state >> 1
 
 

@@ -14,9 +14,10 @@ import torch
 from smalti.config.data import DataConfig
 from smalti.data import PackedImages
 from smalti.data.codes import CodeBatch, CodeSet
+from smalti.data.order import evenly_spread
 from smalti.recipes import Codes, Images
 from smalti.runtime.distributed import rank, world
-from smalti.runtime.pixels import to_tensor
+from smalti.runtime.pixels import normalized, to_tensor
 
 PREVIEW_IMAGES = 64
 RESIDENT_PART = 4096  # images that are copied to the device at a time
@@ -94,16 +95,11 @@ class Feed:
         )
         pixels = self.resident[index[:, None, None], rows[:, :, None], columns[:, None, :]]
         labels = None if order.labels is None else torch.from_numpy(order.labels).to(self.device)
-        return Images(pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0), labels)
+        return Images(normalized(pixels.permute(0, 3, 1, 2)), labels)
 
 
 def _free_bytes(device: torch.device) -> int:
     return int(RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
-
-
-def _spread(count: int, wanted: int) -> np.ndarray:
-    """Numbers of evenly spread images of a set, the same ones each time."""
-    return np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64)
 
 
 def _take(data: Data, indices: np.ndarray, device: torch.device) -> Images | Codes:
@@ -115,12 +111,12 @@ def _take(data: Data, indices: np.ndarray, device: torch.device) -> Images | Cod
 
 def some_images(data: Data, count: int, device: torch.device) -> Images | Codes:
     """Evenly spread images of a set, the same ones each time."""
-    return _take(data, _spread(len(data), count), device)
+    return _take(data, evenly_spread(len(data), count), device)
 
 
 def slices(data: Data, count: int, batch: int, device: torch.device) -> Iterator[Images | Codes]:
     """Evenly spread images, a batch at a time."""
-    indices = _spread(len(data), count)
+    indices = evenly_spread(len(data), count)
     for start in range(0, len(indices), batch):
         yield _take(data, indices[start : start + batch], device)
 

@@ -25,20 +25,20 @@ from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.run_dir import RunFolder
 from smalti.config.run import RunConfig
 from smalti.errors import TrainingError
-from smalti.recipes import Recipe, Score, build_recipe
+from smalti.recipes import Score, build_recipe
 from smalti.runtime.device import Machine
 from smalti.runtime.distributed import (
-    largest_over_ranks,
+    all_reduce_max,
+    all_reduce_sum,
+    broadcast,
+    raise_together,
     rank,
-    shared_fate,
-    sum_over_ranks,
-    take_from_first_rank,
     world,
 )
 from smalti.runtime.rng import mix
 from smalti.training.batches import Data, first_batches, open_feed, preview_count, slices, some_images
-from smalti.training.resume import check, find_place, load_state, setting_of
-from smalti.training.writer import Progress, Saver
+from smalti.training.resume import check, context_of_data, load_state, restore_progress
+from smalti.training.writer import Progress, RunWriter
 
 MAX_ROLLBACKS = 5
 SAVE_SECONDS = 600.0  # without a save before one is made out of turn
@@ -55,7 +55,7 @@ class Reporter(Protocol):
     def finish(self) -> None: ...
 
 
-class Silent:
+class SilentReporter:
     """Tells nobody anything."""
 
     def start(self, images_seen: int, total: int) -> None: ...
@@ -110,7 +110,7 @@ def train(
         OutputError: the folder holds another run or cannot be written.
         TrainingError: a loss became NaN or infinite, or the training collapsed.
     """
-    machine, reporter = machine or Machine(), reporter or Silent()
+    machine, reporter = machine or Machine(), reporter or SilentReporter()
     if on_nan is None:  # for a GAN, to diverge is one way to collapse
         on_nan = "rollback" if config.recipe == "gan" and on_collapse == "rollback" else "stop"
     check(config, data, held_out, on_nan, on_collapse)
@@ -148,13 +148,15 @@ class _Session:
         self.told: set[str] = set()  # what the advice so far was about
         self.pending: list[dict[str, Tensor]] = []  # losses of the steps since the last look, still on the device
         self.device, precision = machine.resolve()
-        with shared_fate():
+        with raise_together():
             if rank() == 0:
                 folder.claim(config)
-        resuming = bool(largest_over_ranks(int(rank() == 0 and folder.state.exists())))
-        with shared_fate():
-            self.progress, state = find_place(folder, resuming, data, machine, precision, self.device, reporter.message)
-            setting = setting_of(data, self.device, self.progress.precision)
+        resuming = bool(all_reduce_max(int(rank() == 0 and folder.state.exists())))
+        with raise_together():
+            self.progress, state = restore_progress(
+                folder, resuming, data, machine, precision, self.device, reporter.message
+            )
+            setting = context_of_data(data, self.device, self.progress.precision)
             self.recipe = build_recipe(config, setting)
             if state is not None:
                 load_state(self.recipe, state, folder)
@@ -163,17 +165,17 @@ class _Session:
                 self.recipe.start(functools.partial(first_batches, data, config.train.seed, config.data, self.device))
             if machine.compile:
                 self.recipe.compile()
-            self.saver = Saver(folder, config, data, self.recipe, license)
-            self.saver.open_tensorboard(self.progress)
-            self.saver.log(self.progress, event="resume" if resuming else "start", version=__version__,
+            self.writer = RunWriter(folder, config, data, self.recipe, license)
+            self.writer.open_tensorboard(self.progress)
+            self.writer.log(self.progress, event="resume" if resuming else "start", version=__version__,
                            torch=torch.__version__, device=str(self.device), precision=self.progress.precision,
                            ranks=world(), threads=torch.get_num_threads())  # fmt: skip
             if not resuming:
-                self.saver.save(self.progress)  # so that a full disk is noticed now, and there is one to go back to
+                self.writer.save(self.progress)  # so that a full disk is noticed now, and there is one to go back to
         if not resuming:
-            take_from_first_rank(self.recipe.tensors())  # what was saved
+            broadcast(self.recipe.tensors())  # what was saved
         self.feed = open_feed(data, self.device)
-        self.enough = self._ask_whether_enough()
+        self.learned_enough = self._ask_whether_to_stop()
         self.clock = _Clock(self.progress)
 
     def run(self) -> Result:
@@ -184,22 +186,22 @@ class _Session:
         with _StopSignals() as stop:
             while True:
                 progress.seconds = self.clock.seconds()
-                done = progress.images_seen >= loop.images or self.enough
+                done = progress.images_seen >= loop.images or self.learned_enough
                 over = self.budget_seconds is not None and progress.seconds >= self.budget_seconds
                 stopped_by, over = _agree(stop.asked, over, step=progress.images_seen // loop.batch)
                 ending = done or over or stopped_by != 0
-                due = ending or self._due(loop.save_every) or self._due(loop.log_every) or self._broke()
-                if self.pending and due and not self._look(ending):
+                due = ending or self._due(loop.save_every) or self._due(loop.log_every) or self._diverged()
+                if self.pending and due and not self._write_due(ending):
                     # Gone back to an earlier place, by now on all ranks, so that the state there can be replaced: who
                     # is stopped next goes on more carefully too.
-                    with shared_fate():
-                        self.saver.save(progress)
+                    with raise_together():
+                        self.writer.save(progress)
                         self.clock.saved()
                     continue
                 if ending:
                     break
                 self._step()
-        self.saver.close()
+        self.writer.close()
         reason = "finished" if done else "stopped" if stopped_by else "budget"
         return Result(
             reason,
@@ -216,86 +218,86 @@ class _Session:
         self.recipe.draw_seed = mix(loop.seed, progress.rollbacks)
         order, place = self.recipe.draw_seed, (progress.images_seen, loop.batch, self.config.data)
         batch = self.feed.batch(order, *place)
-        self.recipe.another = lambda: self.feed.batch(mix(order, 1), *place)
+        self.recipe.extra_batch = lambda: self.feed.batch(mix(order, 1), *place)
         self.pending.append(self.recipe.step(batch, progress.images_seen))
         progress.images_seen += loop.batch
 
-    def _broke(self) -> bool:
+    def _diverged(self) -> bool:
         """Whether a loss of the last steps is not finite; asked every so often, because to read it waits for them."""
         if not self.pending or len(self.pending) % CHECK_EVERY:
             return False
         recent = [value.float() for terms in self.pending[-CHECK_EVERY:] for value in terms.values()]
-        return bool(largest_over_ranks(int(not torch.stack(recent).isfinite().all())))
+        return bool(all_reduce_max(int(not torch.stack(recent).isfinite().all())))
 
     def _due(self, every: int) -> bool:
         """Whether the step that ended here passed a multiple of `every`."""
         seen = self.progress.images_seen
         return seen // every > (seen - self.config.train.batch) // every
 
-    def _look(self, ending: bool) -> bool:
+    def _write_due(self, ending: bool) -> bool:
         """Wait for the device, read the losses, and write what is due; False: something went wrong and was undone."""
         progress, loop = self.progress, self.config.train
         problem, terms = _read(self.pending, progress.images_seen, loop.batch)
         self.pending.clear()
         to_score = ending or self._due(loop.save_every)
-        to_save = to_score or bool(largest_over_ranks(int(self.clock.save_is_old())))
-        if not problem and to_save and not _finite(self.recipe):
+        to_save = to_score or bool(all_reduce_max(int(self.clock.save_is_old())))
+        if not problem and to_save and not self.recipe.finite():
             problem = f"the weights became infinite by {progress.images_seen:,} images"
         if problem:
-            with shared_fate():
-                self._go_back(problem, "nan")
+            with raise_together():
+                self._roll_back(problem, "nan")
             return False
-        trouble, figures, score = self._judge(to_score)
-        with shared_fate():
+        trouble, figures, score = self._check_training(to_score)
+        with raise_together():
             rate = self.clock.lap(progress.images_seen)
-            record = self.saver.log(progress, seconds=round(progress.seconds, 3), images_per_second=rate,
+            record = self.writer.log(progress, seconds=round(progress.seconds, 3), images_per_second=rate,
                                     **terms, **figures)  # fmt: skip
             self.reporter.progress(progress.images_seen, record)
             if trouble and self.policies["collapse"] != "continue":
-                self._go_back(trouble, "collapse")
+                self._roll_back(trouble, "collapse")
                 return False
-            self._tell("collapse", trouble)
-            self._tell("advice", self.recipe.advice(terms, progress.images_seen))
+            self._announce("collapse", trouble)
+            self._announce("advice", self.recipe.advice(terms, progress.images_seen))
             if ending or self._due(loop.preview_every):
-                self.saver.preview(progress, some_images(self.watch, preview_count(self.watch), self.device))
+                self.writer.preview(progress, some_images(self.watch, preview_count(self.watch), self.device))
             if score:
-                self.saver.keep(progress, score, self.where, min(self.recipe.score_images, len(self.watch)))
+                self.writer.record_score(progress, score, self.where, min(self.recipe.score_images, len(self.watch)))
             if to_save:
-                self.saver.save(progress)
+                self.writer.save(progress)
                 self.clock.saved()
         self._set_horizon()
         return True
 
-    def _judge(self, to_score: bool) -> tuple[str | None, dict[str, float], Score | None]:
+    def _check_training(self, to_score: bool) -> tuple[str | None, dict[str, float], Score | None]:
         """What has gone wrong that is still a number, the same on all ranks; what was looked at; the score if due."""
         loop = self.config.train
         regular = self._due(loop.save_every)
-        with shared_fate():
+        with raise_together():
             figures, trouble, score = dict[str, float](), None, None
             if regular or self._due(loop.log_every):
-                figures, trouble = self.recipe.examine()
+                figures, trouble = self.recipe.diagnostics()
             elif to_score:  # it is stopped here: a state that has collapsed shall not replace a good one
-                _, trouble = self.recipe.examine(remember=False)
+                _, trouble = self.recipe.diagnostics(remember=False)
             if to_score and (not trouble or self.policies["collapse"] == "continue"):
                 score = self.recipe.score(slices(self.watch, self.recipe.score_images, loop.batch, self.device))
-                trouble = trouble or (self.recipe.judge(score) if regular else None)
-        if largest_over_ranks(int(trouble is not None)):  # two GPUs may see one figure on two sides of a limit
+                trouble = trouble or (self.recipe.check_score(score) if regular else None)
+        if all_reduce_max(int(trouble is not None)):  # two GPUs may see one figure on two sides of a limit
             trouble = trouble or "another rank found that the training collapsed"
         elif regular:
-            self.enough = self._ask_whether_enough()
+            self.learned_enough = self._ask_whether_to_stop()
         return trouble, figures, score
 
-    def _ask_whether_enough(self) -> bool:
+    def _ask_whether_to_stop(self) -> bool:
         """Whether the recipe says so on any rank."""
-        why = self.recipe.enough()
-        self._tell("enough", why)
-        return bool(largest_over_ranks(int(why is not None)))
+        why = self.recipe.should_stop()
+        self._announce("enough", why)
+        return bool(all_reduce_max(int(why is not None)))
 
     def _forget_other_scores(self) -> None:
         """Scores on other images than those that are watched now do not compare."""
         if self.progress.watched != self.watch.fingerprint:
             self.progress.best = None
-            self.recipe.forget_scores()
+            self.recipe.discard_scores()
             self.progress.watched = self.watch.fingerprint
 
     def _set_horizon(self) -> None:
@@ -304,17 +306,17 @@ class _Session:
         self.recipe.horizon = images
         if self.budget_seconds is not None and progress.images_seen > 0:
             in_time = progress.images_seen * self.budget_seconds / max(progress.seconds, 1e-3)
-            self.recipe.horizon = largest_over_ranks(min(images, max(progress.images_seen, round(in_time))))
+            self.recipe.horizon = all_reduce_max(min(images, max(progress.images_seen, round(in_time))))
 
-    def _tell(self, event: str, text: str | None) -> None:
+    def _announce(self, event: str, text: str | None) -> None:
         """Pass on what the recipe says, once in a session; the words before its colon say what it is about."""
         if text is None or text.partition(":")[0] in self.told:
             return
         self.told.add(text.partition(":")[0])
-        self.saver.log(self.progress, event=event, **{event: text})
+        self.writer.log(self.progress, event=event, **{event: text})
         self.reporter.message(f"at {self.progress.images_seen:,} images: {text}")
 
-    def _go_back(self, problem: str, kind: str) -> None:
+    def _roll_back(self, problem: str, kind: str) -> None:
         """Return to the last save, to go on from there more carefully and with other random numbers.
 
         Raises:
@@ -323,7 +325,7 @@ class _Session:
         progress, folder = self.progress, self.folder
         noticed = progress.images_seen
         at = f"at {noticed:,} images"
-        self.saver.log(progress, event={"nan": "diverged"}.get(kind, kind), problem=problem)
+        self.writer.log(progress, event={"nan": "diverged"}.get(kind, kind), problem=problem)
         if self.policies[kind] != "rollback" or progress.rollbacks >= MAX_ROLLBACKS:
             saved_at = checkpoint.read_card(folder.last).images_seen
             remedy = (
@@ -340,13 +342,13 @@ class _Session:
             if name not in ("seconds", "precision"):  # which may be others than when it was saved
                 setattr(progress, name, value)
         progress.rollbacks += 1  # saved after each, so that this counts all there have been
-        self.recipe.calm()
+        self.recipe.on_rollback()
         self._forget_other_scores()
         if rank() == 0:
             folder.rewind_log(progress.images_seen)
-        self.saver.log(progress, event="rollback", problem=problem, noticed=noticed, rollbacks=progress.rollbacks)
+        self.writer.log(progress, event="rollback", problem=problem, noticed=noticed, rollbacks=progress.rollbacks)
         self.reporter.message(
-            f"{at}: {problem}; back to {progress.images_seen:,} images, more carefully: {self.recipe.care}"
+            f"{at}: {problem}; back to {progress.images_seen:,} images, more carefully: {self.recipe.rollback_effect}"
         )
         self.clock.lap(progress.images_seen)
 
@@ -357,7 +359,7 @@ def _agree(stopped_by: int, over: bool, *, step: int) -> tuple[int, bool]:
         return stopped_by, over
     if step % AGREE_EVERY:
         return 0, False
-    agreed = largest_over_ranks(2 * stopped_by + over)
+    agreed = all_reduce_max(2 * stopped_by + over)
     return agreed // 2, bool(agreed % 2)
 
 
@@ -415,15 +417,10 @@ def _read(pending: list[dict[str, Tensor]], images_seen: int, batch: int) -> tup
     """What went wrong in the steps since the last look, or None; and the mean of every term over them."""
     names = list(pending[0])
     values = torch.stack([torch.stack([terms[name].float() for name in names]) for terms in pending])
-    values = (sum_over_ranks(values) / world()).cpu()
+    values = (all_reduce_sum(values) / world()).cpu()
     bad = (~values.isfinite()).nonzero()
     if len(bad):
         step, term = (int(index) for index in bad[0])
         at = images_seen - (len(pending) - step) * batch
         return f"{names[term]} became {float(values[step, term])} in step {at // batch:,}, at {at:,} images", {}
     return None, {name: round(float(v), 6) for name, v in zip(names, values.double().mean(dim=0), strict=True)}
-
-
-def _finite(recipe: Recipe) -> bool:
-    tensors = [tensor for module in recipe.modules.values() for tensor in module.state_dict().values()]
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)

@@ -15,7 +15,7 @@ from smalti.config.prior import PriorConfig
 from smalti.config.run import RunConfig
 from smalti.data.codes import TOKENIZER, CodesAbout, CodeSet
 from smalti.errors import CheckpointError, ConfigError, DataError
-from smalti.recipes import Recipe, Setting, Tokenizer
+from smalti.recipes import Recipe, Tokenizer, TrainingContext
 from smalti.runtime.device import Machine
 from smalti.runtime.distributed import rank, world
 from smalti.training.batches import Data
@@ -73,8 +73,8 @@ def _check_codes(config: RunConfig, about: CodesAbout, held_out: CodeSet) -> Non
     other, place = held_out.about, held_out.source
     for what, there, wanted in (
         ("tokenizer", other.tokenizer[:16], about.tokenizer[:16]),
-        ("number of planes", len(other.alphabet), len(about.alphabet)),
-        ("alphabet", other.alphabet, about.alphabet),
+        ("number of planes", len(other.codebook_sizes), len(about.codebook_sizes)),
+        ("alphabet", other.codebook_sizes, about.codebook_sizes),
         ("grid", other.grid, about.grid),
     ):
         if there != wanted:
@@ -89,23 +89,23 @@ def _check_codes(config: RunConfig, about: CodesAbout, held_out: CodeSet) -> Non
             raise DataError(f"the held-out codes of {place} have no {needed}, which model.condition={name} needs")
 
 
-def setting_of(data: Data, device: torch.device, precision: str) -> Setting:
+def context_of_data(data: Data, device: torch.device, precision: str) -> TrainingContext:
     """Where and for what a recipe runs; for codes with the tokenizer that lies beside them.
 
     Raises:
         CheckpointError, DataError: the tokenizer cannot be read, or did not write these codes.
     """
     if not isinstance(data, CodeSet):
-        return Setting(data.shape, len(data.classes), device, precision, len(data))
+        return TrainingContext(data.shape, len(data.classes), device, precision, len(data))
     module, card = checkpoint.read(data.folder / TOKENIZER)
     tokenizer = check_tokenizer(data, module, card)
     tokenizer = tokenizer.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     captions = data.about.captions is not None
     classes = 0 if data.labels is None else len(data.classes)
-    return Setting(data.shape, classes, device, precision, len(data), Tokenizer(tokenizer, card), captions)
+    return TrainingContext(data.shape, classes, device, precision, len(data), Tokenizer(tokenizer, card), captions)
 
 
-def find_place(
+def restore_progress(
     folder: RunFolder,
     resuming: bool,
     data: Data,

@@ -19,7 +19,7 @@ from smalti.runtime.distributed import rank
 from smalti.runtime.pixels import to_pixels
 from smalti.training.batches import Data
 
-STATE_FORMAT = 1  # of resume.pt
+STATE_FORMAT = 2  # of resume.pt
 SMALL_SIDE = 64  # pixels; previews of pictures up to this size are shown enlarged
 
 
@@ -37,7 +37,7 @@ class Progress:
     score: dict[str, Any] = field(default_factory=dict)
 
 
-class Saver:
+class RunWriter:
     """Log, previews, checkpoints and resume state of one run."""
 
     def __init__(self, folder: RunFolder, config: RunConfig, data: Data, recipe: Recipe[Any], license: str) -> None:
@@ -80,7 +80,7 @@ class Saver:
         path = self.folder.path / "previews" / f"{progress.images_seen:010d}.png"
         write_png(path, sheet, {"smalti": f"{self.recipe.kind} preview, {progress.images_seen} images seen"})
 
-    def keep(self, progress: Progress, score: Score, where: str, images: int) -> None:
+    def record_score(self, progress: Progress, score: Score, where: str, images: int) -> None:
         """Note a score, and keep the weights if they are the best so far."""
         # JSON knows no infinity, which the PSNR of a perfect reconstruction is.
         value = score.value if math.isfinite(score.value) else None
@@ -132,5 +132,5 @@ class Saver:
             },
             license=self.license,
             score=progress.score,
-            tokenizer=None if self.recipe.setting.tokenizer is None else self.recipe.setting.tokenizer.card,
+            tokenizer=None if self.recipe.context.tokenizer is None else self.recipe.context.tokenizer.card,
         )

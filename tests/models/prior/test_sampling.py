@@ -14,18 +14,18 @@ from smalti.config.prior import PriorConfig
 from smalti.errors import ConfigError
 from smalti.models.prior.image_prior import context_of
 from smalti.models.prior.sampling import Sampling, choose, ready, sample, uniform_numbers
-from smalti.models.prior.transformer import CodePrior
+from smalti.models.prior.transformer import PriorTransformer
 
 CPU = torch.device("cpu")
 
 
-def build(order: str, planes: str = "auto", condition: str = "none") -> CodePrior:
+def build(order: str, planes: str = "auto", condition: str = "none") -> PriorTransformer:
     config = PriorConfig(
         order=order, planes=planes, width=16, depth=1, heads=2, embedding=4, head_width=16, head_depth=1,
         condition=condition, text_bytes=6, text_depth=1,
     )  # fmt: skip
     torch.manual_seed(0)
-    prior = CodePrior(config, (5, 7), (3, 3), 2).eval()
+    prior = PriorTransformer(config, (5, 7), (3, 3), 2).eval()
     torch.nn.init.normal_(prior.bias)
     return prior
 
@@ -110,7 +110,7 @@ def test_causal_samples_have_the_frequencies_that_the_prior_says() -> None:
 def test_guidance_of_one_is_the_context_and_of_zero_is_nothing() -> None:
     prior = strong(build("raster", condition="class"))
     with torch.no_grad():
-        prior.leave.weight *= 20  # as sure as after a training
+        prior.out_proj.weight *= 20  # as sure as after a training
     labels, uniform = torch.tensor([1, 1, 1]), uniform_numbers(prior, range(3), 0, 1, CPU)
     context, nothing = context_of(prior, labels, None, 3), context_of(prior, None, None, 3)
     plain = sample(prior, uniform, Sampling(), context=context)

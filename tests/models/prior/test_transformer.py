@@ -13,7 +13,7 @@ from smalti.errors import ConfigError
 from smalti.models.prior.block import Context
 from smalti.models.prior.conditioning import PADDING
 from smalti.models.prior.image_prior import bytes_of, context_of
-from smalti.models.prior.transformer import CodePrior
+from smalti.models.prior.transformer import PriorTransformer
 
 COUNT = 3
 # planes, alphabet, grid
@@ -27,21 +27,23 @@ CONDITIONS = ("none", "class", "text")
 CASES = list(itertools.product(SHAPES, CONDITIONS))
 
 
-def build(order: str, planes: str, alphabet: tuple[int, ...], grid: tuple[int, int], condition: str) -> CodePrior:
+def build(
+    order: str, planes: str, codebook_sizes: tuple[int, ...], grid: tuple[int, int], condition: str
+) -> PriorTransformer:
     config = PriorConfig(
         order=order, planes=planes, width=16, depth=2, heads=2, embedding=4, head_width=16, head_depth=2,
         condition=condition, text_bytes=6, text_depth=1,
     )  # fmt: skip
     torch.manual_seed(0)
-    return strong(CodePrior(config, alphabet, grid, 2)).eval()
+    return strong(PriorTransformer(config, codebook_sizes, grid, 2)).eval()
 
 
-def some_codes(alphabet: tuple[int, ...], grid: tuple[int, int]) -> torch.Tensor:
+def some_codes(codebook_sizes: tuple[int, ...], grid: tuple[int, int]) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.stack([torch.randint(0, size, (COUNT, *grid), generator=generator) for size in alphabet], 1)
+    return torch.stack([torch.randint(0, size, (COUNT, *grid), generator=generator) for size in codebook_sizes], 1)
 
 
-def some_context(prior: CodePrior, *, nothing: bool = False) -> Context | None:
+def some_context(prior: PriorTransformer, *, nothing: bool = False) -> Context | None:
     given = None if nothing else torch.tensor([0, 1, 1])
     return context_of(prior, given, None if nothing else ["a", "red", ""], COUNT)
 
@@ -71,7 +73,7 @@ def test_no_code_changes_what_is_predicted_before_it_or_for_itself(shape, condit
     for step, inner in itertools.product(range(prior.length), range(prior.inner)):
         at = order[:, step]
         other = tokens.clone()
-        size = prior.alphabet[int(prior._planes()[int(at[0]), inner])]
+        size = prior.codebook_sizes[int(prior._planes()[int(at[0]), inner])]
         for image in range(COUNT):
             other[image, at[image], inner] = (other[image, at[image], inner] + 1) % (size if not shuffled else 2)
         moved = (finite(prior.causal_logits(other, context, order=order if shuffled else None)) - logits).abs()
@@ -179,16 +181,16 @@ def test_heads_that_cannot_share_the_width() -> None:
 def test_sizes_that_do_not_fit() -> None:
     config = PriorConfig(width=16, heads=2, planes="depth", head_width=200)
     tokens = torch.zeros(1, 4, 2, dtype=torch.int64)
-    assert CodePrior(config, (3, 3), (2, 2)).causal_logits(tokens, None).shape == (1, 4, 2, 3)
+    assert PriorTransformer(config, (3, 3), (2, 2)).causal_logits(tokens, None).shape == (1, 4, 2, 3)
     with torch.device("meta"), pytest.raises(ConfigError, match="67,108,864 tokens, but a prior takes at most 4,096"):
-        CodePrior(PriorConfig(), (512,), (8192, 8192))
+        PriorTransformer(PriorConfig(), (512,), (8192, 8192))
 
 
 def test_codes_of_like_values_are_known_by_like_numbers() -> None:
-    prior = CodePrior(PriorConfig(width=16, heads=2, embedding=64), (40, 12), (2, 2))
+    prior = PriorTransformer(PriorConfig(width=16, heads=2, embedding=64), (40, 12), (2, 2))
     values = [torch.randn(40, 8), torch.randn(12, 3)]
     values[0][1] = values[0][0]
-    prior.know(values, torch.Generator().manual_seed(0))
+    prior.init_from_codebook(values, torch.Generator().manual_seed(0))
     for table, vectors in zip(prior.table.detach(), values, strict=True):
         pairs = torch.nn.functional.pdist(table[: len(vectors)]), torch.nn.functional.pdist(vectors)
         assert float(torch.corrcoef(torch.stack(pairs))[0, 1]) > 0.8
@@ -197,6 +199,6 @@ def test_codes_of_like_values_are_known_by_like_numbers() -> None:
 
 
 def test_of_codes_that_all_have_one_value_nothing_is_known() -> None:
-    prior = CodePrior(PriorConfig(width=16, heads=2), (5,), (2, 2))
-    prior.know([torch.ones(5, 3)], torch.Generator().manual_seed(0))
+    prior = PriorTransformer(PriorConfig(width=16, heads=2), (5,), (2, 2))
+    prior.init_from_codebook([torch.ones(5, 3)], torch.Generator().manual_seed(0))
     assert bool(prior.table.isfinite().all())

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.config.autoencoder import ModernConfig
-from smalti.nn.attention import PlaceAttention
+from smalti.nn.attention import SpatialAttention
 from smalti.nn.blocks import NormalizedBlock, Upsample, group_norm
 
 NARROWEST = 32
@@ -36,7 +36,7 @@ class ModernEncoder(nn.Module):
                 layers += [nn.Conv2d(widths[level - 1], width, 3, stride=2, padding=1)]
             layers += [NormalizedBlock(width) for _ in range(config.blocks)]
         if config.attention:
-            layers += [PlaceAttention(config.width), NormalizedBlock(config.width)]
+            layers += [SpatialAttention(config.width), NormalizedBlock(config.width)]
         layers += [group_norm(config.width), nn.SiLU(), nn.Conv2d(config.width, dimension, 1)]
         self.layers = nn.Sequential(*layers)
 
@@ -54,7 +54,7 @@ class ModernDecoder(nn.Module):
         widths = _widths(config)[::-1]
         layers: list[nn.Module] = [nn.Conv2d(dimension, widths[0], 3, padding=1)]
         if config.attention:
-            layers += [NormalizedBlock(config.width), PlaceAttention(config.width)]
+            layers += [NormalizedBlock(config.width), SpatialAttention(config.width)]
         for level, width in enumerate(widths):
             if level:
                 layers += [Upsample(), nn.Conv2d(widths[level - 1], width, 3, padding=1)]

@@ -13,13 +13,13 @@ from smalti.models.autoencoder.autoencoder import Autoencoder
 from smalti.models.prior.block import Context
 from smalti.models.prior.conditioning import PADDING, ClassEncoder
 from smalti.models.prior.sampling import Sampling, sample, uniform_numbers
-from smalti.models.prior.transformer import CodePrior
+from smalti.models.prior.transformer import PriorTransformer
 from smalti.runtime.rng import Draws
 
 GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, modulo 1, fill [0, 1) evenly from the first ones on
 
 
-class CodeGenerator(nn.Module):
+class ImagePrior(nn.Module):
     """Images of codes that a prior draws.
 
     Args:
@@ -39,14 +39,14 @@ class CodeGenerator(nn.Module):
         self.image, self.condition = image, config.condition
         self.classes = classes if config.condition == "class" else 0
         grid = (-(-image[1] // tokenizer.stride), -(-image[2] // tokenizer.stride))
-        self.prior = CodePrior(config, tokenizer.quantizer.alphabet, grid, self.classes)
+        self.prior = PriorTransformer(config, tokenizer.quantizer.codebook_sizes, grid, self.classes)
         self.tokenizer = tokenizer
 
     def context(self, labels: Tensor | None, texts: Sequence[str] | None, count: int) -> Context | None:
         """What `count` images are to be of; nothing in particular where neither is given."""
         return context_of(self.prior, labels, texts, count)
 
-    def usual_labels(self, numbers: Sequence[int]) -> list[int] | None:
+    def labels_by_frequency(self, numbers: Sequence[int]) -> list[int] | None:
         """A label for each image of these numbers, each as often as in the training images; None without labels."""
         if not isinstance(self.prior.context, ClassEncoder):
             return None
@@ -80,7 +80,7 @@ class CodeGenerator(nn.Module):
 
 
 def context_of(
-    prior: CodePrior,
+    prior: PriorTransformer,
     labels: Tensor | None,
     texts: Sequence[str] | None,
     count: int,

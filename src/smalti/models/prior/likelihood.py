@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from smalti.errors import ConfigError
-from smalti.models.prior.image_prior import CodeGenerator
+from smalti.models.prior.image_prior import ImagePrior
 
 
 def bits_of(logits: Tensor, tokens: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def bits_of(logits: Tensor, tokens: Tensor) -> Tensor:
 
 @torch.no_grad()
 def code_bits(
-    generator: CodeGenerator, codes: Tensor, *, labels: Tensor | None = None, texts: Sequence[str] | None = None
+    generator: ImagePrior, codes: Tensor, *, labels: Tensor | None = None, texts: Sequence[str] | None = None
 ) -> Tensor:
     """Bits of each code, -log2 p(c | those before it): (B, P, h, w) float32; they add up to those of the image.
 
@@ -32,7 +32,7 @@ def code_bits(
     return bits_of_codes(generator, codes, labels=labels, texts=texts)
 
 
-def check_likelihood(generator: CodeGenerator) -> None:
+def check_likelihood(generator: ImagePrior) -> None:
     """Raise ConfigError for a prior that has none."""
     if not generator.prior.causal:
         raise ConfigError(
@@ -41,10 +41,10 @@ def check_likelihood(generator: CodeGenerator) -> None:
 
 
 def bits_of_codes(
-    generator: CodeGenerator, codes: Tensor, *, labels: Tensor | None = None, texts: Sequence[str] | None = None
+    generator: ImagePrior, codes: Tensor, *, labels: Tensor | None = None, texts: Sequence[str] | None = None
 ) -> Tensor:
     prior = generator.prior
     tokens = prior.tokens(codes)
     logits = prior.causal_logits(tokens, generator.context(labels, texts, len(codes)))
     bits = bits_of(logits, tokens)
-    return bits.reshape(len(codes), -1, len(prior.alphabet)).transpose(1, 2).unflatten(2, prior.grid)
+    return bits.reshape(len(codes), -1, len(prior.codebook_sizes)).transpose(1, 2).unflatten(2, prior.grid)

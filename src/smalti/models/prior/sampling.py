@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from smalti.errors import ConfigError
 from smalti.models.prior.block import Context
-from smalti.models.prior.transformer import CodePrior
+from smalti.models.prior.transformer import PriorTransformer
 from smalti.runtime.rng import seeded_generator
 
 CONFIDENCE_NOISE = 4.5
@@ -69,7 +69,9 @@ class Sampling:
         return STEPS if self.steps is None else self.steps
 
 
-def uniform_numbers(prior: CodePrior, numbers: Sequence[int], seed: int, steps: int, device: torch.device) -> Tensor:
+def uniform_numbers(
+    prior: PriorTransformer, numbers: Sequence[int], seed: int, steps: int, device: torch.device
+) -> Tensor:
     """What images of these numbers are drawn with: (B, steps, L, I + 1), steps 1 for a causal prior."""
     shape = (1 if prior.causal else steps, prior.length, prior.inner + 1)
     drawn = [torch.rand(shape, generator=seeded_generator(seed, 8, number), dtype=torch.float64) for number in numbers]
@@ -79,7 +81,7 @@ def uniform_numbers(prior: CodePrior, numbers: Sequence[int], seed: int, steps: 
 
 @torch.no_grad()
 def sample(
-    prior: CodePrior,
+    prior: PriorTransformer,
     uniform: Tensor,
     how: Sampling,
     *,
@@ -112,7 +114,7 @@ def sample(
     return prior.codes((_sample_causal if prior.causal else _sample_masked)(work, tokens, wanted))
 
 
-def ready(prior: CodePrior) -> CodePrior:
+def ready(prior: PriorTransformer) -> PriorTransformer:
     """The same prior, whose weights need not be brought to the precision of autocast in every pass anew."""
     device = prior.table.device.type
     if not torch.is_autocast_enabled(device):
@@ -129,7 +131,7 @@ def ready(prior: CodePrior) -> CodePrior:
 class _Work:
     """What stays the same while codes are drawn; with guidance all goes through the prior with context and without."""
 
-    prior: CodePrior
+    prior: PriorTransformer
     uniform: Tensor
     how: Sampling
     context: Context | None

@@ -34,11 +34,11 @@ LONGEST = 4096  # tokens of an image: attention grows with their square
 TABLE_STD, ALIKE = 0.1, 0.7  # of the table's variance, the share that comes from the values of codes
 
 
-class CodePrior(nn.Module):
+class PriorTransformer(nn.Module):
     """Logits of codes.
 
     Args:
-        alphabet: number of codes in each plane.
+        codebook_sizes: number of codes in each plane.
         grid: (height, width) in codes.
         classes: number of labels it knows, for condition "class".
 
@@ -48,10 +48,12 @@ class CodePrior(nn.Module):
         causal: whether a token sees those before it alone.
     """
 
-    def __init__(self, config: PriorConfig, alphabet: tuple[int, ...], grid: tuple[int, int], classes: int = 0) -> None:
+    def __init__(
+        self, config: PriorConfig, codebook_sizes: tuple[int, ...], grid: tuple[int, int], classes: int = 0
+    ) -> None:
         super().__init__()
-        self.config, self.alphabet, self.grid, self.classes = config, alphabet, grid, classes
-        planes, places, width = len(alphabet), grid[0] * grid[1], config.width
+        self.config, self.codebook_sizes, self.grid, self.classes = config, codebook_sizes, grid, classes
+        planes, places, width = len(codebook_sizes), grid[0] * grid[1], config.width
         each = config.planes == "sequence" or (config.planes == "auto" and planes * places <= LONGEST_SEQUENCE)
         self.inner = 1 if each else planes
         self.length = places * planes // self.inner
@@ -61,21 +63,26 @@ class CodePrior(nn.Module):
                 f"{LONGEST:,}; encode smaller images, or use a tokenizer with a larger stride"
             )
         self.causal = config.order != "masked"
-        largest = max(alphabet)
+        largest = max(codebook_sizes)
         self.table = nn.Parameter(TABLE_STD * torch.randn(planes, largest, config.embedding))
         self.bias = nn.Parameter(torch.zeros(planes, largest))
-        self.enter = nn.Linear(config.embedding, width, bias=False)
-        self.known, self.asked = _Places(grid, planes // self.inner, width), _Places(grid, planes // self.inner, width)
-        self.first = nn.Parameter(WEIGHT_STD * torch.randn(width))  # before any code, or in the place of a hidden one
+        self.in_proj = nn.Linear(config.embedding, width, bias=False)
+        self.position, self.target_position = (
+            _Positions(grid, planes // self.inner, width),
+            _Positions(grid, planes // self.inner, width),
+        )
+        self.mask_token = nn.Parameter(
+            WEIGHT_STD * torch.randn(width)
+        )  # before any code, or in the place of a hidden one
         self.context = context_encoder(config, classes)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.depth))
         self.norm = RMSNorm(width)
         self.head = _DepthHead(config, planes) if self.inner > 1 else None
-        self.leave = nn.Linear(config.head_width if self.inner > 1 else width, config.embedding, bias=False)
+        self.out_proj = nn.Linear(config.head_width if self.inner > 1 else width, config.embedding, bias=False)
         _initialise(self, config.depth)
 
     @torch.no_grad()
-    def know(self, values: list[Tensor], generator: torch.Generator) -> None:
+    def init_from_codebook(self, values: list[Tensor], generator: torch.Generator) -> None:
         """Begin with a table in which codes are alike whose values are: (K, D) values of the codes of each plane.
 
         A random projection of them, with so much noise that codes of the same value can come apart.
@@ -93,17 +100,17 @@ class CodePrior(nn.Module):
 
     def codes(self, tokens: Tensor) -> Tensor:
         """The inverse of `tokens`."""
-        planes = len(self.alphabet)
+        planes = len(self.codebook_sizes)
         return tokens.reshape(len(tokens), -1, planes).transpose(1, 2).unflatten(2, self.grid).contiguous()
 
     def embed(self, tokens: Tensor, at: int | None = None) -> Tensor:
         """(B, t, I) -> (B, t, width), of all tokens or of the one with that number."""
-        vectors: Tensor = self.enter(self.table[self._planes(at), tokens].sum(dim=2))
+        vectors: Tensor = self.in_proj(self.table[self._planes(at), tokens].sum(dim=2))
         return vectors
 
     def _planes(self, at: int | None = None) -> Tensor:
         """(L, I), of each code the number of its plane; or (1, I), of one token."""
-        each = torch.arange(len(self.alphabet), device=self.table.device).view(-1, self.inner)
+        each = torch.arange(len(self.codebook_sizes), device=self.table.device).view(-1, self.inner)
         return each.repeat(self.length // len(each), 1) if at is None else each[at % len(each)][None]
 
     def causal_logits(
@@ -119,11 +126,11 @@ class CodePrior(nn.Module):
         Returns:
             (B, L, I, K) float32, K the largest alphabet; token by token as in `tokens`, whatever the order.
         """
-        x, known, asked = self.embed(tokens), self.known(), self.asked()
+        x, known, asked = self.embed(tokens), self.position(), self.target_position()
         if order is not None:
             x, known, asked = _take(x, order), known[order], asked[order]
         before = (x + known)[:, :-1]
-        start = self.first.to(before.dtype).expand(len(x), 1, -1)
+        start = self.mask_token.to(before.dtype).expand(len(x), 1, -1)
         x = torch.cat([start, before], dim=1) + asked
         x = self._through(x, context, _causal(self.length, x.device), draws)
         if order is not None:
@@ -141,7 +148,7 @@ class CodePrior(nn.Module):
     ) -> Tensor:
         """The last block's output for `masked_logits`: (B, L, width)."""
         x = self.embed(tokens)
-        x = torch.where(hidden[:, :, None], self.first.to(x.dtype), x) + self.known()
+        x = torch.where(hidden[:, :, None], self.mask_token.to(x.dtype), x) + self.position()
         return self._through(x, context, None, draws)
 
     def caches(self, count: int, context: Context | None) -> list[Cache]:
@@ -160,9 +167,9 @@ class CodePrior(nn.Module):
             (B, 1, width).
         """
         if before is None:
-            x = self.first.expand(caches[0].count, 1, -1) + self.asked()[at]
+            x = self.mask_token.expand(caches[0].count, 1, -1) + self.target_position()[at]
         else:
-            x = self.embed(before, at - 1) + self.known()[at - 1] + self.asked()[at]
+            x = self.embed(before, at - 1) + self.position()[at - 1] + self.target_position()[at]
         for block, cache in zip(self.blocks, caches, strict=True):
             x = block(x, context, None, None, cache)
         return self.norm(x)
@@ -181,10 +188,10 @@ class CodePrior(nn.Module):
         plane = self._planes(at)
         number = given.shape[2]
         if self.head is None:
-            vectors = self.leave(features)
+            vectors = self.out_proj(features)
         else:
-            vectors = self.leave(self.head(features, self.table[plane[:, :number], given], None)[:, :, number])
-        different = 1 if self.inner > 1 or at is not None else len(self.alphabet)
+            vectors = self.out_proj(self.head(features, self.table[plane[:, :number], given], None)[:, :, number])
+        different = 1 if self.inner > 1 or at is not None else len(self.codebook_sizes)
         return self._score(vectors, plane[:different, number])
 
     def _through(self, x: Tensor, context: Context | None, mask: Tensor | None, draws: Draws | None) -> Tensor:
@@ -194,24 +201,26 @@ class CodePrior(nn.Module):
 
     def _logits(self, features: Tensor, tokens: Tensor, draws: Draws | None) -> Tensor:
         if self.head is None:
-            vectors = self.leave(features)
+            vectors = self.out_proj(features)
         else:
-            vectors = self.leave(self.head(features, self.table[self._planes(), tokens][:, :, :-1], draws))
-        return self._score(vectors, torch.arange(len(self.alphabet), device=vectors.device)).view(*tokens.shape, -1)
+            vectors = self.out_proj(self.head(features, self.table[self._planes(), tokens][:, :, :-1], draws))
+        return self._score(vectors, torch.arange(len(self.codebook_sizes), device=vectors.device)).view(
+            *tokens.shape, -1
+        )
 
     def _score(self, vectors: Tensor, planes: Tensor) -> Tensor:
         """(B, t, ..., e) vectors, of these p planes in turn -> (B, t, K) float32 logits, or t * I of them."""
         rows = vectors.reshape(-1, len(planes), vectors.shape[-1]).transpose(0, 1)
         logits = torch.bmm(rows, self.table[planes].transpose(1, 2).to(rows.dtype)).float()
         logits = logits + self.bias[planes][:, None]
-        if min(self.alphabet) < logits.shape[2]:  # codes that a plane lacks
-            sizes = torch.tensor(self.alphabet, device=planes.device)[planes]
+        if min(self.codebook_sizes) < logits.shape[2]:  # codes that a plane lacks
+            sizes = torch.tensor(self.codebook_sizes, device=planes.device)[planes]
             outside = torch.arange(logits.shape[2], device=planes.device) >= sizes[:, None]
             logits = logits.masked_fill(outside[:, None], -math.inf)
         return logits.transpose(0, 1).reshape(len(vectors), -1, logits.shape[2])
 
 
-class _Places(nn.Module):
+class _Positions(nn.Module):
     """A vector for each token: the sum of its row's, its column's and, if it is one code, its plane's."""
 
     def __init__(self, grid: tuple[int, int], planes: int, width: int) -> None:
@@ -232,7 +241,7 @@ class _DepthHead(nn.Module):
         super().__init__()
         width = config.head_width
         self.gather = nn.Linear(config.width, width, bias=False)
-        self.enter = nn.Linear(config.embedding, width, bias=False)
+        self.in_proj = nn.Linear(config.embedding, width, bias=False)
         self.planes = nn.Parameter(torch.empty(planes, width))
         heads = next(count for count in range(max(1, width // 64), 0, -1) if width % count == 0)
         self.blocks = nn.ModuleList(Block(width, heads, config.dropout) for _ in range(config.head_depth))
@@ -242,7 +251,7 @@ class _DepthHead(nn.Module):
         """`given`: (B, L, i, e), what the first i codes are known by."""
         count = given.shape[2] + 1
         x = self.gather(features)[:, :, None] + self.planes[:count]
-        x = x + F.pad(self.enter(given), (0, 0, 1, 0))
+        x = x + F.pad(self.in_proj(given), (0, 0, 1, 0))
         batch, length = x.shape[:2]
         x = x.flatten(0, 1)
         for block in self.blocks:
@@ -268,7 +277,7 @@ def _initialise(module: nn.Module, depth: int) -> None:
             nn.init.normal_(layer.weight, 0.0, WEIGHT_STD / (math.sqrt(2 * depth) if last else 1.0))
         elif isinstance(layer, nn.Embedding):
             nn.init.normal_(layer.weight, 0.0, WEIGHT_STD)
-        elif isinstance(layer, _Places):
+        elif isinstance(layer, _Positions):
             for places in layer.parameters():
                 nn.init.normal_(places, 0.0, WEIGHT_STD)
         elif isinstance(layer, _DepthHead):

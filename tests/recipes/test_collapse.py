@@ -11,9 +11,9 @@ from torch import Tensor
 
 from smalti.config.parse import override
 from smalti.config.presets import preset
-from smalti.recipes import Images, Setting
+from smalti.recipes import Images, TrainingContext
+from smalti.recipes.collapse import FIRST_LOOKS, LATEST_BEGIN, CollapseMonitor, mean_squared_distance
 from smalti.recipes.gan import GANRecipe
-from smalti.recipes.gan_watch import FIRST_LOOKS, LATEST_BEGIN, Watch, spread
 from smalti.runtime.pixels import to_pixels
 
 CPU = torch.device("cpu")
@@ -26,10 +26,10 @@ def varied(count: int = 16, seed: int = 0, contrast: float = 1.0) -> Tensor:
     return colours.repeat_interleave(8, 2).repeat_interleave(8, 3)
 
 
-def watching(looks: int = FIRST_LOOKS, gap: float = 1.0) -> Watch:
+def watching(looks: int = FIRST_LOOKS, gap: float = 1.0) -> CollapseMonitor:
     """A watch that has seen that many healthy looks."""
-    watch = Watch(CPU)
-    watch.see_data(to_pixels(varied(seed=1)))
+    watch = CollapseMonitor(CPU)
+    watch.observe_data(to_pixels(varied(seed=1)))
     watch.gap.fill_(gap)
     for number in range(looks):
         figures, trouble = look(watch, varied(seed=2 + number))
@@ -38,15 +38,15 @@ def watching(looks: int = FIRST_LOOKS, gap: float = 1.0) -> Watch:
     return watch
 
 
-def look(watch: Watch, images: Tensor) -> tuple[dict[str, float], str | None]:
-    return watch.examine(images, to_pixels(images))
+def look(watch: CollapseMonitor, images: Tensor) -> tuple[dict[str, float], str | None]:
+    return watch.diagnostics(images, to_pixels(images))
 
 
 def test_the_spread_is_the_mean_squared_distance_over_pairs() -> None:
     rows = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
     pairs = [(a - b).square().sum() for i, a in enumerate(rows) for b in rows[i + 1 :]]
-    assert spread(rows) == pytest.approx(float(torch.stack(pairs).mean()), rel=1e-6)
-    assert spread(rows[:1]) == 0
+    assert mean_squared_distance(rows) == pytest.approx(float(torch.stack(pairs).mean()), rel=1e-6)
+    assert mean_squared_distance(rows[:1]) == 0
 
 
 def test_pictures_that_are_all_alike_are_a_collapse() -> None:
@@ -69,7 +69,7 @@ def test_a_generator_that_never_begins_is_one() -> None:
     logits = torch.zeros(4)
     for images in (LATEST_BEGIN - 1, 1):
         assert look(watch, varied(contrast=0.0))[1] is None
-        watch.see_logits(logits, logits, images)
+        watch.observe_logits(logits, logits, images)
     said = str(look(watch, varied(contrast=0.0))[1])
     assert said.startswith(
         "the generator collapsed: after 50,000 images its pictures still differ by 0.000 of what the"
@@ -80,7 +80,7 @@ def test_a_generator_that_never_begins_is_one() -> None:
 def test_large_batches_have_as_many_steps_to_begin() -> None:
     watch, logits = watching(0), torch.zeros(4)
     for step in range(1, 501):
-        watch.see_logits(logits, logits, 4096)
+        watch.observe_logits(logits, logits, 4096)
         if step in (1, 13, 499, 500):
             assert (look(watch, varied(contrast=0.0))[1] is not None) is (step == 500)
 
@@ -115,28 +115,28 @@ def test_logits_far_apart_are_running_away_if_they_were_not_before(gap: float, n
 
 
 def test_the_gap_follows_the_logits() -> None:
-    watch = Watch(CPU)
+    watch = CollapseMonitor(CPU)
     for _ in range(100):
-        found = watch.see_logits(torch.full((4,), 3.0), torch.full((4,), -2.0), batch=100)
+        found = watch.observe_logits(torch.full((4,), 3.0), torch.full((4,), -2.0), batch=100)
     assert float(found) == pytest.approx(5)
-    assert float(watch.see_logits(torch.zeros(4), torch.zeros(4), batch=500)) == pytest.approx(2.5)
+    assert float(watch.observe_logits(torch.zeros(4), torch.zeros(4), batch=500)) == pytest.approx(2.5)
 
 
 def test_a_distance_twice_the_best_is_named_from_the_third_on() -> None:
-    watch = Watch(CPU)
-    assert watch.judge(100) is None
-    assert watch.judge(700) is None  # nothing is usual yet
-    assert watch.judge(80) is None
-    assert watch.judge(150) is None
-    assert watch.judge(161) == "the quality fell: Frechet distance 161 after 80"
+    watch = CollapseMonitor(CPU)
+    assert watch.check_score(100) is None
+    assert watch.check_score(700) is None  # nothing is usual yet
+    assert watch.check_score(80) is None
+    assert watch.check_score(150) is None
+    assert watch.check_score(161) == "the quality fell: Frechet distance 161 after 80"
 
 
 def test_distances_to_other_images_do_not_compare() -> None:
-    watch = Watch(CPU)
+    watch = CollapseMonitor(CPU)
     for distance in (100, 80, 90):
-        assert watch.judge(distance) is None
-    watch.forget_distances()
-    assert [watch.judge(distance) for distance in (900, 2000, 901)] == [None, None, None]
+        assert watch.check_score(distance) is None
+    watch.discard_scores()
+    assert [watch.check_score(distance) for distance in (900, 2000, 901)] == [None, None, None]
 
 
 def test_what_is_wrong_does_not_become_usual() -> None:
@@ -148,16 +148,16 @@ def test_what_is_wrong_does_not_become_usual() -> None:
 
 
 def test_a_watch_goes_on_from_its_state() -> None:
-    first, second = watching(), Watch(CPU)
+    first, second = watching(), CollapseMonitor(CPU)
     second.load_state_dict(first.state_dict())
     assert look(second, varied(contrast=0.02)) == look(first, varied(contrast=0.02))
 
 
 def test_grey_and_transparent_pictures_are_seen() -> None:
-    watch = Watch(CPU)
+    watch = CollapseMonitor(CPU)
     for channels in (1, 4):
         pixels = np.random.default_rng(0).integers(0, 256, (8, 16, 16, channels), np.uint8)
-        watch.see_data(pixels)
+        watch.observe_data(pixels)
         assert float(watch.data_spread) > 0
 
 
@@ -166,9 +166,9 @@ def test_what_is_taken_from_the_data_does_not_depend_on_its_portions(portion: in
     """Large images come a few at a time, a single one even."""
     images = varied(20)
     config = override(preset("gan-nano"), ["model.network.width=16", "train.batch=2"])
-    whole, parts = (GANRecipe(config, Setting((3, 32, 32))) for _ in range(2))
+    whole, parts = (GANRecipe(config, TrainingContext((3, 32, 32))) for _ in range(2))
     whole.start(lambda: [Images(images)])
     parts.start(lambda: [Images(part) for part in images.split(portion)])
-    assert float(whole.watch.data_spread) > 1
-    torch.testing.assert_close(parts.watch.data_spread, whole.watch.data_spread)
-    torch.testing.assert_close(parts.strength.gamma, whole.strength.gamma)
+    assert float(whole.monitor.data_spread) > 1
+    torch.testing.assert_close(parts.monitor.data_spread, whole.monitor.data_spread)
+    torch.testing.assert_close(parts.regularization.gamma, whole.regularization.gamma)

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from smalti.config.gan import DiscriminatorConfig
 from smalti.features.extractor import Extractor, extractor
-from smalti.recipes.base import Setting
+from smalti.recipes.base import TrainingContext
+from smalti.recipes.discriminator_inputs import FeatureInputs, _squares, build_discriminator_inputs, pixels
 from smalti.recipes.gamma import SHARE, automatic_gamma
-from smalti.recipes.sight import FeatureSight, _squares, build_sight, pixels
 from smalti.runtime.rng import Draws
 
 
@@ -34,7 +34,7 @@ def test_pixels_are_the_images_themselves() -> None:
     [(3, 32, 32, 1), (3, 16, 16, 1), (1, 28, 28, 1), (3, 48, 64, 2), (3, 64, 64, 2), (3, 128, 160, 3), (4, 32, 32, 2)],
 )
 def test_larger_images_have_more_views(network: Extractor, channels: int, height: int, width: int, views: int) -> None:
-    sight = FeatureSight(network, (channels, height, width))
+    sight = FeatureInputs(network, (channels, height, width))
     found = sight(images(channels, height, width), Draws(0, 0))
     assert [maps.shape[1] for maps in found] == sight.channels
     assert len(found) == 5 * views
@@ -44,20 +44,20 @@ def test_larger_images_have_more_views(network: Extractor, channels: int, height
 def test_an_image_of_the_networks_size_is_seen_as_it_is(network: Extractor) -> None:
     x = images(3, 32, 32)
     loss = network.perceptual_loss()
-    for found, expected in zip(FeatureSight(network, (3, 32, 32))(x, Draws(0, 0)), loss.maps(x)[1:], strict=True):
+    for found, expected in zip(FeatureInputs(network, (3, 32, 32))(x, Draws(0, 0)), loss.maps(x)[1:], strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(("sees", "count"), [("pixels", 1), ("features", 5), ("both", 5)])
 def test_a_discriminator_of_both_sees_the_image_and_the_coarser_maps(sees: str, count: int) -> None:
-    sight, channels = build_sight(DiscriminatorConfig(sees), Setting((3, 32, 32)))
+    sight, channels = build_discriminator_inputs(DiscriminatorConfig(sees), TrainingContext((3, 32, 32)))
     x = images(3, 32, 32)
     found = sight(x, Draws(0, 0))
     assert len(found) == count
     assert (found[0] is x) == (sees != "features")
     maps = found if sees == "features" else found[1:]
     assert [part.shape[1] for part in maps] == channels
-    every = build_sight(DiscriminatorConfig("features"), Setting((3, 32, 32)))[0](x, Draws(0, 0))
+    every = build_discriminator_inputs(DiscriminatorConfig("features"), TrainingContext((3, 32, 32)))[0](x, Draws(0, 0))
     for part, expected in zip(reversed(maps), reversed(every), strict=False):
         assert torch.equal(part, expected)
 
@@ -65,7 +65,7 @@ def test_a_discriminator_of_both_sees_the_image_and_the_coarser_maps(sees: str, 
 def test_a_network_in_bfloat16_sees_about_the_same_and_gives_gradients(network: Extractor) -> None:
     """Its weights are copies: those of the extractor stay as they are."""
     x = images(3, 32, 32).requires_grad_()
-    coarse, fine = (FeatureSight(network, (3, 32, 32), precision=name) for name in ("bfloat16", "float32"))
+    coarse, fine = (FeatureInputs(network, (3, 32, 32), precision=name) for name in ("bfloat16", "float32"))
     slopes = []
     for sight in (coarse, fine):
         maps = [part.float() for part in sight(x, Draws(0, 0))]
@@ -93,7 +93,7 @@ def test_the_alpha_of_an_image_has_a_gradient_where_its_colour_is_white(network:
     x = torch.ones(1, 4, 32, 32)
     x[:, 3] = images(1, 32, 32, 1)[:, 0]
     x.requires_grad_()
-    sight = FeatureSight(network, (4, 32, 32))
+    sight = FeatureInputs(network, (4, 32, 32))
     torch.stack([maps.square().mean() for maps in sight(x, Draws(0, 0))]).sum().backward()
     assert x.grad is not None
     assert float(x.grad[:, 3].abs().max()) > 0

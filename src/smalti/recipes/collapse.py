@@ -12,7 +12,7 @@ had before, as running means of logarithms over about ten looks, because what is
     the discriminator ran away   the gap is fifteen times what it was, and more than fifteen
     the quality fell             FD of the averaged weights is twice the best so far, and was measured twice before
 
-All that this rests on is in buffers, so that a resumed training judges as one that never stopped.
+All of it is saved with the training, so that a resumed one is judged like one that never stopped.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ import math
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from smalti.features.extractor import Extractor, extractor
-from smalti.runtime.distributed import sum_over_ranks, world
+from smalti.runtime.distributed import all_reduce_sum, world
+from smalti.runtime.state import TrainingState
 
 GAP_HALF_LIFE = 500  # images
 SMOOTHING = 0.9  # of the running means, a look
@@ -38,7 +39,7 @@ LARGEST_GAP, GAP_FACTOR = 15.0, 15.0
 QUALITY_FACTOR = 2.0
 
 
-class Watch(nn.Module):
+class CollapseMonitor(TrainingState):
     """Figures of a training and what was usual for them.
 
     Attributes:
@@ -53,14 +54,14 @@ class Watch(nn.Module):
     distances: Tensor
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__()
-        self.register_buffer("data_spread", torch.zeros(()))
-        self.register_buffer("gap", torch.zeros(()))
-        self.register_buffer("usual", torch.zeros(2))  # logarithms, of the spread and the gap
-        self.register_buffer("looks", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # images
-        # The best Frechet distance so far, and how many there were.
-        self.register_buffer("distances", torch.zeros(2))
+        super().__init__(
+            data_spread=torch.zeros(()),
+            gap=torch.zeros(()),
+            usual=torch.zeros(2),  # logarithms, of the spread and the gap
+            looks=torch.zeros((), dtype=torch.int64),
+            seen=torch.zeros((), dtype=torch.int64),  # images
+            distances=torch.zeros(2),  # the best Frechet distance so far, and how many there were
+        )
         self._device, self._batch = device, 1
         self._extractor: Extractor | None = None
 
@@ -78,19 +79,19 @@ class Watch(nn.Module):
             self._extractor = extractor("smalti-vit", device=self._device)
         return self._extractor
 
-    def see_data(self, pixels: np.ndarray) -> None:
+    def observe_data(self, pixels: np.ndarray) -> None:
         """Take the spread of data, from images that are the same on every rank."""
-        self.data_spread.fill_(spread(self.features(pixels)))
+        self.data_spread.fill_(mean_squared_distance(self.features(pixels)))
 
-    def see_logits(self, real: Tensor, fake: Tensor, batch: int) -> Tensor:
+    def observe_logits(self, real: Tensor, fake: Tensor, batch: int) -> Tensor:
         """Take in the logits of a step, (B,) on each rank; returns the gap by now."""
-        gap = sum_over_ranks((real - fake).abs().mean()) / world()
+        gap = all_reduce_sum((real - fake).abs().mean()) / world()
         self.seen += batch
         self._batch = batch
         self.gap.lerp_(gap.to(self.gap.dtype), 1 - 0.5 ** (batch / GAP_HALF_LIFE))
         return self.gap.clone()
 
-    def examine(
+    def diagnostics(
         self, images: Tensor, pixels: np.ndarray, *, remember: bool = True
     ) -> tuple[dict[str, float], str | None]:
         """Look at pictures of the latents that are always the same.
@@ -102,7 +103,7 @@ class Watch(nn.Module):
         Returns:
             Figures to log, and what went wrong, with the figures that say so, or None.
         """
-        share = spread(self.features(pixels)) / max(float(self.data_spread), 1e-12)
+        share = mean_squared_distance(self.features(pixels)) / max(float(self.data_spread), 1e-12)
         brightness, gap = float(images.abs().mean()), float(self.gap)
         problem = self._problem(share, brightness, gap)
         if problem is None and share >= BEGUN_SPREAD and remember:
@@ -133,7 +134,7 @@ class Watch(nn.Module):
             return f"the discriminator ran away: its logits of real and fake are {gap:.3g} apart, after {usual_gap:.3g}"
         return None
 
-    def judge(self, distance: float) -> str | None:
+    def check_score(self, distance: float) -> str | None:
         """Whether a Frechet distance of the averaged weights is no worse than what was reached; None if so."""
         best, count = self.distances.tolist()
         if count >= 2 and distance > QUALITY_FACTOR * best:
@@ -142,11 +143,11 @@ class Watch(nn.Module):
         self.distances.copy_(torch.tensor([best, count + 1]))
         return None
 
-    def forget_distances(self) -> None:
+    def discard_scores(self) -> None:
         """Judge from here on as if nothing had been measured."""
         self.distances.zero_()
 
 
-def spread(features: Tensor) -> float:
+def mean_squared_distance(features: Tensor) -> float:
     """Mean squared distance over all pairs of (N, D) features: twice the sum of their variances."""
     return 2 * float(features.double().var(dim=0, unbiased=True).sum()) if len(features) > 1 else 0.0

@@ -15,22 +15,24 @@ from torch import Tensor
 
 from smalti.config.gan import DiscriminatorConfig
 from smalti.features.extractor import Extractor, extractor
-from smalti.recipes.base import Setting
+from smalti.recipes.base import TrainingContext
 from smalti.runtime.rng import Draws
 
-Sight = Callable[[Tensor, Draws], list[Tensor]]
+DiscriminatorInputs = Callable[[Tensor, Draws], list[Tensor]]
 
 
-def build_sight(config: DiscriminatorConfig, setting: Setting) -> tuple[Sight, list[int]]:
+def build_discriminator_inputs(
+    config: DiscriminatorConfig, context: TrainingContext
+) -> tuple[DiscriminatorInputs, list[int]]:
     """What is shown, and the channels of the feature maps in it, which come after the pixels."""
-    if config.sees == "pixels":
+    if config.inputs == "pixels":
         return pixels, []
-    network = extractor(config.features, device=setting.device)
+    network = extractor(config.features, device=context.device)
     # The finest map has as many numbers as all others together, and little in them that pixels lack. Beside the pixels
     # the one after it can go as well.
-    skip = 2 if config.sees == "both" else 1
-    sight = FeatureSight(network, setting.image, skip=skip, precision=setting.precision)
-    if config.sees == "features":
+    skip = 2 if config.inputs == "both" else 1
+    sight = FeatureInputs(network, context.image, skip=skip, precision=context.precision)
+    if config.inputs == "features":
         return sight, sight.channels
     return lambda images, draws: [images, *sight(images, draws)], sight.channels
 
@@ -40,7 +42,7 @@ def pixels(images: Tensor, draws: Draws) -> list[Tensor]:
     return [images]
 
 
-class FeatureSight:
+class FeatureInputs:
     """Feature maps of an image, of all its views: views x layers maps.
 
     Args:
