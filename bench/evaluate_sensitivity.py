@@ -31,6 +31,7 @@ from smalti.metrics.distribution import measure_distribution
 from smalti.metrics.memorisation import measure_memorisation
 from smalti.metrics.metric import MetricValue
 from smalti.pipelines import base as api
+from smalti.pipelines.gan import GAN
 
 COUNT = 10_000
 DROPPED = (3, 5)  # of the ten classes: cat and dog
@@ -79,7 +80,7 @@ def sensitivity(
 
 
 def copies(
-    train: data.PackedImages, held_out: Tensor, gan: api.Model, eye: Extractor, count: int, cache: Path | None
+    train: data.PackedImages, held_out: Tensor, gan: GAN, eye: Extractor, count: int, cache: Path | None
 ) -> dict[str, dict[str, Any]]:
     known = collect(train, eye, cache=cache)
     drawn = collect(Generated(gan, count, 0), eye, cache=cache)

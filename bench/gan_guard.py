@@ -13,6 +13,7 @@ many images the collapse was noticed, with what words, and the Frechet distance 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,12 @@ from gan_quality import frechet
 from smalti import data
 from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.run_dir import RunFolder
+from smalti.config.kinds import KINDS
 from smalti.config.parse import override
 from smalti.config.presets import preset
 from smalti.config.units import parse_count
 from smalti.data import PackedImages
-from smalti.recipes import RECIPES, TrainingContext
+from smalti.recipes import TrainingContext
 from smalti.recipes.gan import GANRecipe
 from smalti.runtime.device import Machine
 from smalti.training.loop import train
@@ -58,15 +60,15 @@ def run(
 ) -> dict[str, Any]:
     config = override(preset("gan-nano"), [f"train.images={count}", f"train.save_every={count // 12}"])
     Disturbed.at, Disturbed.left = at or 0, 0 if at is None else STEPS
-    before, RECIPES["gan"] = RECIPES["gan"], Disturbed
+    before, KINDS["gan"] = KINDS["gan"], dataclasses.replace(KINDS["gan"], recipe=Disturbed)
     try:
         result = train(config, images, folder, held_out=test, on_collapse="rollback")
     finally:
-        RECIPES["gan"] = before
+        KINDS["gan"] = before
     records = RunFolder(folder).records()
     back = [record for record in records if record.get("event") == "rollback"]
     model, _ = checkpoint.read(folder / "last.safetensors")
-    setting = TrainingContext(images.shape, precision=Machine().resolve()[1])
+    setting = TrainingContext(images.spec, precision=Machine().resolve()[1])
     return {
         "images": result.images_seen,
         "rollbacks": result.rollbacks,

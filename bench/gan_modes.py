@@ -33,6 +33,7 @@ from smalti.config.parse import override
 from smalti.config.presets import preset
 from smalti.config.run import RunConfig
 from smalti.config.units import parse_count
+from smalti.data.spec import ImageSpec
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
 from smalti.optim.ema import WeightAverage
 from smalti.recipes import Images, TrainingContext
@@ -206,7 +207,7 @@ def variants() -> dict[str, RunConfig]:
 
 
 def train_digits(config: RunConfig, digits: Digits, images: int, precision: str) -> dict[str, Any]:
-    recipe = GANRecipe(config, TrainingContext((3, DIGITS_SIDE, DIGITS_SIDE), precision=precision))
+    recipe = GANRecipe(config, TrainingContext(ImageSpec(3, DIGITS_SIDE, DIGITS_SIDE), precision=precision))
     batch, seed = config.train.batch, config.train.seed
     recipe.horizon = images
     recipe.start(lambda: [digits.batch(1024, seed + 1, part) for part in range(4)])

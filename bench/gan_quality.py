@@ -104,16 +104,16 @@ def train(
     """Train for some minutes, and measure on the way."""
     clock = time.process_time if torch.get_num_threads() == 1 and device.type == "cpu" else time.monotonic
     classes = len(images.classes) if getattr(config.model, "conditional", False) else 0
-    setting = TrainingContext(images.shape, classes, device, precision, len(images))
-    feed = open_feed(images, device)
+    setting = TrainingContext(images.spec, classes, device, precision, len(images))
     began, away, budget = clock(), 0.0, 60 * minutes
     trainer = GANRecipe(config, setting)
     seed, batch = config.train.seed, config.train.batch
-    trainer.start(lambda: first_batches(images, seed, config.data, device))
+    trainer.start(lambda: first_batches(trainer, images, config.data, seed))
+    feed = open_feed(trainer, images, config.data)
     averages = {f"{half_life:g}": WeightAverage(trainer.generator, half_life) for half_life in half_lives}
     fitted = first = clock()
     seen, step, curve, last, finite = 0, 0, list[dict[str, Any]](), {}, True
-    trainer.extra_batch = lambda: feed.batch(mix(seed, 1), seen, batch, config.data)
+    trainer.extra_batch = lambda: feed.batch(mix(seed, 1), seen, batch)
 
     def mark() -> None:
         point = {"minutes": round((clock() - began - away) / 60, 2), "images": seen}
@@ -129,7 +129,7 @@ def train(
         if step > WARM_UP_STEPS and step % 20 == 0:
             speed = (seen - first_seen) / (clock() - first - away + first_away)
             trainer.horizon = round(seen + speed * (budget - spent))
-        last = trainer.step(feed.batch(seed, seen, batch, config.data), seen)
+        last = trainer.step(feed.batch(seed, seen, batch), seen)
         if device.type == "cpu" or step % WARM_UP_STEPS == 0:  # to look waits for the device
             finite &= all(math.isfinite(float(value)) for value in last.values())
         seen, step = seen + batch, step + 1

@@ -38,9 +38,10 @@ from smalti import data
 from smalti.config.gan import GANConfig
 from smalti.config.parse import override
 from smalti.config.presets import preset
+from smalti.data.spec import ImageSpec
 from smalti.recipes import Images, TrainingContext
 from smalti.recipes.gan import GANRecipe
-from smalti.recipes.gan import _of_judges as of_judges
+from smalti.recipes.gan import _position_means as of_judges
 from smalti.runtime.device import Machine
 from smalti.runtime.pixels import to_tensor
 from smalti.runtime.rng import Draws
@@ -51,7 +52,7 @@ SAME = ["model.resample_for_generator=true", "model.penalty.every=1"]
 
 def plain_step(name: str, batch: int, device: torch.device) -> Callable[[Tensor, int], None]:
     model = cast(GANConfig, preset(name).model)
-    recipe = GANRecipe(preset(name), TrainingContext(SHAPE, device=device))
+    recipe = GANRecipe(preset(name), TrainingContext(ImageSpec(*SHAPE), device=device))
     generator, judge = (
         net.to(memory_format=torch.contiguous_format) for net in (recipe.generator, recipe.discriminator)
     )
@@ -64,14 +65,14 @@ def plain_step(name: str, batch: int, device: torch.device) -> Callable[[Tensor,
     )
 
     def critic(images: Tensor, *, generating: bool = False) -> Tensor:
-        if recipe.sees == "pixels":
+        if recipe.inputs == "pixels":
             return judge(images)
         with torch.set_grad_enabled(generating):
             maps = recipe.discriminator_inputs(images, draws)[1:]
         return judge([images, *maps])
 
     def penalty(logits: Tensor, images: Tensor) -> Tensor:
-        of_pixels = logits if recipe.sees == "pixels" else of_judges(logits)[:, 0]
+        of_pixels = logits if recipe.inputs == "pixels" else of_judges(logits)[:, 0]
         (slope,) = torch.autograd.grad(of_pixels.sum(), images, create_graph=True)
         return slope.square().sum(dim=(1, 2, 3)).mean()
 
@@ -104,7 +105,7 @@ def smalti_step(
     name: str, batch: int, device: torch.device, precision: str, *changes: str
 ) -> Callable[[Tensor, int], None]:
     config = override(preset(name), [f"train.batch={batch}", "model.penalty.gamma=0.5", *changes])
-    recipe = GANRecipe(config, TrainingContext(SHAPE, device=device, precision=precision))
+    recipe = GANRecipe(config, TrainingContext(ImageSpec(*SHAPE), device=device, precision=precision))
 
     def step(real: Tensor, seen: int) -> None:
         recipe.step(Images(real), seen)

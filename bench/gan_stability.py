@@ -28,7 +28,7 @@ from smalti.data import PackedImages
 from smalti.recipes import TrainingContext
 from smalti.recipes.gan import GANRecipe
 from smalti.runtime.device import Machine
-from smalti.training.batches import batch_at, first_batches
+from smalti.training.batches import first_batches, open_feed
 
 CPU = torch.device("cpu")
 COLLAPSED = 0.1  # of the spread of data
@@ -49,20 +49,19 @@ def train(
     name: str, images: PackedImages, minutes: float, rate: float, gamma: float, batch: int | None, seed: int
 ) -> dict[str, Any]:
     config = override(preset(name), [f"train.seed={seed}", *([] if batch is None else [f"train.batch={batch}"])])
-    recipe = GANRecipe(config, TrainingContext(images.shape, precision=Machine().resolve()[1], count=len(images)))
-    recipe.start(lambda: first_batches(images, seed, config.data, CPU))
+    recipe = GANRecipe(config, TrainingContext(images.spec, precision=Machine().resolve()[1], count=len(images)))
+    recipe.start(lambda: first_batches(recipe, images, config.data, seed))
+    feed = open_feed(recipe, images, config.data)
     recipe.scale_learning_rates(rate)
     recipe.regularization.gamma *= gamma
     began, seen, finite = time.process_time(), 0, True
     while finite and time.process_time() - began < 60 * minutes:
-        terms = recipe.step(batch_at(images, seed, seen, config.train.batch, config.data, CPU), seen)
+        terms = recipe.step(feed.batch(seed, seen, config.train.batch), seen)
         seen += config.train.batch
         finite = all(bool(torch.isfinite(value)) for value in terms.values())
     finite = finite and all(bool(tensor.isfinite().all()) for tensor in recipe.tensors())
     diversity = recipe.diagnostics()[0]["diversity"] if finite else 0.0
-    score = (
-        recipe.score(batch_at(images, 1, 500 * k, 500, config.data, CPU) for k in range(4)).value if finite else None
-    )
+    score = recipe.score(feed.batch(1, 500 * k, 500) for k in range(4)).value if finite else None
     return {"images": seen, "finite": finite, "diversity": diversity, "collapsed": diversity < COLLAPSED,
             "frechet_distance_smalti_vit": score}  # fmt: skip
 

@@ -23,7 +23,8 @@ from smalti.checkpoint.run_dir import RunFolder
 from smalti.data import PackedImages
 from smalti.metrics.distortion import psnr_db, squared_error_uint8
 from smalti.pipelines import base as api
-from smalti.pipelines.base import Model
+from smalti.pipelines.autoencoder import Autoencoder
+from smalti.pipelines.gan import GAN
 from smalti.quantize import perplexity
 from smalti.report.charts import draw_lines
 from smalti.report.pictures import enlarge, grid, side_by_side, write_png
@@ -32,7 +33,7 @@ from smalti.runtime.pixels import to_tensor
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def measure_vqvae(model: Model, test: PackedImages) -> dict[str, object]:
+def measure_vqvae(model: Autoencoder, test: PackedImages) -> dict[str, object]:
     """PSNR with the squared error pooled over all test pixels, and how evenly the codes are used."""
     error, values = 0.0, 0
     counts = np.zeros(model.card.config.model.quantizer.codes, np.int64)
@@ -51,7 +52,7 @@ def measure_vqvae(model: Model, test: PackedImages) -> dict[str, object]:
     }
 
 
-def measure_gan(model: Model, train: PackedImages, test: PackedImages) -> dict[str, object]:
+def measure_gan(model: GAN, train: PackedImages, test: PackedImages) -> dict[str, object]:
     """Sliced Wasserstein distance of 10,000 samples to the test images, and of as many training images to them."""
     count = len(test)
     real = to_tensor(test.pixels(range(count)))

@@ -62,8 +62,7 @@ from smalti.report.pictures import grid, write_png
 from smalti.runtime.device import Machine
 from smalti.runtime.pixels import to_pixels
 from smalti.runtime.rng import seeded_generator
-from smalti.training.batches import CodeFeed, first_batches, slices
-from smalti.training.resume import context_of_data
+from smalti.training.batches import first_batches, open_feed, spread_batches
 
 CPU = torch.device("cpu")
 SAMPLES = 10_000
@@ -80,12 +79,12 @@ def frechet(images: np.ndarray, test: PackedImages, cache: Path | None) -> float
 def spend(recipe: PriorRecipe, codes: CodeSet, minutes: float) -> int:
     """Train for so many processor minutes; how many images were seen."""
     config, began = recipe.config, time.process_time()
-    recipe.start(lambda: first_batches(codes, config.train.seed, config.data, CPU))
-    feed, seen, batch = CodeFeed(codes, CPU), 0, config.train.batch
+    recipe.start(lambda: first_batches(recipe, codes, config.data, config.train.seed))
+    feed, seen, batch = open_feed(recipe, codes, config.data), 0, config.train.batch
     while (spent := time.process_time() - began) < 60 * minutes:
         if seen:
             recipe.horizon = round(seen * 60 * minutes / spent)
-        recipe.step(feed.batch(config.train.seed, seen, batch, config.data), seen)
+        recipe.step(feed.batch(config.train.seed, seen, batch), seen)
         seen += batch
     return seen
 
@@ -106,7 +105,7 @@ def train_prior(
     """
     config = override(preset(name), settings)
     config = dataclasses.replace(config, data=dataclasses.replace(config.data, source=codes.source))
-    setting = context_of_data(codes, CPU, Machine().resolve()[1])
+    setting = PriorRecipe.context_for(codes, CPU, Machine().resolve()[1])
     recipe = PriorRecipe(config, setting)
     if weights is not None:
         trained, card = checkpoint.read(weights)
@@ -120,7 +119,7 @@ def train_prior(
         assert setting.tokenizer is not None
         about = {"source": codes.source, "split": codes.split, "fingerprint": codes.fingerprint, "images": len(codes)}
         card = checkpoint.Card(
-            "prior", config, codes.shape, codes.classes, seen, about, tokenizer=setting.tokenizer.card
+            "prior", config, codes.spec.image, codes.classes, seen, about, tokenizer=setting.tokenizer.card
         )
         keep.mkdir(parents=True, exist_ok=True)
         checkpoint.write(keep / f"{name}-{minutes:g}.safetensors", whole, card)
@@ -133,7 +132,7 @@ def train_prior(
             return whole.draw(numbers, 0, Sampling(temperature, guidance=guidance), labels=labels)
 
     test = open_codes(codes.folder, "test")
-    score = recipe.score(slices(test, len(test), 256, CPU))
+    score = recipe.score(spread_batches(test, len(test), 256, recipe.to_device))
     bits = round(score.value, 4) if recipe.prior.causal else None
     parameters = sum(p.numel() for p in recipe.prior.parameters())
     return {"images_seen": seen, "parameters": parameters, "bits_per_code": bits}, draw
@@ -162,7 +161,7 @@ def train_pixelcnn(like: str, codes: CodeSet, minutes: float) -> tuple[dict[str,
     average = WeightAverage(network, HALF_LIFE)
     optimizer = torch.optim.AdamW(network.parameters(), PIXELCNN_RATE, (0.9, 0.98), weight_decay=0.05, fused=True)
     batch, seen, began = preset(like).train.batch, 0, time.process_time()
-    setting = context_of_data(codes, CPU, Machine().resolve()[1])
+    setting = PriorRecipe.context_for(codes, CPU, Machine().resolve()[1])
     while (spent := time.process_time() - began) < 60 * minutes:
         rise = min(1.0, seen / 20_000)
         optimizer.param_groups[0]["lr"] = PIXELCNN_RATE * rise * (1 + math.cos(math.pi * spent / (60 * minutes))) / 2
@@ -177,8 +176,8 @@ def train_pixelcnn(like: str, codes: CodeSet, minutes: float) -> tuple[dict[str,
     model = average.module
     test = open_codes(codes.folder, "test")
     total = 0.0
-    for part in slices(test, len(test), 256, CPU):
-        grid = as_grid(part.codes)
+    for part in spread_batches(test, len(test), 256, lambda raw: raw):
+        grid = as_grid(torch.from_numpy(part.codes))
         with torch.no_grad(), setting.autocast():
             total += float(F.cross_entropy(model(grid).float(), grid)) * len(grid) / math.log(2)
     shape = as_grid(torch.zeros(1, *codes.about.row, dtype=torch.int64)).shape[1:]
@@ -193,7 +192,7 @@ def train_pixelcnn(like: str, codes: CodeSet, minutes: float) -> tuple[dict[str,
 
 
 def parameters_of(name: str, codes: CodeSet) -> int:
-    recipe = PriorRecipe(preset(name), context_of_data(codes, CPU, "float32"))
+    recipe = PriorRecipe(preset(name), PriorRecipe.context_for(codes, CPU, "float32"))
     return sum(p.numel() for p in recipe.prior.parameters())
 
 
@@ -273,7 +272,7 @@ def quality(options: argparse.Namespace) -> None:
 def speed(options: argparse.Namespace) -> None:
     """Processor seconds for some images at once, the best of three in turn."""
     codes = open_codes(options.codes)
-    setting = context_of_data(codes, CPU, Machine().resolve()[1])
+    setting = PriorRecipe.context_for(codes, CPU, Machine().resolve()[1])
     causal = PriorRecipe(preset("prior-nano"), setting).export()
     # In the networks of the causal one, so that only the way differs.
     masked = PriorRecipe(override(preset("prior-nano"), ["model.order=masked"]), setting).export()

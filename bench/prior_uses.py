@@ -49,8 +49,8 @@ def fill(options: argparse.Namespace) -> None:
     import cv2
 
     model = smalti.load(options.run)
-    _, height, width = model.card.image
-    images = data.load(options.source, split="test", size=(height, width), channels=model.card.image[0])
+    _, height, width = model.card.image.shape
+    images = data.load(options.source, split="test", size=(height, width), channels=model.card.image.shape[0])
     images_chosen = np.linspace(0, len(images) - 1, options.count).round().astype(np.int64)
     originals = images.pixels(images_chosen)
     side, chance = round(SHARE * height), np.random.default_rng(0)
@@ -112,8 +112,8 @@ def figures(network: Extractor, originals: list[np.ndarray], filled: list[np.nda
 
 def prompts(options: argparse.Namespace) -> None:
     model = smalti.load(options.run)
-    _, height, width = model.card.image
-    load = functools.partial(data.load, "emoji", size=(height, width), channels=model.card.image[0])
+    _, height, width = model.card.image.shape
+    load = functools.partial(data.load, "emoji", size=(height, width), channels=model.card.image.shape[0])
     train, test = load(split="train"), load(split="test")
     assert train.captions is not None
     assert test.captions is not None

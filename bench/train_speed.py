@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from smalti import data
 from smalti.config.parse import override
 from smalti.config.presets import preset
+from smalti.data.spec import ImageSpec
 from smalti.models.autoencoder.autoencoder import Autoencoder
-from smalti.recipes import RECIPES, Images, TrainingContext, build_recipe
+from smalti.recipes import Images, TrainingContext, build_recipe
 from smalti.runtime.device import Machine
 from smalti.runtime.pixels import to_tensor
 from smalti.training.loop import train
@@ -79,7 +80,7 @@ def plain_step(network: Autoencoder) -> Callable[[Tensor], None]:
 
 
 def smalti_step(precision: str) -> Callable[[Tensor], None]:
-    recipe = build_recipe(preset("vqvae"), TrainingContext((3, 32, 32), precision=precision))
+    recipe = build_recipe(preset("vqvae"), TrainingContext(ImageSpec(3, 32, 32), precision=precision))
     seen = [0]
 
     def step(x: Tensor) -> None:
@@ -109,7 +110,7 @@ def speeds(rounds: int, steps: int) -> dict[str, list[float]]:
 def overhead(name: str, images: int) -> float:
     """Share of the loop's wall clock outside `recipe.step`."""
     config = override(preset(name), [f"train.images={images}", f"train.save_every={images}", f"train.batch={BATCH}"])
-    recipe, inside = RECIPES[config.recipe], [0.0]
+    recipe, inside = config.kind.load_recipe(), [0.0]
     step = recipe.step
 
     def timed(self, batch, images_seen):

@@ -61,11 +61,12 @@ from smalti.metrics.distribution import measure_distribution
 from smalti.models.autoencoder.autoencoder import Autoencoder
 from smalti.models.autoencoder.refinement import refine
 from smalti.quantize import Quantizer, perplexity
+from smalti.quantize.examples import Examples
 from smalti.recipes import TrainingContext
 from smalti.recipes.vqvae import VQVAERecipe
 from smalti.runtime.device import Machine
 from smalti.runtime.pixels import to_pixels, to_tensor
-from smalti.training.batches import batch_at, first_batches
+from smalti.training.batches import first_batches, open_feed
 
 NAME = "vq_quality"
 CPU = torch.device("cpu")
@@ -107,7 +108,7 @@ class PeerQuantizer(Quantizer):
             rotation_trick=False,
         )
 
-    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: int) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
         values, codes, loss = self.layer(rows[None])
         return values[0], codes[0][:, None], loss.sum()
 
@@ -144,9 +145,10 @@ def train(
 ) -> tuple[VQVAERecipe, dict[str, Any]]:
     """Train for some minutes of processor time; schedules run out with them."""
     began, budget = time.process_time(), 60 * minutes
-    trainer = recipe(config, TrainingContext(images.shape, 0, CPU, precision))
+    trainer = recipe(config, TrainingContext(images.spec, 0, CPU, precision))
     seed, batch = config.train.seed, config.train.batch
-    trainer.start(lambda: first_batches(images, seed, config.data, CPU))
+    trainer.start(lambda: first_batches(trainer, images, config.data, seed))
+    feed = open_feed(trainer, images, config.data)
     fitted = first = time.process_time()
     seen, step, told = 0, 0, 0
     while (spent := time.process_time() - began) < budget:
@@ -155,7 +157,7 @@ def train(
         if step > WARM_UP_STEPS and step % 20 == 0:
             speed = (seen - first_seen) / (time.process_time() - first)
             trainer.horizon = round(seen + speed * (budget - spent))
-        terms = trainer.step(batch_at(images, seed, seen, batch, config.data, CPU), seen)
+        terms = trainer.step(feed.batch(seed, seen, batch), seen)
         seen, step = seen + batch, step + 1
         if 10 * spent / budget >= told + 1:
             told += 1
@@ -176,7 +178,7 @@ def train(
 def refined_psnr_db(model: Autoencoder, test: PackedImages, *, precision: str, effort: int) -> float:
     """PSNR with codes improved against the decoder (models/autoencoder/refinement.py): the same bits."""
     error, values = 0.0, 0
-    setting = TrainingContext(test.shape, 0, CPU, precision)
+    setting = TrainingContext(test.spec, 0, CPU, precision)
     for start in range(0, len(test), 250):
         pixels = test.pixels(range(start, min(start + 250, len(test))))
         with torch.no_grad(), setting.autocast():
@@ -193,7 +195,7 @@ def measure(
     """PSNR pooled over all test pixels, perplexity (mean over the planes), and the distance of features if asked."""
     error, values, results = 0.0, 0, []
     counts = torch.zeros(len(model.quantizer.codebook_sizes), max(model.quantizer.codebook_sizes), dtype=torch.int64)
-    setting = TrainingContext(test.shape, 0, CPU, precision)
+    setting = TrainingContext(test.spec, 0, CPU, precision)
     for start in range(0, len(test), 500):
         pixels = test.pixels(range(start, min(start + 500, len(test))))
         with torch.no_grad(), setting.autocast():
@@ -256,17 +258,17 @@ def compare_precisions(images: PackedImages, test: PackedImages, *, steps: int =
 
         def on(trainer: VQVAERecipe, first: int, config: RunConfig = config) -> int:
             """So many steps more; returns how many values were not finite."""
-            found = 0
+            found, feed = 0, open_feed(trainer, images, config.data)
             for seen in range(first * batch, (first + steps) * batch, batch):
-                terms = trainer.step(batch_at(images, 0, seen, batch, config.data, CPU), seen)
+                terms = trainer.step(feed.batch(0, seen, batch), seen)
                 found += sum(not math.isfinite(float(value)) for value in terms.values())
             return found
 
-        start = recipe(config, TrainingContext(images.shape, 0, CPU, "bfloat16"))
+        start = recipe(config, TrainingContext(images.spec, 0, CPU, "bfloat16"))
         wrong = on(start, 0)
         found: dict[str, float] = {}
         for precision in ("float32", "bfloat16"):
-            trainer = recipe(config, TrainingContext(images.shape, 0, CPU, precision))
+            trainer = recipe(config, TrainingContext(images.spec, 0, CPU, precision))
             trainer.load_state_dict(copy.deepcopy(start.state_dict()))
             wrong += on(trainer, steps)
             measured = measure(trainer.export(), test, precision=precision, frechet=False, cache=None)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from smalti.config.gan import GANConfig, PenaltyConfig, R3GANConfig
 from smalti.config.run import LoopConfig, RunConfig
+from smalti.data.spec import ImageSpec
 from smalti.recipes import Images, TrainingContext, build_recipe
 from smalti.recipes.gan import GANRecipe
 
@@ -31,7 +32,7 @@ def make(
         model=GANConfig(**{"latent": LATENT, "network": SMALL, "penalty": PenaltyConfig(gamma=0.5)} | model),
         train=LoopConfig(batch=BATCH, ema_half_life=half_life, seed=seed),
     )
-    recipe = build_recipe(config, TrainingContext(SHAPE, classes, precision=precision, count=count))
+    recipe = build_recipe(config, TrainingContext(ImageSpec(*SHAPE), classes, precision=precision, count=count))
     assert isinstance(recipe, GANRecipe)
     recipe.start(lambda: [batch(classes=classes)])
     return recipe

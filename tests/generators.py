@@ -9,6 +9,7 @@ from networks import strong
 from small_runs import small_config
 
 from smalti.checkpoint import file as checkpoint
+from smalti.data.spec import ImageSpec
 
 
 def write_generator(path: Path, *assignments: str, channels: int = 3, classes: tuple[str, ...] = ()) -> Path:
@@ -16,7 +17,7 @@ def write_generator(path: Path, *assignments: str, channels: int = 3, classes: t
     if classes:
         assignments = (*assignments, "model.conditional=true")
     config = small_config("gan-nano", *assignments)
-    card = checkpoint.Card("gan", config, (channels, 16, 16), classes, images_seen=0, data={})
+    card = checkpoint.Card("gan", config, ImageSpec(channels, 16, 16), classes, images_seen=0, data={})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         # As they begin, the networks draw all but the same picture from every latent.

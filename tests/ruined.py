@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from smalti.recipes import RECIPES, Images
+from smalti.recipes import Images
 from smalti.recipes.gan import GANRecipe
 from smalti.runtime.distributed import rank
 
@@ -52,8 +52,8 @@ def ruined(step: Step, ruin: Callable[[GANRecipe], None], *, at: int, times: int
 if __name__ == "__main__":
     turns = sys.argv.pop(1).split(",")
     coming = iter(turns)
-    RECIPES["gan"].step = ruined(
-        RECIPES["gan"].step,
+    GANRecipe.step = ruined(
+        GANRecipe.step,
         lambda recipe: run_away(recipe) if str(rank()) in next(coming) else None,
         at=40,
         times=len(turns),

@@ -16,6 +16,7 @@ from smalti.config.quantizer import ResidualConfig, VectorConfig
 from smalti.config.run import RunConfig
 from smalti.config.vqvae import VQVAEConfig
 from smalti.data.codes import TOKENIZER, CodesAbout, CodeSet, CodeWriter, open_codes
+from smalti.data.spec import ImageSpec
 from smalti.models.autoencoder.autoencoder import Autoencoder
 
 CODES, SIDE = 8, 16
@@ -37,7 +38,7 @@ def write_tokenizer(path: Path, *, planes: int = 1, seed: int = 0) -> checkpoint
         if name.endswith("codebook"):
             buffer.copy_(torch.randn_like(buffer))
     path.parent.mkdir(parents=True, exist_ok=True)
-    return checkpoint.write(path, network, checkpoint.Card("vqvae", config, (3, SIDE, SIDE), (), 0, {}))
+    return checkpoint.write(path, network, checkpoint.Card("vqvae", config, ImageSpec(3, SIDE, SIDE), (), 0, {}))
 
 
 def about_codes(

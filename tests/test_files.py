@@ -99,10 +99,14 @@ def test_the_longest_name_the_system_takes(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> int:
-        raise PermissionError(13, "not on this system")
+    original = os.open
 
-    monkeypatch.setattr("smalti.files.os.open", refuse)
+    def refuse_folders(path: Path, flags: int) -> int:
+        if path.is_dir():
+            raise PermissionError(13, "not on this system")
+        return original(path, flags)
+
+    monkeypatch.setattr("smalti.files.os.open", refuse_folders)
     write_atomically(tmp_path / "a.bin", lambda file: file.write(b"new"))
     assert (tmp_path / "a.bin").read_bytes() == b"new"
 

@@ -34,7 +34,7 @@ SOURCES = sorted(ROOT.rglob("*.py"))
 LOOSE = {"__init__", "__main__", "_version", "errors", "files"}  # files of ours at the top of the package
 MOST_ROOMS = 26  # folders and loose files at the top
 # Tests of the program as a whole, and of what is not in the package.
-WHOLE = {"test_floors", "test_imports", "test_readme", "test_sliced"}
+WHOLE = {"test_examples", "test_floors", "test_imports", "test_readme", "test_sliced"}
 
 
 def module_name(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Make the weights that come with smalti from a run: float16, with a card that says what they are.
 
-python tools/package_weights.py runs/eye src/smalti/evaluate/weights/smalti-vit.safetensors
+python tools/package_weights.py runs/eye src/smalti/features/weights/smalti-vit.safetensors
 """
 
 from __future__ import annotations

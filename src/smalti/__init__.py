@@ -1,7 +1,8 @@
 """smalti: train GANs and VQ-VAEs on your own images, then generate, reconstruct and measure.
 
-    model = smalti.load("runs/faces")
-    pictures = model.generate(16, seed=0)       # (16, H, W, C) uint8
+    data = smalti.datasets.load("photos/", size=(64, 64))
+    smalti.train(smalti.preset("gan-nano"), data, "runs/faces", budget_seconds=3600)
+    pictures = smalti.load("runs/faces").generate(16, seed=0)       # (16, H, W, C) uint8
 
 Names are imported when they are first used, so that `import smalti` costs nothing.
 """
@@ -14,26 +15,82 @@ from typing import TYPE_CHECKING, Any
 from smalti._version import __version__
 
 if TYPE_CHECKING:
+    from smalti import data as datasets
+    from smalti import metrics, pipelines, quantize
+    from smalti.config.kinds import KINDS, ModelKind
+    from smalti.config.parse import override
     from smalti.config.presets import PRESETS, preset
+    from smalti.config.run import RunConfig
     from smalti.errors import SmaltiError
-    from smalti.pipelines.base import Model, load, save_grid
+    from smalti.models.prior.sampling import Sampling
+    from smalti.pipelines.autoencoder import Autoencoder
+    from smalti.pipelines.base import Pipeline, load
+    from smalti.pipelines.encoder import Encoder
+    from smalti.pipelines.gan import GAN
+    from smalti.pipelines.prior import Prior
+    from smalti.report.pictures import save_grid
+    from smalti.runtime.device import Machine
+    from smalti.training.loop import Result, train
 
+# Where each name is, "module:name"; a module alone is the name itself.
 _HOMES = {
-    "Model": "smalti.pipelines.base",
-    "load": "smalti.pipelines.base",
-    "save_grid": "smalti.pipelines.base",
-    "SmaltiError": "smalti.errors",
-    "PRESETS": "smalti.config.presets",
-    "preset": "smalti.config.presets",
+    "Autoencoder": "smalti.pipelines.autoencoder:Autoencoder",
+    "Encoder": "smalti.pipelines.encoder:Encoder",
+    "GAN": "smalti.pipelines.gan:GAN",
+    "KINDS": "smalti.config.kinds:KINDS",
+    "Machine": "smalti.runtime.device:Machine",
+    "ModelKind": "smalti.config.kinds:ModelKind",
+    "PRESETS": "smalti.config.presets:PRESETS",
+    "Pipeline": "smalti.pipelines.base:Pipeline",
+    "Prior": "smalti.pipelines.prior:Prior",
+    "Result": "smalti.training.loop:Result",
+    "RunConfig": "smalti.config.run:RunConfig",
+    "Sampling": "smalti.models.prior.sampling:Sampling",
+    "SmaltiError": "smalti.errors:SmaltiError",
+    "datasets": "smalti.data",
+    "load": "smalti.pipelines.base:load",
+    "metrics": "smalti.metrics",
+    "override": "smalti.config.parse:override",
+    "pipelines": "smalti.pipelines",
+    "preset": "smalti.config.presets:preset",
+    "quantize": "smalti.quantize",
+    "save_grid": "smalti.report.pictures:save_grid",
+    "train": "smalti.training.loop:train",
 }
 
-__all__ = ["PRESETS", "Model", "SmaltiError", "__version__", "load", "preset", "save_grid"]
+__all__ = [
+    "GAN",
+    "KINDS",
+    "PRESETS",
+    "Autoencoder",
+    "Encoder",
+    "Machine",
+    "ModelKind",
+    "Pipeline",
+    "Prior",
+    "Result",
+    "RunConfig",
+    "Sampling",
+    "SmaltiError",
+    "__version__",
+    "datasets",
+    "load",
+    "metrics",
+    "override",
+    "pipelines",
+    "preset",
+    "quantize",
+    "save_grid",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'smalti' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    module, _, attribute = _HOMES[name].partition(":")
+    home = importlib.import_module(module)
+    return getattr(home, attribute) if attribute else home
 
 
 def __dir__() -> list[str]:

@@ -1,61 +1,134 @@
-"""Everything smalti raises on purpose.
+"""The exceptions of smalti, and the format of their messages.
 
-One tree, so that `except smalti.SmaltiError` catches each mistake a user can make and nothing else. A message
-is one line that says what was found, what was expected and what to do.
+All are subclasses of `SmaltiError`, so that `except smalti.SmaltiError` catches every user error and nothing else. A
+message is one line: what was found and what was expected; what to do.
+
+The same argument is `out` in Python and `--out` on the command line. Messages therefore mark arguments and commands
+with `arg` and `command`, and the code that displays a message replaces the marks with `reworded`. `str(error)` uses
+Python syntax.
+
+    >>> error = OutputError(f"runs/a is a file; give {arg('out')} a folder")
+    >>> str(error), error.remedy, error.arguments
+    ('runs/a is a file; give `out` a folder', 'give `out` a folder', ('out',))
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+
+# Unicode noncharacters, which do not occur in paths or in text read from files.
+_OPEN, _CLOSE, _NEXT = "\ufdd0", "\ufdd1", "\ufdd2"
+_MARKED = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
+
+
+def arg(name: str, value: object = None) -> str:
+    """Mark an argument of the raising function in a message; a dotted name is a training setting.
+
+    Args:
+        name: as in Python: `out`, `on_nan`, `model.loss`.
+        value: its actual or recommended value; None: only the name.
+    """
+    return f"{_OPEN}{name}{_CLOSE}" if value is None else f"{_OPEN}{name}{_NEXT}{value}{_CLOSE}"
+
+
+def command(name: str, *positional: object, **options: object) -> str:
+    """Mark a smalti command that solves the problem, in a message: `command("encode", "RUN", out="CODES")`."""
+    words = [f"smalti {name}", *map(str, positional), *(arg(key, value) for key, value in options.items())]
+    return " ".join(words)
+
+
+def reworded(message: str, wording: Callable[[str, str | None], str]) -> str:
+    """Replace the marked arguments of a message.
+
+    Args:
+        wording: maps the name of an argument, and its value or None, to text.
+    """
+
+    def worded(match: re.Match[str]) -> str:
+        name, mark, value = match[1].partition(_NEXT)
+        return wording(name, value if mark else None)
+
+    return _MARKED.sub(worded, message)
+
+
+def _python(name: str, value: str | None) -> str:
+    return f"`{name}`" if value is None else f"`{name}={value}`"
 
 
 class SmaltiError(Exception):
-    """A mistake in the input, never a bug in smalti: the command line prints it without a traceback."""
+    """Base class: a user error, never a bug in smalti. The command line prints it without a traceback.
+
+    Attributes:
+        message: the text with marked arguments, for `reworded`.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return reworded(self.message, _python)
+
+    @property
+    def problem(self) -> str:
+        """First part of the message: what was found and what was expected."""
+        return str(self).partition("; ")[0]
+
+    @property
+    def remedy(self) -> str:
+        """Second part of the message: what to do; empty if there is none."""
+        return str(self).partition("; ")[2]
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the arguments and settings that the message mentions."""
+        return tuple(dict.fromkeys(match[1].partition(_NEXT)[0] for match in _MARKED.finditer(self.message)))
 
 
 class ConfigError(SmaltiError):
-    """A preset, setting or option that does not exist or does not fit."""
+    """A preset, setting or argument that does not exist or has an invalid value."""
 
 
 class DataError(SmaltiError):
-    """A source of images that is missing, empty, broken or not what was asked for."""
+    """A data source that is missing, empty, damaged or of the wrong kind."""
 
 
 class SplitError(DataError):
-    """A source of images that lacks the split asked for."""
+    """A data source without the requested split."""
 
 
 class OutputError(SmaltiError):
-    """A place that cannot be written: no permission, a full disk, or something of the user's is there."""
+    """A path that cannot be written: no permission, a full disk, or existing files that must not be overwritten."""
 
 
 class CheckpointError(SmaltiError):
-    """A checkpoint that is cut short, damaged, of another version or of another kind."""
+    """A checkpoint that is truncated, damaged, or of another version or kind."""
 
 
 class CodeRangeError(SmaltiError):
-    """A code outside the alphabet of its plane."""
+    """A code outside the codebook of its plane."""
 
 
 class TrainingError(SmaltiError):
-    """A training that cannot go on: a loss became infinite, or nothing is left to go back to."""
+    """A training that cannot continue: it diverged or collapsed, and no rollback is left."""
 
 
 class NonFiniteError(TrainingError):
-    """Latents that hold NaN or infinity: the networks before them have diverged, or were given such pixels."""
+    """Latents with NaN or infinite values: the network diverged, or its input has such values."""
 
 
 class RankError(SmaltiError):
-    """Another process of the same training failed and has said why."""
+    """Another rank of the same training failed, and has reported the reason."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of an error line: the closest known word, or all of them when none is close.
+    """The suggestion at the end of an error message: the closest valid word, or a list of them if none is close.
 
     Args:
-        word: what was typed.
-        known: what would have been right.
+        word: the invalid word.
+        known: the valid words.
     """
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)

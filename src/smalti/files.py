@@ -1,4 +1,4 @@
-"""Files and what the system says about them: written so that nothing is lost, refused with one clear line."""
+"""Writing files without losing data, and turning errors of the operating system into one clear line."""
 
 from __future__ import annotations
 
@@ -13,35 +13,44 @@ from smalti.errors import OutputError, SmaltiError
 
 
 def write_atomically(path: Path, fill: Callable[[Any], Any]) -> None:
-    """Write beside the file, sync, and rename over it: after a kill at any moment the old or the new one is there.
+    """Write a file so that after a kill at any moment either the old or the new contents are there.
+
+    The contents are written to a temporary file in the same folder, synced, and renamed over the old file.
+
+    Args:
+        path: the file to write.
+        fill: called with the open binary file to write the contents.
 
     Raises:
-        OutputError: the disk is full or the place cannot be written.
+        OutputError: the disk is full or the file cannot be written.
     """
-    # Names have a limit of 255 bytes, so a long one is cut: the process number tells the rest apart.
+    # File names are limited to 255 bytes, so a long name is shortened; the process ID keeps it unique.
     temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
     with output_errors(path):
         try:
             with temporary.open("wb") as file:
                 fill(file)
-                file.flush()
-                os.fsync(file.fileno())
+            sync(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # the file is on disk; this lets the rename outlast a power cut too
+    with contextlib.suppress(OSError):  # the contents are safe; this makes the rename survive a power cut too
         sync(path.parent)
 
 
 def lock(file: IO[bytes], refusal: str) -> None:
-    """Hold an open file for this process alone, until it is closed or the process ends.
+    """Lock an open file exclusively until it is closed or the process ends.
+
+    Args:
+        file: it is closed if another process holds the lock.
+        refusal: message of the error.
 
     Raises:
-        OutputError: another process holds it; its message is the refusal.
+        OutputError: another process holds the lock.
     """
     try:
         import fcntl
-    except ImportError:  # not on Windows, where nothing stops a second process
+    except ImportError:  # Windows: there is no lock
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -51,7 +60,7 @@ def lock(file: IO[bytes], refusal: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk. Folders cannot be synced on Windows."""
+    """Flush a file, or the directory entries of a folder, to disk (fsync). Does nothing for folders on Windows."""
     if path.is_dir() and os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
@@ -63,10 +72,14 @@ def sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def input_errors(path: str | os.PathLike[str], kind: type[SmaltiError]) -> Iterator[None]:
-    """Turn the system's refusal to read, or to look, into one line.
+    """Turn errors of the operating system while reading into one line.
+
+    Args:
+        path: named in the message if the system names no file.
+        kind: type of the error to raise.
 
     Raises:
-        kind: for any `OSError` inside; it names the file, or `path` where the system names none.
+        kind: for any `OSError` inside the block.
     """
     try:
         yield
@@ -81,17 +94,17 @@ def input_errors(path: str | os.PathLike[str], kind: type[SmaltiError]) -> Itera
 
 @contextlib.contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write into one line that says what to do.
+    """Turn errors of the operating system while writing into one line that says what to do.
 
     Raises:
-        OutputError: for any `OSError` inside, also where torch's writer reports something else on top of it.
+        OutputError: for any `OSError` inside the block, including one that torch's writer hides behind its own error.
     """
     try:
         yield
     except OSError as error:
         raise OutputError(_cannot_write(path, error.errno, error.strerror or str(error))) from None
     except RuntimeError as error:
-        # torch's zip writer covers the system's refusal with a complaint of its own.
+        # torch's zip writer raises a RuntimeError while it handles the OSError.
         cause = error.__context__
         if not isinstance(cause, OSError):
             raise

@@ -248,7 +248,7 @@ def test_the_probability_follows_the_signs_of_real_logits(real: list[float], dir
     assert float(layer.probability) == pytest.approx(0.5 + direction * 64 / ADAPTATION)
 
 
-def test_a_loss_that_compares_pairs_is_judged_by_their_difference() -> None:
+def test_a_relativistic_loss_uses_the_sign_of_the_difference_of_logits() -> None:
     layer = Augmentation(ADAPTIVE)
     layer.adapt(torch.tensor([-3.0, -2.0]), torch.tensor([-4.0, -5.0]), 100)
     assert float(layer.probability) == pytest.approx(0.5 + 100 / ADAPTATION)

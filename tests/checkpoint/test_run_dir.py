@@ -52,7 +52,7 @@ def test_the_same_settings_go_on_and_others_are_named(tmp_path: Path) -> None:
     begun(tmp_path, "train.batch=8")
     claimed(tmp_path, "train.batch=8").release()
     line = refused(tmp_path, "holds another training: its train.batch is 8, yours is 9;", "train.batch=9")
-    assert "--out" in line
+    assert "`out`" in line
     refused(tmp_path, "and 2 more settings", "train.batch=9", "train.seed=1", "model.loss=l1")
     assert RunFolder(tmp_path).read_config().train.batch == 8
 
@@ -135,7 +135,7 @@ def test_what_a_killed_start_left_is_no_hindrance(tmp_path: Path) -> None:
 def test_places_that_cannot_be_a_folder(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"mine")
-    refused(file, "is a file; give --out a folder")
+    refused(file, "is a file; give `out` a folder")
     refused(file / "below", "cannot write")
     refused(Path("/proc/smalti"), "cannot write /proc/smalti")
     assert file.read_bytes() == b"mine"

@@ -19,6 +19,7 @@ from small_runs import pixels, settings, write_source
 
 from smalti._version import __version__
 from smalti.checkpoint import file as checkpoint
+from smalti.config.kinds import KINDS
 from smalti.report.pictures import read_png_text
 
 # What works
@@ -289,15 +290,13 @@ def test_sources_with_bad_images(smalti, tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when it loads its compiler
 def test_a_compiler_that_fails_is_one_line(smalti, trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    from smalti.recipes import RECIPES
-
     # What torch raises where the C++ compiler is missing or too old: a page of its output.
     refusal = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
 
     def step(*_: object) -> None:
         raise refusal("CppCompileError: C++ compile error\n\nCommand:\ng++ ...")
 
-    monkeypatch.setattr(RECIPES["vqvae"], "step", step)
+    monkeypatch.setattr(KINDS["vqvae"].load_recipe(), "step", step)
     words = ("train", "vqvae", "--data", trained.source, "--out", "run", *settings("vqvae"))
     assert "leave it out" in one_line(smalti(*words, "--compile"))
 

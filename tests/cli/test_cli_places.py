@@ -153,7 +153,7 @@ def nobody(trained, smalti, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder and the rights of a user who owns it and nothing else."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("becoming another user needs root")
-    for module in ("cli.listing", "cli.reconstruct", "cli.demo"):
+    for module in ("data", "pipelines.encoding", "pipelines.gan", "cli.demo_report", "checkpoint.summary"):
         importlib.import_module(f"smalti.{module}")  # while it can be read
 
     place = Path(tempfile.mkdtemp())
@@ -212,21 +212,21 @@ def test_no_permission_to_read_or_write(nobody: Path, smalti) -> None:
     ],
 )
 def test_too_little_memory(smalti, monkeypatch: pytest.MonkeyPatch, fail) -> None:
-    monkeypatch.setattr("smalti.cli.listing.run_presets", lambda name: list(fail()))
+    monkeypatch.setattr("smalti.cli.presets.list_presets", lambda: list(fail()))
     said = one_line(smalti("presets"))
     assert "--batch, --size or --count" in said
 
 
 def test_the_last_resort_names_the_file_and_the_reason(smalti, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smalti.cli.listing.run_presets", lambda name: open("no/such/file"))  # noqa: SIM115
+    monkeypatch.setattr("smalti.cli.presets.list_presets", lambda: open("no/such/file"))  # noqa: SIM115
     assert one_line(smalti("presets")) == "smalti: error: no/such/file: No such file or directory"
 
 
 def test_a_bug_is_not_dressed_up(smalti, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: object) -> None:
+    def fail() -> None:
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr("smalti.cli.listing.run_presets", fail)
+    monkeypatch.setattr("smalti.cli.presets.list_presets", fail)
     with pytest.raises(RuntimeError, match="shapes"):
         cli.run(["presets"])
 

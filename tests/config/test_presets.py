@@ -10,6 +10,7 @@ import torch
 from smalti.config.parse import from_plain, override, paths, to_plain
 from smalti.config.presets import PRESETS, preset
 from smalti.config.run import RunConfig
+from smalti.data.spec import ImageSpec
 from smalti.errors import ConfigError
 from smalti.recipes import Images, TrainingContext, build_recipe
 
@@ -54,7 +55,7 @@ def test_a_preset_knows_its_name_and_comes_back_from_json(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in PRESETS if preset(name).recipe != "prior"])
 def test_a_preset_takes_a_step(name: str) -> None:
-    recipe = build_recipe(tiny(preset(name)), TrainingContext((3, 16, 16), classes=2))
+    recipe = build_recipe(tiny(preset(name)), TrainingContext(ImageSpec(3, 16, 16), classes=2))
     pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images = Images(pixels, torch.tensor([0, 1, 0, 1]))
     recipe.start(lambda: [images] * 8)

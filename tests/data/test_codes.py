@@ -85,7 +85,7 @@ def test_a_stopped_encoding_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     [
         (about_codes(10, "other"), "its tokenizer is one, not other"),
         (about_codes(20, "one"), "its number of images is 10, not 20"),
-        (dataclasses.replace(about_codes(10, "one"), effort=4), "its --effort is 0, not 4"),
+        (dataclasses.replace(about_codes(10, "one"), effort=4), "its `effort` is 0, not 4"),
         (dataclasses.replace(about_codes(10, "one"), images="more"), "its fingerprint of the images is fingerprint of"),
     ],
     ids=["tokenizer", "flip", "effort", "images"],
@@ -122,7 +122,7 @@ def test_a_kill_just_before_the_index_costs_nothing(tmp_path: Path) -> None:
 
 def test_two_encodings_do_not_write_one_file(tmp_path: Path) -> None:
     first = CodeWriter(tmp_path, about_codes(10, "d"), None)
-    with pytest.raises(OutputError, match=r"another encoding is at work in .*all; wait for it, or give another --out"):
+    with pytest.raises(OutputError, match=r"another encoding is at work in .*all; wait for it, or give another `out`"):
         CodeWriter(tmp_path, about_codes(10, "d"), None)
     first.append(some_codes(10))
     first.finish()
@@ -130,7 +130,7 @@ def test_two_encodings_do_not_write_one_file(tmp_path: Path) -> None:
 
 
 def test_more_names_than_an_index_holds_are_refused_before_anything_is_encoded(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("smalti.data.codes._INDEX_LIMIT", 500)
+    monkeypatch.setattr("smalti.data.codes.INDEX_LIMIT", 500)
     with pytest.raises(OutputError, match=r"names and captions of 100 images take .* MB, but an index holds at most"):
         CodeWriter(tmp_path / "codes", about_codes(100, "d"), None)
     assert not (tmp_path / "codes").exists()
@@ -148,7 +148,7 @@ def test_the_fingerprint_is_of_all_that_counts(tmp_path: Path, other: str) -> No
 
 
 def test_a_set_that_is_not_whole(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no codes; write some with smalti encode RUN SOURCE --out"):
+    with pytest.raises(DataError, match="holds no codes; write some with smalti encode RUN SOURCE `out="):
         open_codes(tmp_path)
     write(tmp_path)
     with pytest.raises(DataError, match="has no split 'test'; it has all"):
@@ -186,17 +186,17 @@ def test_other_codes_are_not_written_over(tmp_path: Path) -> None:
             {"tokenizer": "b" * 64},
             "holds codes of the tokenizer aaaaaaaaaaaaaaaa, not of bbbbbbbbbbbbbbbb; give another",
         ),
-        ({"images": "others"}, r"holds the codes of other images or captions \(discs\); give another --out"),
+        ({"images": "others"}, r"holds the codes of other images or captions \(discs\); give another `out`"),
         ({"captions": None}, "holds the codes of other images or captions"),
-        ({"names": ["a.png"] * 20}, "holds 10 codes of these images, not 20: --flip makes twice as many; give it as"),
-        ({"effort": 3}, "holds codes of --effort 0, not 3; give another --out"),
+        ({"names": ["a.png"] * 20}, "holds 10 codes of these images, not 20: `flip` makes twice as many; give it as"),
+        ({"effort": 3}, "holds codes of `effort` 0, not 3; give another `out`"),
     ):
         with pytest.raises(OutputError, match=said):
             has_these_codes(tmp_path, dataclasses.replace(about, **other))
     index = tmp_path / "all" / "index.json"
     text = index.read_text()
     index.write_text(text.replace('"format": 1', '"format": 2'))
-    with pytest.raises(OutputError, match="holds codes of format 2, which a newer smalti wrote; give another --out"):
+    with pytest.raises(OutputError, match="holds codes of format 2, which a newer smalti wrote; give another `out`"):
         has_these_codes(tmp_path, about)
     index.write_text(text[:-5])
     assert not has_these_codes(tmp_path, about), "it was cut short"

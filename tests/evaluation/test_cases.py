@@ -1,4 +1,4 @@
-"""Known cases: each has exactly the flaw it says, and no other."""
+"""Known cases: each introduces exactly its own flaw."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_each_kind_of_copy_is_as_frequent_and_what_it_says() -> None:
         elif kind == "brightness":
             assert 1 <= np.abs(copied - original).max() <= 5
         elif kind == "jpeg":
-            assert 0 < np.abs(copied - original).mean() < 20  # chroma is halved, which drawings show
+            assert 0 < np.abs(copied - original).mean() < 20  # chroma subsampling is visible in drawings
         else:
             assert kind == "shift"
             assert any(
@@ -153,7 +153,7 @@ def test_copies_keep_shape_and_type(kind: str, channels: int) -> None:
     copies = cases.degraded_copies(training, 7, kinds=(kind,))
     assert copies.images.shape == (7, *training.shape[1:])
     assert copies.images.dtype == np.uint8
-    assert sorted(Counter(copies.sources.tolist()).values()) == [2, 2, 3]  # every image before any comes again
+    assert sorted(Counter(copies.sources.tolist()).values()) == [2, 2, 3]  # every image once before any repeats
     if channels == 4 and kind in ("jpeg", "brightness"):
         assert np.array_equal(copies.images[..., 3], training[copies.sources][..., 3])
 

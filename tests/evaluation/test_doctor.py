@@ -1,4 +1,4 @@
-"""The known cases: every metric reacts as its theory says, and where it does not, the doctor says so."""
+"""The doctor: every metric reacts to the known cases as theory says, and failures are reported."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from smalti.errors import DataError
-from smalti.evaluation import doctor
+from smalti.evaluation import doctor_checks
 from smalti.evaluation.doctor import DoctorReport, run_doctor
+from smalti.evaluation.doctor_classes import CLUSTERS, classes_or_clusters, classes_to_drop
 from smalti.features.backbones import Backbone
 from smalti.features.extractor import Extractor
-from smalti.features.resizing import Preparation
+from smalti.features.resizing import Preprocessing
 from smalti.metrics.distribution import measure_distribution
 from smalti.metrics.pairs import compare_pairs
 
@@ -49,8 +50,8 @@ class RandomNetwork(nn.Module):
 
 
 def stand_in(*, blind: bool = False) -> Extractor:
-    preparation = Preparation((SIDE, SIDE), 3, (127.5,), (127.5,))
-    return Extractor("random", Backbone(RandomNetwork(blind=blind).eval(), preparation, "0" * 64, 3 if blind else 27))
+    preprocessing = Preprocessing((SIDE, SIDE), 3, (127.5,), (127.5,))
+    return Extractor("random", Backbone(RandomNetwork(blind=blind).eval(), preprocessing, "0" * 64, 3 if blind else 27))
 
 
 @functools.cache
@@ -144,7 +145,7 @@ def test_the_table() -> None:
     assert {row[-1] for row in rows} == {"ok"}
 
 
-# What it must not let pass
+# Flaws that must be detected
 
 
 def test_an_extractor_that_sees_no_sharpness_is_found_out() -> None:
@@ -162,7 +163,7 @@ def test_a_metric_that_never_reacts_is_found_out(monkeypatch: pytest.MonkeyPatch
         order = torch.randperm(len(real), generator=torch.Generator().manual_seed(len(fake)))
         return measure_distribution(real[order[::2]], real[order[1::2]], **options)
 
-    monkeypatch.setattr(doctor, "measure_distribution", deaf)
+    monkeypatch.setattr(doctor_checks, "measure_distribution", deaf)
     found = {row[0] for row in failed(run_doctor(images, labels, stand_in()))}
     assert {"blurred, sigma 1", "5 % noise", "classes dropped", "all copied from training", "images of noise"} <= found
 
@@ -180,11 +181,11 @@ def test_a_metric_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch, sw
                 else type(figure)(swapped, 0.5, 0.49, 0.51, figure.count, figure.better)
             )
 
-    monkeypatch.setattr(doctor, "measure_distribution", wrong)
+    monkeypatch.setattr(doctor_checks, "measure_distribution", wrong)
     assert swapped in {row[1] for row in failed(run_doctor(images, labels, stand_in()))}
 
 
-# The laws
+# Expected values
 
 
 @pytest.mark.parametrize(("real", "fake", "k"), [(60, 60, 5), (40, 80, 3)])
@@ -212,18 +213,18 @@ def test_density_and_coverage_of_one_distribution_have_the_values_they_are_held_
 @given(st.lists(st.integers(0, 8), min_size=2, max_size=60))
 def test_never_more_than_half_of_the_images_are_dropped(groups: list[int]) -> None:
     features = torch.randn(len(groups), 3, generator=torch.Generator().manual_seed(0))
-    dropped = doctor._to_drop(np.array(groups), features)
+    dropped = classes_to_drop(np.array(groups), features)
     assert np.isin(groups, dropped).mean() <= 0.5
     assert len(set(dropped)) == len(dropped)
 
 
 def test_classes_that_lie_together_are_dropped_until_a_third_is_gone() -> None:
     groups = np.arange(100) % 10
-    places = torch.tensor([0.0, 9, 1, 8, 2, 7.5, 3, 6, 4, 5])  # of each class on a line; the middle is 4.55
-    assert doctor._to_drop(groups, places[groups][:, None]) == [0, 2, 4, 6]
+    places = torch.tensor([0.0, 9, 1, 8, 2, 7.5, 3, 6, 4, 5])  # position of each class on a line; the mean is 4.55
+    assert classes_to_drop(groups, places[groups][:, None]) == [0, 2, 4, 6]
     large = np.array([0] * 60 + [1] * 25 + [2] * 15)
-    assert doctor._to_drop(large, torch.tensor([0.0, 1, 2])[large][:, None]) == [2, 1]
-    assert doctor._to_drop(np.zeros(9, int), torch.zeros(9, 1)) == []
+    assert classes_to_drop(large, torch.tensor([0.0, 1, 2])[large][:, None]) == [2, 1]
+    assert classes_to_drop(np.zeros(9, int), torch.zeros(9, 1)) == []
 
 
 # Bad input
@@ -243,5 +244,5 @@ def test_what_cannot_be_examined_is_refused() -> None:
 
 def test_labels_that_leave_nothing_to_drop_fall_back_to_clusters() -> None:
     labels, features = np.zeros(90, int), torch.randn(90, 4, generator=torch.Generator().manual_seed(0))
-    assert len(np.unique(doctor._groups(labels, features, 0))) == doctor.CLUSTERS
-    assert doctor._groups(np.arange(90) % 3, features, 0).tolist() == [0, 1, 2] * 30
+    assert len(np.unique(classes_or_clusters(labels, features, 0))) == CLUSTERS
+    assert classes_or_clusters(np.arange(90) % 3, features, 0).tolist() == [0, 1, 2] * 30

@@ -1,4 +1,4 @@
-"""Models and images through the whole of `evaluate`: the figures are there, carry their protocol, mean something."""
+"""Complete evaluations of models and images: metric values, protocols and plausible results."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_generator_gets_every_figure_with_its_interval_and_protocol(
 ) -> None:
     model = smalti.load(trained.gan)
     reference, training = discs(tmp_path, "new", seed=1), small_data(tmp_path)
-    evaluation, exhibits = measure_generator(
+    evaluation, content = measure_generator(
         model, reference, extractor=eye, training=training, count=50, options=options
     )
     names = {figure.name for figure in evaluation.figures}
@@ -71,7 +71,7 @@ def test_a_generator_gets_every_figure_with_its_interval_and_protocol(
     assert (protocol["reference_count"], protocol["judged_count"]) == (60, 50)
     assert evaluation.subject["digest"] == model.card.digest
     page = evaluation_page(
-        evaluation, pictures=exhibits.pictures, neighbours=exhibits.neighbours, histograms=exhibits.histograms
+        evaluation, pictures=content.pictures, neighbours=content.neighbours, histograms=content.histograms
     )
     assert page.html().count("<img") >= 3
 
@@ -119,35 +119,35 @@ def test_copies_are_looked_for_where_training_images_are_given(
     reference, training = discs(tmp_path, "a", seed=1), discs(tmp_path, "b", seed=2)
     without, _ = measure_folder(training, reference, extractor=eye, options=options)
     assert without.figure("copied_share") is None
-    copied, exhibits = measure_folder(training, reference, extractor=eye, training=training, options=options)
+    copied, content = measure_folder(training, reference, extractor=eye, training=training, options=options)
     share, authentic = copied.figure("copied_share"), copied.figure("authenticity")
     assert share is not None
     assert authentic is not None
     assert share.value > 0.5
     assert authentic.value < 0.1
-    assert exhibits.neighbours is not None
-    assert np.array_equal(exhibits.neighbours.images, exhibits.neighbours.nearest[:, 0]), "each beside its original"
+    assert content.neighbours is not None
+    assert np.array_equal(content.neighbours.images, content.neighbours.nearest[:, 0]), "each beside its original"
 
 
 def test_copies_are_not_looked_for_in_the_reference_itself(
     trained: SimpleNamespace, eye: Extractor, options: Options, tmp_path: Path
 ) -> None:
-    """Held-out images that are the training images lie at distance 0, and every generated one farther: no figure."""
+    """If the reference set is the training set, its distances are 0, so no memorisation measure is given."""
     reference = discs(tmp_path, "a", seed=1)
-    evaluation, exhibits = measure_generator(
+    evaluation, content = measure_generator(
         smalti.load(trained.gan), reference, extractor=eye, training=reference, count=30, options=options
     )
     assert not {figure.name for figure in evaluation.figures} & (COPIES | {"c_t"})
     assert any("both reference and training set" in warning for warning in evaluation.warnings)
     assert "training_fingerprint" not in evaluation.protocol
-    assert exhibits.neighbours is None
+    assert content.neighbours is None
 
 
 def test_an_autoencoder_gets_distortion_distribution_and_rate(
     trained: SimpleNamespace, eye: Extractor, options: Options, tmp_path: Path
 ) -> None:
     model, images = smalti.load(trained.vqvae), discs(tmp_path, "new", seed=1)
-    evaluation, exhibits = measure_autoencoder(model, images, extractor=eye, options=options)
+    evaluation, content = measure_autoencoder(model, images, extractor=eye, options=options)
     names = {figure.name for figure in evaluation.figures}
     assert names >= SAMPLES | {
         "psnr_db", "ssim", "ms_ssim", "perceptual_distance", "codes_used", "perplexity", "norm_ratio",
@@ -160,7 +160,7 @@ def test_an_autoencoder_gets_distortion_distribution_and_rate(
     originals = images.pixels(np.arange(60))
     error = np.square(originals.astype(float) - model.reconstruct(originals)).mean()
     assert psnr.value == pytest.approx(-10 * math.log10(error / 255**2), abs=1e-3)
-    assert len(exhibits.pairs) == 2
+    assert len(content.pairs) == 2
     assert Reconstructed(model, images).fingerprint == evaluation.subject["fingerprint"]
 
 
@@ -173,7 +173,7 @@ def test_what_is_wrong_with_a_codebook_is_a_warning(
     assert ratio is not None
     assert 0.3 < ratio.value < 3
     book = model.module.quantizer.codebook
-    book[1:] = 1e6  # too far away to be chosen
+    book[1:] = 1e6  # too far away to be selected
     collapsed, _ = measure_autoencoder(model, images, extractor=eye, options=options)
     assert "the codebook has collapsed: 1.0 of 16 codes" in "\n".join(collapsed.warnings)
     book.normal_(std=100.0)
@@ -245,15 +245,15 @@ def test_what_cannot_be_measured_is_refused_in_one_line(
     trained: SimpleNamespace, eye: Extractor, options: Options, tmp_path: Path
 ) -> None:
     small, large = discs(tmp_path, "a"), discs(tmp_path, "b", side=24)
-    with pytest.raises(DataError, match=r"24x24x3 .* bring both to one shape with --size"):
+    with pytest.raises(DataError, match=r"24x24x3 .* bring both to one shape with `size`"):
         measure_folder(small, large, extractor=eye, options=options)
     with pytest.raises(DataError, match=r"holds 1 image; a distribution needs 2"):
         measure_folder(discs(tmp_path, "one", count=1), small, extractor=eye, options=options)
     with pytest.raises(DataError, match=r"one.npz holds 1 image; a distribution needs 2"):
         measure_autoencoder(smalti.load(trained.vqvae), discs(tmp_path, "one", count=1), extractor=eye, options=options)
-    with pytest.raises(DataError, match=r"makes images of 16x16x3, but .* holds 24x24x3; give --size 16x16"):
+    with pytest.raises(DataError, match=r"makes images of 16x16x3, but .* holds 24x24x3; give `size=16x16`"):
         measure_generator(smalti.load(trained.gan), large, extractor=eye, count=10, options=options)
-    with pytest.raises(ConfigError, match="--count is 1"):
+    with pytest.raises(ConfigError, match="`count` is 1"):
         measure_generator(smalti.load(trained.gan), small, extractor=eye, count=1, options=options)
     with pytest.raises(CheckpointError, match="draws no new images"):
         measure_generator(smalti.load(trained.vqvae), small, extractor=eye, count=10, options=options)

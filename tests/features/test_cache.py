@@ -1,4 +1,4 @@
-"""Features are computed once: what the cache keeps, what it takes apart, and what it never gives back."""
+"""Feature cache: features are computed once, by keys that distinguish inputs, and damaged files are ignored."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from smalti.errors import ConfigError, DataError
 from smalti.features.backbones import Backbone
 from smalti.features.cache import ArrayImages, collect
 from smalti.features.extractor import Extractor
-from smalti.features.resizing import Preparation
+from smalti.features.resizing import Preprocessing
 
 
 class Means(nn.Module):
-    """Features that are sums of pixels; counts the images that it has seen."""
+    """Sums of pixels as features; counts the images it has processed."""
 
     seen = 0
 
@@ -31,7 +31,9 @@ class Means(nn.Module):
 
 def made(weights: str = "w") -> tuple[Extractor, Means]:
     network = Means()
-    return Extractor("means", Backbone(network, Preparation((4, 4), 3, (0.0,), (1.0,)), weights, dimension=5)), network
+    return Extractor(
+        "means", Backbone(network, Preprocessing((4, 4), 3, (0.0,), (1.0,)), weights, dimension=5)
+    ), network
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Images that look alike get the same label, and a prior takes it for one."""
+"""Cluster labels of similar images, and priors conditioned on them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,10 @@ from smalti.models.prior.image_prior import ImagePrior
 from smalti.pipelines import base as api
 from smalti.recipes.prior import PriorRecipe
 from smalti.training.batches import first_batches
-from smalti.training.resume import context_of_data
 
 
 def write_two_kinds(folder: Path, count: int = 12) -> Path:
-    """Flat dark pictures and stripes, by turns, with a little noise."""
+    """Alternating flat dark pictures and stripes, with a little noise."""
     chance = np.random.default_rng(0)
     stripes = np.indices((32, 32))[1][..., None] // 4 % 2 * 200
     for split, images in (("train", count), ("test", 4)):
@@ -54,7 +53,7 @@ def test_what_looks_alike_is_one_group_in_every_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("groups", "images", "most"), [(1, None, MOST_GROUPS), (10_001, None, 10_000), (13, 12, 12)])
 def test_too_few_or_too_many_groups(groups: int, images: int | None, most: int) -> None:
-    with pytest.raises(ConfigError, match=f"--groups is {groups}, but must be from 2 to {most}"):
+    with pytest.raises(ConfigError, match=f"`groups` is {groups}, but must be from 2 to {most}"):
         check_groups(groups, images)
 
 
@@ -106,9 +105,9 @@ def test_mistakes_are_one_line_each(smalti, trained: SimpleNamespace, words: tup
 def test_labels_come_as_often_as_in_the_training_images(tmp_path: Path) -> None:
     codes = small_codes(tmp_path)
     config = override(preset("prior-nano"), ["model.condition=class", *settings("prior-nano")[1::2]])
-    setting = context_of_data(codes, torch.device("cpu"), "float32")
+    setting = PriorRecipe.context_for(codes, torch.device("cpu"), "float32")
     recipe = PriorRecipe(config, setting)
-    recipe.start(lambda: first_batches(codes, 0, config.data, torch.device("cpu")))
+    recipe.start(lambda: first_batches(recipe, codes, config.data, 0))
     expected = torch.bincount(torch.from_numpy(codes.labels)) / len(codes)
     for prior in (recipe.prior, recipe.export().prior):
         assert isinstance(prior.context, ClassEncoder)
@@ -118,7 +117,7 @@ def test_labels_come_as_often_as_in_the_training_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (0.7, 0.2, 0.1), (0.0, 1.0), (0.999, 0.0, 0.001)])
 def test_usual_labels_fill_their_shares_evenly(tmp_path: Path, shares: tuple[float, ...]) -> None:
     codes = small_codes(tmp_path)
-    setting = context_of_data(codes, torch.device("cpu"), "float32")
+    setting = PriorRecipe.context_for(codes, torch.device("cpu"), "float32")
     assert setting.tokenizer is not None
     config = override(preset("prior-nano"), ["model.condition=class", *settings("prior-nano")[1::2]]).model
     assert isinstance(config, PriorConfig)
@@ -132,7 +131,7 @@ def test_usual_labels_fill_their_shares_evenly(tmp_path: Path, shares: tuple[flo
 
 
 def test_without_labels_there_are_no_usual_ones(tmp_path: Path) -> None:
-    setting = context_of_data(small_codes(tmp_path), torch.device("cpu"), "float32")
+    setting = PriorRecipe.context_for(small_codes(tmp_path), torch.device("cpu"), "float32")
     assert setting.tokenizer is not None
     config = override(preset("prior-nano"), settings("prior-nano")[1::2]).model
     assert isinstance(config, PriorConfig)

@@ -1,4 +1,4 @@
-"""Feature extractors: what each gives, what its digest stands for, and what it refuses."""
+"""Feature extractors: their features, their digests, and invalid input."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from smalti.checkpoint.file import Card
 from smalti.config.contrastive import ContrastiveConfig, VisionTransformerConfig
 from smalti.config.gan import DCGANConfig, GANConfig
 from smalti.config.run import RunConfig
+from smalti.data.spec import ImageSpec
 from smalti.errors import CheckpointError, ConfigError, DataError
 from smalti.features import backbones, resizing
 from smalti.features import extractor as extractor_module
 from smalti.features.backbones import Backbone
 from smalti.features.extractor import EXTRACTORS, Extractor, extractor
-from smalti.features.resizing import Preparation, resized
+from smalti.features.resizing import Preprocessing, resized
 
 VIT = Card(
     kind="contrastive",
@@ -32,7 +33,7 @@ VIT = Card(
         recipe="contrastive",
         model=ContrastiveConfig(VisionTransformerConfig(width=16, depth=2, heads=2, stem_width=4)),
     ),
-    image=(3, 16, 16),
+    spec=ImageSpec(3, 16, 16),
     classes=(),
     images_seen=64,
     data={},
@@ -44,7 +45,7 @@ def pictures(*shape: int, seed: int = 0) -> np.ndarray:
 
 
 class Small(nn.Module):
-    """The mean and the largest value of each channel; two classes."""
+    """Mean and maximum of each channel as features; two classes."""
 
     calls: list[int]
 
@@ -64,7 +65,7 @@ class Small(nn.Module):
 
 
 def small(*, precision: str = "float32", **changes: Any) -> Extractor:
-    backbone = Backbone(Small(), Preparation((8, 8), 3, (0.0,), (255.0,)), weights="w", dimension=6, classes=2)
+    backbone = Backbone(Small(), Preprocessing((8, 8), 3, (0.0,), (255.0,)), weights="w", dimension=6, classes=2)
     return Extractor("small", dataclasses.replace(backbone, **changes), precision=precision)
 
 
@@ -152,9 +153,9 @@ def test_the_digest_changes_with_all_that_features_depend_on() -> None:
         small().digest,
         small(precision="bfloat16").digest,
         small(weights="v").digest,
-        small(preparation=Preparation((9, 8), 3, (0.0,), (255.0,))).digest,
-        small(preparation=Preparation((8, 8), 3, (1.0,), (255.0,))).digest,
-        small(preparation=Preparation((8, 8), 1, (0.0,), (255.0,))).digest,
+        small(preprocessing=Preprocessing((9, 8), 3, (0.0,), (255.0,))).digest,
+        small(preprocessing=Preprocessing((8, 8), 3, (1.0,), (255.0,))).digest,
+        small(preprocessing=Preprocessing((8, 8), 1, (0.0,), (255.0,))).digest,
     }
     assert len(digests) == 6
     assert all(len(digest) == 64 for digest in digests)
@@ -165,7 +166,7 @@ def test_the_digest_changes_with_all_that_features_depend_on() -> None:
 
 
 def test_features_that_are_no_numbers_name_the_extractor() -> None:
-    broken = small(preparation=Preparation((8, 8), 3, (0.0,), (0.0,)))  # 0/0 for black, infinite elsewhere
+    broken = small(preprocessing=Preprocessing((8, 8), 3, (0.0,), (0.0,)))  # 0/0 for black, infinite elsewhere
     with pytest.raises(DataError, match=r"the extractor small gives features that are not finite for 2 of 2 images"):
         broken.features(np.zeros((2, 8, 8, 3), np.uint8))
     made, images = small(), pictures(2, 8, 8, 3)
@@ -353,7 +354,7 @@ def test_dinov2_is_fetched_only_when_that_is_asked_for(
 @torch.no_grad()
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_a_vision_transformer_of_ours(channels: int, tmp_path: Path) -> None:
-    card = dataclasses.replace(VIT, image=(channels, 16, 16))
+    card = dataclasses.replace(VIT, spec=ImageSpec(channels, 16, 16))
     path = written_vit(tmp_path / "last.safetensors", card)
     made = extractor("smalti-vit", weights=tmp_path)  # a run folder
     assert made.digest == extractor("smalti-vit", weights=path, size=16).digest
@@ -369,7 +370,7 @@ def test_a_vision_transformer_of_ours(channels: int, tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_kind_is_refused(vit: Path, tmp_path: Path) -> None:
     other = tmp_path / "gan.safetensors"
     config = RunConfig(recipe="gan", model=GANConfig(latent=5, network=DCGANConfig(generator_width=8)))
-    written_vit(other, Card("gan", config, (3, 8, 8), (), 0, {}))
+    written_vit(other, Card("gan", config, ImageSpec(3, 8, 8), (), 0, {}))
     with pytest.raises(CheckpointError, match="a model of the recipe gan; smalti-vit takes those of contrastive"):
         extractor("smalti-vit", weights=other)
     with pytest.raises(ConfigError, match=r"there is no .*last\.safetensors; give a run"):

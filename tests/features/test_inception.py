@@ -1,4 +1,4 @@
-"""The FID-Inception network: the same as a graph written independently, and its weights from the right file alone."""
+"""The FID Inception network against an independently written graph, and verification of its weights file."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def weights() -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A file like the published one, in torch's format of its time, and its checksum."""
+    """A weights file like the published one, in the legacy torch format, and its checksum."""
     path = tmp_path_factory.mktemp("weights") / inception.FILE
     torch.save(weights(), path, _use_new_zipfile_serialization=False)
     return path, hashlib.sha256(path.read_bytes()).hexdigest()
@@ -65,7 +65,7 @@ def test_it_equals_a_graph_written_independently() -> None:
     assert seen == STAGES
     features = values.mean(dim=(2, 3))
     close(features, expected["pool3"])
-    assert features.std() > 1e-2  # not a network that has died on the way
+    assert features.std() > 1e-2  # the activations have not vanished
     close(network.logits(features), expected["logits"])
     assert network.logits(features).shape == (1, 1008)
 
@@ -103,7 +103,7 @@ def test_the_edge_shows_which_pool_a_block_has(name: str, channels: int, pool: s
     outside = block.branch_pool.conv.out_channels
     found = block(values)[:, -outside:]
     inside = slice(1, -1)
-    padded = F.avg_pool2d(values, 3, stride=1, padding=1)  # counts the zeros
+    padded = F.avg_pool2d(values, 3, stride=1, padding=1)  # includes the padding
     if pool == "mean":
         usual = block.branch_pool(padded)
         close(found[..., inside, inside], usual[..., inside, inside])
@@ -160,7 +160,13 @@ def test_missing_weights_say_what_to_get_and_where_to_put_it(cache: Path) -> Non
     with pytest.raises(ConfigError) as caught:
         extractor("inception", cache=cache)
     said = str(caught.value)
-    for part in (inception.FILE, inception.URL, str(cache / "weights" / inception.FILE), "--weights", "--download"):
+    for part in (
+        inception.FILE,
+        inception.URL,
+        str(cache / "weights" / inception.FILE),
+        "`weights`",
+        "`download`",
+    ):
         assert part in said
     assert "\n" not in said
     with pytest.raises(ConfigError, match=r"there is no .*nowhere\.pth; give the path of pt_inception"):
@@ -179,7 +185,7 @@ def test_weights_are_downloaded_when_that_is_asked_for(tmp_path: Path, cache: Pa
     place = ask(sha256=right)
     assert place == cache / "weights" / inception.FILE
     assert place.read_bytes() == served.read_bytes()
-    assert ask(url="file:///nowhere") == place  # it is there now
+    assert ask(url="file:///nowhere") == place  # already downloaded
     assert [item.name for item in place.parent.iterdir()] == [inception.FILE]
 
 

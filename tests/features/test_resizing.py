@@ -1,4 +1,4 @@
-"""One rule for every extractor: what it does to sizes, channels and alpha."""
+"""Preprocessing of images: sizes, channels and alpha."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from smalti.errors import DataError
-from smalti.features.resizing import Preparation, resized
+from smalti.features.resizing import Preprocessing, resized
 
 
 def pictures(*shape: int, seed: int = 0) -> np.ndarray:
@@ -102,9 +102,9 @@ def test_other_arrays_are_refused(images: np.ndarray) -> None:
         resized(images, (4, 4))
 
 
-def test_preparation_scales_as_its_record_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_preprocessing_scales_as_its_record_says(monkeypatch: pytest.MonkeyPatch) -> None:
     images = pictures(5, 12, 12, 3)
-    three = Preparation((8, 8), 3, (10.0, 20.0, 30.0), (2.0, 4.0, 8.0))
+    three = Preprocessing((8, 8), 3, (10.0, 20.0, 30.0), (2.0, 4.0, 8.0))
     found = three(images, torch.device("cpu"))
     expected = (resized(images, (8, 8)) - torch.tensor([10.0, 20, 30]).view(3, 1, 1)) / torch.tensor([2.0, 4, 8]).view(
         3, 1, 1
@@ -112,6 +112,6 @@ def test_preparation_scales_as_its_record_says(monkeypatch: pytest.MonkeyPatch) 
     assert torch.allclose(found, expected)
     assert found.is_contiguous(memory_format=torch.channels_last)
     assert three.record()["range"] == "(x - (10, 20, 30)) / (2, 4, 8) for x in 0..255"
-    assert Preparation((8, 8), 1, (127.5,), (127.5,)).record()["range"] == "(x - 127.5) / 127.5 for x in 0..255"
+    assert Preprocessing((8, 8), 1, (127.5,), (127.5,)).record()["range"] == "(x - 127.5) / 127.5 for x in 0..255"
     monkeypatch.setattr("smalti.features.resizing.CHUNK_VALUES", 2 * 12 * 12 * 3)  # two images at a time
     assert torch.equal(three(images, torch.device("cpu")), found)

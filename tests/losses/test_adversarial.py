@@ -1,4 +1,4 @@
-"""Adversarial losses against formulas written another way, and the penalty against a critic solved by hand."""
+"""Adversarial losses against independent formulas, and the gradient penalty against an analytic critic."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_the_penalty_reaches_the_critics_weights_and_no_image() -> None:
     assert real.grad is None
     assert fake.grad is None
     step = torch.zeros_like(weight)
-    step[1, 2] = 1e-3  # the points are float32, so that a smaller step would drown
+    step[1, 2] = 1e-3  # the points are float32, so a smaller step would vanish in rounding error
     slope = (value(weight + step) - value(weight - step)).detach() / 2e-3
     assert float(weight.grad[1, 2]) == pytest.approx(float(slope), rel=1e-2, abs=1e-4)
 
@@ -134,7 +134,7 @@ def test_a_flat_critic_has_a_finite_penalty() -> None:
 
 @pytest.mark.parametrize("name", [name for name, loss in ADVERSARIAL_LOSSES.items() if loss.middle is not None])
 def test_a_discriminator_that_cannot_tell_says_the_middle(name: str) -> None:
-    """Real and fake images get the same logit; the one with the least loss is the middle."""
+    """If real and fake images have the same logit, the loss is minimal at the decision boundary."""
     loss = ADVERSARIAL_LOSSES[name]
     logits = torch.linspace(-2, 2, 401)
     losses = torch.stack([loss.discriminator(logit[None], logit[None]) for logit in logits])
@@ -181,7 +181,7 @@ def test_the_squared_gradient_is_that_of_each_image_alone() -> None:
 def test_lecam_measures_to_running_means_of_the_other_kind() -> None:
     lecam = LeCam()
     first = lecam(torch.tensor([2.0, 4.0]), torch.tensor([-1.0, 1.0]))
-    # At first the means are the batch's own: real 3, fake 0.
+    # The averages start at those of the first batch: real 3, fake 0.
     assert float(first) == pytest.approx((4 + 16) / 2 + (16 + 4) / 2)
     second = lecam(torch.tensor([1.0]), torch.tensor([1.0]))
     assert float(second) == pytest.approx(1 + 4)

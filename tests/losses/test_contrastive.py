@@ -1,4 +1,4 @@
-"""NT-Xent against its formula written as loops."""
+"""NT-Xent against a loop implementation of its formula."""
 
 from __future__ import annotations
 

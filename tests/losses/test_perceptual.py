@@ -1,4 +1,4 @@
-"""The perceptual loss: its formula in numpy, where its gradient goes, and images of other sizes and channels."""
+"""Perceptual loss: against numpy, its gradients, and images of various sizes and channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.features.extractor import extractor
-from smalti.features.resizing import Preparation
+from smalti.features.resizing import Preprocessing
 from smalti.losses.perceptual import PerceptualLoss, map_distance
 from smalti.metrics.perceptual import PerceptualDistance
 
@@ -36,8 +36,8 @@ class RandomNetwork(nn.Module):
 
 
 def made(side: int = 16) -> tuple[PerceptualLoss, RandomNetwork]:
-    network, preparation = RandomNetwork(), Preparation((side, side), 3, (127.5,), (127.5,))
-    return PerceptualLoss(network.maps, preparation.of_tensor, preparation.size), network
+    network, preprocessing = RandomNetwork(), Preprocessing((side, side), 3, (127.5,), (127.5,))
+    return PerceptualLoss(network.maps, preprocessing.apply_to_tensor, preprocessing.size), network
 
 
 def images(count: int = 2, height: int = 16, width: int = 16, *, channels: int = 3, seed: int = 0) -> Tensor:
@@ -85,7 +85,7 @@ def test_the_gradient_goes_to_the_result_alone_and_points_downhill() -> None:
 def test_flat_images_and_dead_maps_have_a_finite_gradient(value: float) -> None:
     loss, network = made()
     for layer in network.layers:
-        layer.bias.fill_(-100.0)  # after which nothing is above zero
+        layer.bias.fill_(-100.0)  # makes all activations negative
     result = torch.full((2, 3, 16, 16), value).requires_grad_()
     loss(result, images()).backward()
     assert bool(result.grad.isfinite().all())
@@ -149,7 +149,7 @@ def test_transparency_counts_as_white(size: int) -> None:
 
 def test_the_extractor_that_comes_along_measures_the_same_as_a_figure() -> None:
     network = extractor("smalti-vit")
-    height, width = network._preparation.size
+    height, width = network._preprocessing.size
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, height, width, 3), dtype=np.uint8)
     figure = PerceptualDistance(network)
     figure.update(pixels[0], pixels[1])

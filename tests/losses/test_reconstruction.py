@@ -1,4 +1,4 @@
-"""Reconstruction losses against numpy, and the laws of a distance."""
+"""Reconstruction losses against numpy, and the properties of a distance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Intervals: they cover the truth as often as they say, and know what nothing says."""
+"""Bootstrap intervals: nominal coverage, and degenerate samples."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_two_sets_are_drawn_apart_and_functions_of_means_go_through() -> None:
 
 @pytest.mark.parametrize("count", [1, 10, 1000])
 def test_what_was_never_seen_may_still_be_there(count: int) -> None:
-    """Clopper and Pearson: so large a share would show nothing in 2.5 % of the samples."""
+    """Clopper and Pearson: a proportion this large gives no instance in 2.5 % of the samples."""
     low, high = mean_interval(np.zeros(count, bool))
     assert low == 0
     assert (1 - high) ** count == pytest.approx(0.025)

@@ -1,4 +1,4 @@
-"""Reports against scikit-learn, the classifier score against its formula, and classifiers that learn small data."""
+"""Class reports against scikit-learn, the classifier score against its formula, and training on small data sets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_report_equals_that_of_scikit_learn(count: int, classes: int) -> None:
     metric = Confusion([f"class {c}" for c in range(classes)])
     metric.update(torch.from_numpy(truth), predicted)
     report = metric.report()
-    labels = range(classes)  # with 30 images of 12 classes, some class is never seen or never guessed
+    labels = range(classes)  # with 30 images of 12 classes, some class never occurs or is never predicted
     theirs = precision_recall_fscore_support(truth, predicted, labels=labels, zero_division=0)
     for ours, expected in zip((report.precision, report.recall, report.f1, report.support), theirs, strict=True):
         assert ours == pytest.approx(expected, abs=1e-12)
@@ -206,7 +206,7 @@ def test_a_classifier_learns_handwritten_digits(digits: tuple[np.ndarray, np.nda
     assert figures[0].value == report.accuracy
     assert figures[0].count == report.count == 497
     assert figures[0].low < figures[0].value < figures[0].high  # type: ignore[operator]
-    # Half of the classes missing in training: their recall is nothing, and the others' precision suffers.
+    # Half of the classes are missing in training: their recall is 0, and the precision of the others suffers.
     some = labels[:1300] < 5
     worse, (accuracy, *_) = classification_accuracy_score(
         images[:1300][some], labels[:1300][some], images[1300:], labels[1300:], TEN,
@@ -284,7 +284,7 @@ def test_augmentation_moves_whole_pixels_and_repeats_with_its_seed() -> None:
     straight_only = augmented(images, Draws(0, 0), flip=False)
     assert (straight_only == moved).all((1, 2, 3)).sum() == 64 - flipped
     tiny = images[:, :5, :5, :1]
-    assert (augmented(tiny, Draws(0, 0), flip=False) == tiny).all()  # nothing to move by in five pixels
+    assert (augmented(tiny, Draws(0, 0), flip=False) == tiny).all()  # an eighth of five pixels rounds down to no shift
 
 
 def test_training_sets_that_are_none_are_refused(digits: tuple[np.ndarray, np.ndarray]) -> None:

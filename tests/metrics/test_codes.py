@@ -1,4 +1,4 @@
-"""Code usage: counted by hand, merged exactly, with intervals that mean what they say."""
+"""Codebook usage: against counts by hand, exact merging, and coverage of the intervals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from smalti.metrics.metric import MetricValue
 def skewed(
     seed: int, images: int, codebook_sizes: tuple[int, ...], grid: tuple[int, int] = (4, 4), spread: float = 1.0
 ) -> np.ndarray:
-    """Codes of which low ones are frequent, each image with a taste of its own: (B, P, H, W) int64."""
+    """Codes with a skewed distribution that varies by image: (B, P, H, W) int64."""
     generator = np.random.default_rng(seed)
     power = 1 + spread * generator.random((images, 1, 1, 1))
     uniform = generator.random((images, len(codebook_sizes), *grid))
@@ -91,7 +91,7 @@ def test_intervals_hold_their_values_and_are_as_wide_as_other_samples_spread() -
         assert widths.mean() == pytest.approx(2 * 1.96 * values.std(), rel=0.4)
         assert all(s[name].low < s[name].value < s[name].high for s in samples)  # type: ignore[operator]
     few = measured(skewed(0, 30, (4096,)), (4096,))
-    for figure in few.values():  # far too few images: the interval still holds the value
+    for figure in few.values():  # far too few images: the interval still contains the value
         assert figure.low is not None
         assert figure.high is not None
         assert figure.low <= figure.value * (1 + 1e-12)
@@ -127,7 +127,7 @@ def test_groups_depend_on_content_alone_and_are_about_equal() -> None:
     group = content_groups(rows, 64)
     assert (content_groups(rows[::-1], 64)[::-1] == group).all()
     assert np.bincount(group, minlength=64).std() < 20  # 10 for a perfect hash
-    assert (content_groups(rows[:, ::-1], 64) != group).mean() > 0.9  # places count, not only how often a code occurs
+    assert (content_groups(rows[:, ::-1], 64) != group).mean() > 0.9  # the hash depends on positions
 
 
 def test_codes_outside_the_alphabet_are_named() -> None:

@@ -1,4 +1,4 @@
-"""PSNR as the compression papers count it, and the laws of everything that compares images in pairs."""
+"""PSNR as in the compression literature, and properties of all pair metrics."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Edges:
 
 
 def pairs(seed: int, count: int, size: int = 16, channels: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Smooth pictures and noisy copies, each image with noise of its own strength."""
+    """Smooth pictures and noisy copies, with a different noise level for each image."""
     generator = np.random.default_rng(seed)
     corners = generator.uniform(0, 255, (4, count, 1, 1, channels))
     y, x = np.meshgrid(*[np.linspace(0, 1, size)] * 2, indexing="ij")
@@ -158,7 +158,7 @@ def test_pairs_that_are_none_are_refused_and_leave_nothing_behind(name: str) -> 
             metric.update(originals, results)
     with pytest.raises(DataError, match="before any image"):
         metric.compute()
-    metric.update(image[:0], image[:0])  # an empty batch is nothing, not a mistake
+    metric.update(image[:0], image[:0])  # an empty batch is valid
     with pytest.raises(DataError, match="before any image"):
         metric.compute()
 
@@ -201,4 +201,4 @@ def test_a_psnr_without_error_is_infinite_and_few_errors_make_an_interval_that_r
     assert some.low is not None
     assert math.isfinite(some.value)
     assert math.isfinite(some.low)
-    assert some.high == math.inf  # a third of the draws leave the damaged image out
+    assert some.high == math.inf  # a third of the resamples omit the damaged image

@@ -1,4 +1,4 @@
-"""All distribution figures at once: the same numbers as one by one, and what is refused."""
+"""All distribution metrics in one pass: the same values as one by one, and invalid input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Frechet distance: closed forms, another package's numbers, its limit, its interval, streaming."""
+"""Frechet distance: closed forms, values of another package, extrapolation, confidence interval, streaming."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memorisation on clusters of vectors: with none, few and many planted copies."""
+"""Memorisation measures on clusters of vectors with none, few and many copies."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from scipy import stats
 from torch import Tensor
 
 from smalti.errors import DataError
-from smalti.metrics.memorisation import Memorisation, _exceeds_by_chance, measure_memorisation
+from smalti.metrics.memorisation import Memorisation, _fisher_p_value, measure_memorisation
 
 DIMENSION = 32
 
 
 def images(count: int, seed: int) -> Tensor:
-    """Ten clusters of unlike width, as classes are."""
+    """Ten clusters of different widths, like those of classes."""
     generator = torch.Generator().manual_seed(1000 + seed)
     cluster = torch.randint(10, (count,), generator=generator)
     centres = 4 * torch.randn(10, DIMENSION, generator=torch.Generator().manual_seed(7))
@@ -33,7 +33,7 @@ def damaged(rows: Tensor, seed: int, strength: float = 0.3) -> Tensor:
 def measured(
     share: float, *, seed: int = 0, count: int = 2000, exact: bool = False, planted: bool = True
 ) -> tuple[Memorisation, Tensor]:
-    """A generator that copies a share of its images; also the generated images, the copies first."""
+    """Results for a generator that copies a share of its images, and its images, copies first."""
     training = images(count, 10 * seed)
     copies = round(share * count)
     fake = images(count, 10 * seed + 2)
@@ -84,7 +84,7 @@ def test_c_t_and_authenticity_react() -> None:
     assert loud["authenticity"].value < 0.1 < 0.4 < quiet["authenticity"].value
     training = images(2000, 0)
     blurred = measure_memorisation(training, images(2000, 1), images(2000, 2) * 1.5)
-    assert figures(blurred)["c_t"] > 5  # farther from the training set than new images are: underfitting
+    assert figures(blurred)["c_t"] > 5  # farther from the training set than held-out images: underfitting
 
 
 def test_c_t_of_one_cell_is_the_mann_whitney_statistic() -> None:
@@ -106,7 +106,7 @@ def test_the_test_is_fishers(hits: tuple[int, int]) -> None:
     fake, held_out = (np.arange(n) < count for n, count in ((30, hits[0]), (50, hits[1])))
     table = [[hits[0], 30 - hits[0]], [hits[1], 50 - hits[1]]]
     expected = stats.fisher_exact(table, alternative="greater").pvalue
-    assert _exceeds_by_chance(fake, held_out) == pytest.approx(expected, rel=1e-9)
+    assert _fisher_p_value(fake, held_out) == pytest.approx(expected, rel=1e-9)
 
 
 def test_near_duplicates_in_the_held_out_set_are_not_held_against_the_generator() -> None:

@@ -1,4 +1,4 @@
-"""Pairwise metrics: the reference packages' numbers, ties and duplicates, neighbours, blocks."""
+"""Pairwise metrics: values of the reference packages, ties and duplicates, neighbours, blocks."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_kernel_interval_is_as_wide_as_fresh_samples_scatter() -> None:
 @pytest.mark.usefixtures("small_blocks")
 def test_copies_and_ties_are_decided_exactly() -> None:
     real = normal(500, 64) + 5
-    # Every generated image is a real one: the k-th nearest copy lies on the ball, which is outside.
+    # Every generated image is a real one: the k-th nearest copy lies exactly on the radius, which counts as outside.
     figures = {f.name: f.value for f in measured(PrecisionRecall(), real, real.flip(0)).compute()}
     assert figures == {"precision": 1, "recall": 1, "density": 1, "coverage": 1}
 

@@ -1,4 +1,4 @@
-"""The perceptual distance under a stand-in extractor: a random network of two layers."""
+"""Perceptual distance with a stand-in feature extractor, a random network of two layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The linear probe: scikit-learn's minimum, the penalty it chooses, and what it refuses."""
+"""Linear probe: the minimum of scikit-learn, the choice of the penalty, and invalid input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_fit_is_that_of_scikit_learn(digits: tuple[torch.Tensor, np.ndarray]
     standardised = StandardScaler().fit_transform(features.double().numpy())
     theirs = LogisticRegression(C=1 / (penalty * 1000), tol=1e-8, max_iter=5000).fit(standardised, labels)
     assert fit.weight.numpy() == pytest.approx(theirs.coef_, abs=2e-3 * np.abs(theirs.coef_).max())
-    bias = fit.bias - fit.bias.mean()  # adding the same to every class changes nothing
+    bias = fit.bias - fit.bias.mean()  # a constant added to all classes has no effect
     assert bias.numpy() == pytest.approx(theirs.intercept_ - theirs.intercept_.mean(), abs=5e-3)
     tests = StandardScaler().fit(features.double().numpy()).transform(digits[0][1000:].double().numpy())
     assert (fit.predict(digits[0][1000:]).numpy() == theirs.predict(tests)).mean() > 0.99

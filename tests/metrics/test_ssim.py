@@ -1,4 +1,4 @@
-"""SSIM and MS-SSIM against scikit-image, torchmetrics and the formula written down once more."""
+"""SSIM and MS-SSIM against scikit-image, torchmetrics and an independent implementation of the formula."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_ms_ssim_equals_that_of_torchmetrics(shape: tuple[int, int, int, int]) -
 
 
 def by_hand(a: np.ndarray, b: np.ndarray, weights: np.ndarray) -> float:
-    """MS-SSIM of one channel with windows inside the image, by scipy's Gaussian filter: (H, W) float64 twice."""
+    """MS-SSIM of two (H, W) float64 images with windows inside the image, by scipy's Gaussian filter."""
 
     def smooth(x: np.ndarray) -> np.ndarray:
         return scipy.ndimage.gaussian_filter(x, 1.5, radius=5)[5:-5, 5:-5]

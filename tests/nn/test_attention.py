@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.nn.attention import FEW_PLACES, SpatialAttention, attention
+from smalti.nn.attention import FEW_POSITIONS, SpatialAttention, attention
 
 
 def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("tokens", [1, 4, FEW_PLACES, FEW_PLACES + 1, 100])
+@pytest.mark.parametrize("tokens", [1, 4, FEW_POSITIONS, FEW_POSITIONS + 1, 100])
 @pytest.mark.parametrize("width", [1, 8])
 def test_attention_is_torchs_attention(tokens: int, width: int) -> None:
     theirs = [each.requires_grad_() for each in noise(3, 2, 3, tokens, width).unbind()]
@@ -29,8 +29,8 @@ def test_attention_is_torchs_attention(tokens: int, width: int) -> None:
 
 @pytest.mark.parametrize("masks", [0, 1, 7])
 def test_more_heads_than_a_launch_takes_go_in_several(monkeypatch: pytest.MonkeyPatch, masks: int) -> None:
-    parts = noise(3, 7, 3, FEW_PLACES + 1, 4).unbind()
-    mask = noise(masks, 1, FEW_PLACES + 1, FEW_PLACES + 1) > -1 if masks else None
+    parts = noise(3, 7, 3, FEW_POSITIONS + 1, 4).unbind()
+    mask = noise(masks, 1, FEW_POSITIONS + 1, FEW_POSITIONS + 1) > -1 if masks else None
     whole = attention(*parts, mask)
     monkeypatch.setattr("smalti.nn.attention.MOST_HEADS", 6)
     torch.testing.assert_close(attention(*parts, mask), whole, rtol=1e-5, atol=1e-6)

@@ -23,7 +23,7 @@ PLAIN: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
     "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.7, weight_decay=0.1, foreach=False),
     "sgd": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.7, weight_decay=0.1, foreach=False),
 }
-OWN = {"muon"}  # tests/layers/test_muon.py
+OWN = {"muon"}  # tests/optim/test_muon.py
 
 
 def network() -> nn.Linear:

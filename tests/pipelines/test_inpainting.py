@@ -18,6 +18,7 @@ from smalti.models.prior.image_prior import ImagePrior
 from smalti.models.prior.sampling import Sampling
 from smalti.pipelines import base as api
 from smalti.pipelines import inpainting
+from smalti.pipelines.prior import Prior
 from smalti.runtime.device import Machine
 from smalti.training.loop import train
 
@@ -228,7 +229,7 @@ def test_images_and_masks_of_other_shapes(priors, trained) -> None:
         with pytest.raises(ConfigError, match="strength is"):
             model.vary(picture, strength=strength)
     with pytest.raises(CheckpointError, match="is a gan, which knows no codes to go on from"):
-        api.load(trained.gan).vary(picture)
+        api.load_as(trained.gan, Prior).vary(picture)
 
 
 def write_picture(path: Path, picture: np.ndarray) -> Path:
@@ -274,7 +275,7 @@ def test_a_bad_image_is_left_out_and_the_rest_is_filled(smalti, priors, tmp_path
 
 def test_a_sheet_larger_than_one_file_holds(smalti, priors, tmp_path: Path, monkeypatch) -> None:
     write_picture(tmp_path / "disc.png", small_pictures(1)[0])
-    monkeypatch.setattr("smalti.cli.generate.PIXEL_LIMIT", 3 * 16 * 16)
+    monkeypatch.setattr("smalti.pipelines.limits.PIXEL_LIMIT", 3 * 16 * 16)
     words = ("fill", priors.masked, "disc.png", "--mask", "0,0,5,5", "--out", "filled")
     assert smalti(*words, "--count", 2).code == 0
     done = smalti(*words, "--count", 3, "--overwrite")

@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import arrays
 
 from smalti.errors import DataError, OutputError
 from smalti.pipelines import latents
-from smalti.pipelines.latents import Latent, drawn, mixed, slerp, walk
+from smalti.pipelines.latents import Latent, mixtures, sample_latents, slerp, walk
 
 MODEL, OTHER = "a" * 64, "b" * 64
 SHARES = st.floats(0, 1)
@@ -91,7 +91,7 @@ def test_any_size_is_turned_the_same_way(a: np.ndarray, size: float) -> None:
 
 @given(st.integers(2, 6), st.integers(0, 40))
 def test_a_walk_passes_through_its_points(count: int, more: int) -> None:
-    points = drawn(range(count), 7, seed=0)
+    points = sample_latents(range(count), 7, seed=0)
     walked = walk(points, count + more)
     assert (walked.shape, walked.dtype) == ((count + more, 7), np.float32)
     places = [int(np.flatnonzero((walked == point).all(axis=1))[0]) for point in points]
@@ -100,7 +100,7 @@ def test_a_walk_passes_through_its_points(count: int, more: int) -> None:
 
 
 def test_a_walk_is_evenly_spaced_on_each_leg() -> None:
-    points = np.stack([unit(point) for point in drawn(range(3), 7, seed=0)])
+    points = np.stack([unit(point) for point in sample_latents(range(3), 7, seed=0)])
     walked = walk(points, 11)
     for leg in range(2):
         turns = [angle(walked[5 * leg + step], walked[5 * leg + step + 1]) for step in range(5)]
@@ -108,15 +108,15 @@ def test_a_walk_is_evenly_spaced_on_each_leg() -> None:
 
 
 def test_a_walk_may_come_back_to_where_it_began() -> None:
-    first, second = drawn(range(2), 4, seed=0)
+    first, second = sample_latents(range(2), 4, seed=0)
     walked = walk(np.stack([first, second, first]), 5)
     np.testing.assert_allclose(walked, walked[::-1], atol=1e-6)
     assert np.array_equal(walk(np.stack([first, first]), 3), [first] * 3)
 
 
 def test_a_table_of_mixtures_has_the_points_on_its_diagonal_and_is_symmetric() -> None:
-    points = drawn(range(4), 5, seed=1)
-    table = mixed(points)
+    points = sample_latents(range(4), 5, seed=1)
+    table = mixtures(points)
     assert (table.shape, table.dtype) == ((4, 4, 5), np.float32)
     assert np.array_equal(table[range(4), range(4)], points)
     assert np.array_equal(table, table.swapaxes(0, 1))
@@ -128,19 +128,19 @@ def test_a_table_of_mixtures_has_the_points_on_its_diagonal_and_is_symmetric() -
 
 @given(st.lists(st.integers(0, 10**18), max_size=8), st.integers(0, 10**30))
 def test_a_row_depends_on_the_seed_and_its_number_alone(numbers: list[int], seed: int) -> None:
-    rows = drawn(numbers, 3, seed)
+    rows = sample_latents(numbers, 3, seed)
     assert (rows.shape, rows.dtype) == ((len(numbers), 3), np.float32)
     for number, row in zip(numbers, rows, strict=True):
-        assert np.array_equal(row, drawn([number], 3, seed)[0])
+        assert np.array_equal(row, sample_latents([number], 3, seed)[0])
 
 
 def test_rows_of_other_numbers_and_seeds_are_others() -> None:
-    rows = np.concatenate([drawn(range(50), 4, seed) for seed in range(4)])
+    rows = np.concatenate([sample_latents(range(50), 4, seed) for seed in range(4)])
     assert len(np.unique(rows, axis=0)) == 200
 
 
 def test_rows_are_normal() -> None:
-    rows = drawn(range(400), 50, seed=3)
+    rows = sample_latents(range(400), 50, seed=3)
     assert rows.mean() == pytest.approx(0, abs=0.03)
     assert rows.std() == pytest.approx(1, abs=0.03)
     assert np.abs(np.corrcoef(rows[0:-1].ravel(), rows[1:].ravel())[0, 1]) < 0.03

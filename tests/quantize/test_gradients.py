@@ -18,6 +18,10 @@ def pair(seed: int = 0, *, count: int = 50, dimension: int = 5) -> tuple[Tensor,
     return z.requires_grad_(), q.requires_grad_(), felt
 
 
+def noise_like(z: Tensor, step: int) -> Tensor:
+    return Draws(0, step).normal(*z.shape)
+
+
 def unit(v: np.ndarray) -> np.ndarray:
     return v / np.linalg.norm(v)
 
@@ -74,7 +78,7 @@ def test_rotation_goes_straight_through_where_nothing_can_turn(small: float) -> 
 def test_diveq_keeps_the_distance_and_nearly_the_direction() -> None:
     for scale in (1e-4, 1.0, 1e4):
         z, q, _ = (x.detach() * scale for x in pair(2, count=4000, dimension=16))
-        values = diveq(z, q, Draws(0, 3))
+        values = diveq(z, q, noise_like(z, 3))
         gap, gone = q - z, values - z
         torch.testing.assert_close(gone.norm(dim=1), gap.norm(dim=1), rtol=1e-4, atol=0)
         # The angle has the noise's size: its square is the variance 1e-3, less the one direction it does not show in.
@@ -84,7 +88,7 @@ def test_diveq_keeps_the_distance_and_nearly_the_direction() -> None:
 
 def test_diveq_has_the_gradient_of_its_formula() -> None:
     z, q, felt = pair(3)
-    values = diveq(z, q, Draws(0, 1))
+    values = diveq(z, q, noise_like(z, 1))
     (values * felt).sum().backward()
     gap = (q - z).detach()
     toward = gap / gap.norm(dim=1, keepdim=True)
@@ -96,13 +100,13 @@ def test_diveq_has_the_gradient_of_its_formula() -> None:
 
 def test_diveq_without_a_gap_has_a_gradient() -> None:
     z, _, felt = pair(4)
-    (diveq(z, z.detach(), Draws(0, 1)) * felt).sum().backward()
+    (diveq(z, z.detach(), noise_like(z, 1)) * felt).sum().backward()
     torch.testing.assert_close(z.grad, felt)
 
 
 def test_diveq_noise_depends_on_the_step_alone() -> None:
     z, q, _ = pair(5)
     before = torch.get_rng_state()
-    assert torch.equal(diveq(z, q, Draws(0, 7)), diveq(z, q, Draws(0, 7)))
-    assert not torch.equal(diveq(z, q, Draws(0, 7)), diveq(z, q, Draws(0, 8)))
+    assert torch.equal(diveq(z, q, noise_like(z, 7)), diveq(z, q, noise_like(z, 7)))
+    assert not torch.equal(diveq(z, q, noise_like(z, 7)), diveq(z, q, noise_like(z, 8)))
     assert torch.equal(torch.get_rng_state(), before)

@@ -114,6 +114,19 @@ def test_a_codebook_of_zeros_has_a_finite_ratio() -> None:
     assert math.isfinite(float(norm_ratio(torch.zeros(1, 2, 1, 1), nothing)))
 
 
+def test_padding_is_neither_counted_nor_measured() -> None:
+    mask = torch.arange(7) < torch.tensor([7, 2, 0])[:, None]
+    codes = drawn((6, 9), 0, batch=3, side=7)[:, :, 0]
+    padded, compact = UsageMonitor((6, 9), half_life=10), UsageMonitor((6, 9), half_life=10)
+    padded.update(codes.masked_fill(~mask[:, None], 0), batch=3, mask=mask)
+    compact.update(codes.mT[mask].T[None], batch=3)
+    assert torch.equal(padded.counts, compact.counts)
+    z, values = torch.randn(3, 4, 7), torch.randn(3, 4, 7)
+    result = Quantized(values, codes, torch.zeros(()))
+    expected = z.mT[mask].square().mean().sqrt() / values.mT[mask].square().mean().sqrt()
+    torch.testing.assert_close(norm_ratio(z.masked_fill(~mask[:, None], 99.0), result, mask=mask), expected)
+
+
 HEALTHY = {"perplexity": 300.0, "used": 0.95, "ratio": 1.0}
 
 

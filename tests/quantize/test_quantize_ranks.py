@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing
+from torch import Tensor
 from variants import VARIANTS, latents
 
 from smalti.quantize import build_quantizer
@@ -17,15 +18,25 @@ from smalti.runtime.distributed import average_gradients, leave_process_group, r
 STEPS, BATCH, FAR_APART = 3, 4, 1e-5
 
 
-def learn(name: str) -> dict[str, Any]:
+def mask_of(step: int) -> Tensor:
+    """(BATCH, 5, 3): of its two examples a rank keeps some, in the third step rank 1 none."""
+    kept = (
+        torch.rand(BATCH, 5, 3, generator=torch.Generator().manual_seed(step))
+        < torch.tensor([0.9, 0.7, 0.2, 0.6])[:, None, None]
+    )
+    return kept & (torch.arange(BATCH) < (2 if step == 2 else BATCH))[:, None, None]
+
+
+def learn(name: str, *, masked: bool = False) -> dict[str, Any]:
     """Some steps on this rank's share of the batches, and what came of them."""
     config = VARIANTS[name]
     torch.manual_seed(0)
     quantizer = build_quantizer(config)
     share, losses, values, codes = BATCH // world(), [], [], []
     for step in range(STEPS):
+        mine = slice(rank() * share, (rank() + 1) * share)
         whole = latents(config, step, batch=BATCH)
-        result = quantizer(whole[rank() * share : (rank() + 1) * share].requires_grad_())
+        result = quantizer(whole[mine].requires_grad_(), mask=mask_of(step)[mine] if masked else None)
         (result.values.square().mean() + result.loss).backward()
         average_gradients(quantizer.parameters())
         with torch.no_grad():
@@ -42,7 +53,9 @@ def one_of_two(number: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
     try:
-        torch.save({name: learn(name) for name in VARIANTS}, f"{folder}/{number}.pt")
+        found = {name: learn(name) for name in VARIANTS}
+        found |= {f"{name} masked": learn(name, masked=True) for name in VARIANTS}
+        torch.save(found, f"{folder}/{number}.pt")
     finally:
         leave_process_group()
 
@@ -56,8 +69,10 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
-def test_two_ranks_are_one(name: str, ranks: list[dict[str, Any]]) -> None:
-    whole, (first, second) = learn(name), (found[name] for found in ranks)
+@pytest.mark.parametrize("masked", [False, True])
+def test_two_ranks_are_one(name: str, masked: bool, ranks: list[dict[str, Any]]) -> None:
+    whole = learn(name, masked=masked)
+    first, second = (found[f"{name} masked" if masked else name] for found in ranks)
     for key, tensor in whole["state"].items():
         assert torch.equal(first["state"][key], second["state"][key]), key
         torch.testing.assert_close(first["state"][key], tensor, rtol=FAR_APART, atol=FAR_APART, msg=key)

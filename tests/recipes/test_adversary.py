@@ -17,6 +17,7 @@ from smalti.config.optimizer import OptimizerConfig
 from smalti.config.quantizer import ProductConfig, VectorConfig
 from smalti.config.run import LoopConfig, RunConfig
 from smalti.config.vqvae import AdversaryConfig, PerceptualConfig, VQVAEConfig
+from smalti.data.spec import ImageSpec
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES
 from smalti.models.autoencoder.patch_discriminator import MapDiscriminator, PatchDiscriminator
 from smalti.recipes import Images, TrainingContext, build_recipe
@@ -164,7 +165,7 @@ def recipe_of(kind: str = "transform", *, precision: str = "float32", perceptual
         ),
         train=LoopConfig(batch=8, images=10_000),
     )
-    recipe = build_recipe(config, TrainingContext((3, 16, 16), precision=precision))
+    recipe = build_recipe(config, TrainingContext(ImageSpec(3, 16, 16), precision=precision))
     assert isinstance(recipe, VQVAERecipe)
     return recipe
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from smalti.config.parse import override
 from smalti.config.presets import preset
+from smalti.data.spec import ImageSpec
 from smalti.recipes import Images, TrainingContext
 from smalti.recipes.collapse import FIRST_LOOKS, LATEST_BEGIN, CollapseMonitor, mean_squared_distance
 from smalti.recipes.gan import GANRecipe
@@ -166,7 +167,7 @@ def test_what_is_taken_from_the_data_does_not_depend_on_its_portions(portion: in
     """Large images come a few at a time, a single one even."""
     images = varied(20)
     config = override(preset("gan-nano"), ["model.network.width=16", "train.batch=2"])
-    whole, parts = (GANRecipe(config, TrainingContext((3, 32, 32))) for _ in range(2))
+    whole, parts = (GANRecipe(config, TrainingContext(ImageSpec(3, 32, 32))) for _ in range(2))
     whole.start(lambda: [Images(images)])
     parts.start(lambda: [Images(part) for part in images.split(portion)])
     assert float(whole.monitor.data_spread) > 1

@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_runs import small_config
 
+from smalti.data.spec import ImageSpec
 from smalti.errors import ConfigError
 from smalti.recipes import Images, TrainingContext
 from smalti.recipes.contrastive import ContrastiveRecipe
@@ -13,7 +14,7 @@ from smalti.recipes.contrastive import ContrastiveRecipe
 
 def recipe(*assignments: str, classes: int = 0) -> ContrastiveRecipe:
     config = small_config("smalti-vit", "train.batch=16", "model.warm_up=0", *assignments)
-    return ContrastiveRecipe(config, TrainingContext((3, 16, 16), classes))
+    return ContrastiveRecipe(config, TrainingContext(ImageSpec(3, 16, 16), classes))
 
 
 def stripes(count: int = 16, seed: int = 0) -> Images:

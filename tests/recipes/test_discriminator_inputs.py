@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from smalti.config.gan import DiscriminatorConfig
+from smalti.data.spec import ImageSpec
 from smalti.features.extractor import Extractor, extractor
 from smalti.recipes.base import TrainingContext
 from smalti.recipes.discriminator_inputs import FeatureInputs, _squares, build_discriminator_inputs, pixels
@@ -50,14 +51,15 @@ def test_an_image_of_the_networks_size_is_seen_as_it_is(network: Extractor) -> N
 
 @pytest.mark.parametrize(("sees", "count"), [("pixels", 1), ("features", 5), ("both", 5)])
 def test_a_discriminator_of_both_sees_the_image_and_the_coarser_maps(sees: str, count: int) -> None:
-    sight, channels = build_discriminator_inputs(DiscriminatorConfig(sees), TrainingContext((3, 32, 32)))
+    sight, channels = build_discriminator_inputs(DiscriminatorConfig(sees), TrainingContext(ImageSpec(3, 32, 32)))
     x = images(3, 32, 32)
     found = sight(x, Draws(0, 0))
     assert len(found) == count
     assert (found[0] is x) == (sees != "features")
     maps = found if sees == "features" else found[1:]
     assert [part.shape[1] for part in maps] == channels
-    every = build_discriminator_inputs(DiscriminatorConfig("features"), TrainingContext((3, 32, 32)))[0](x, Draws(0, 0))
+    context = TrainingContext(ImageSpec(3, 32, 32))
+    every = build_discriminator_inputs(DiscriminatorConfig("features"), context)[0](x, Draws(0, 0))
     for part, expected in zip(reversed(maps), reversed(every), strict=False):
         assert torch.equal(part, expected)
 

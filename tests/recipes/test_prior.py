@@ -13,19 +13,19 @@ from variants import VARIANTS
 
 from smalti.config.parse import override
 from smalti.config.quantizer import QuantizerConfig
+from smalti.data.spec import ImageSpec
 from smalti.errors import ConfigError
 from smalti.models.prior.likelihood import bits_of
 from smalti.quantize import build_quantizer
-from smalti.recipes import Codes, Score, TrainingContext, build_recipe
-from smalti.recipes.prior import PriorRecipe, values_of_codes
-from smalti.training.resume import context_of_data
+from smalti.recipes import Score, TrainingContext, build_recipe
+from smalti.recipes.prior import Codes, PriorRecipe, values_of_codes
 
 CPU = torch.device("cpu")
 
 
 def build(folder: Path, name: str, *assignments: str, planes: int = 1) -> PriorRecipe:
     data = small_codes(folder, planes=planes)
-    recipe = build_recipe(small_config(name, *assignments), context_of_data(data, CPU, "float32"))
+    recipe = build_recipe(small_config(name, *assignments), PriorRecipe.context_for(data, CPU, "float32"))
     assert isinstance(recipe, PriorRecipe)
     return recipe
 
@@ -152,11 +152,11 @@ def test_dropout_reaches_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_data_that_it_cannot_learn(tmp_path: Path) -> None:
     config = small_config("prior-nano")
     with pytest.raises(ConfigError, match="a prior learns codes, and the data are images; write codes with smalti enc"):
-        build_recipe(config, TrainingContext((3, 16, 16)))
-    setting = context_of_data(small_codes(tmp_path, captions=False), CPU, "float32")
+        build_recipe(config, TrainingContext(ImageSpec(3, 16, 16)))
+    setting = PriorRecipe.context_for(small_codes(tmp_path, captions=False), CPU, "float32")
     with pytest.raises(ConfigError, match=r"model\.condition is text, but the codes have no captions"):
         build_recipe(override(config, ["model.condition=text"]), setting)
-    bare = TrainingContext(setting.image, 1, tokenizer=setting.tokenizer)
+    bare = TrainingContext(setting.spec, 1, tokenizer=setting.tokenizer)
     with pytest.raises(ConfigError, match=r"model\.condition is class, but the codes have one class"):
         build_recipe(override(config, ["model.condition=class"]), bare)
 

@@ -14,6 +14,7 @@ from smalti.config.optimizer import OptimizerConfig
 from smalti.config.quantizer import VectorConfig
 from smalti.config.run import LoopConfig, RunConfig
 from smalti.config.vqvae import VQVAEConfig
+from smalti.data.spec import ImageSpec
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
 from smalti.optim.build import OPTIMIZERS
 from smalti.recipes import Images, TrainingContext, build_recipe
@@ -34,7 +35,7 @@ def make(
         ),
         train=LoopConfig(batch=8, ema_half_life=half_life),
     )
-    recipe = build_recipe(config, TrainingContext(shape, precision=precision))
+    recipe = build_recipe(config, TrainingContext(ImageSpec(*shape), precision=precision))
     assert isinstance(recipe, VQVAERecipe)
     return recipe
 

@@ -1,4 +1,4 @@
-"""Moving pictures, written and read again by Pillow."""
+"""Animations, read back with Pillow."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_every_frame_comes_back_as_it_was(tmp_path: Path, kind: str, channels: i
 
 def test_a_webp_keeps_transparency(tmp_path: Path) -> None:
     frames = some(channels=4)
-    frames[:, :2, :, 3], frames[3, ..., 3] = 0, 0  # one is clear all over
+    frames[:, :2, :, 3], frames[3, ..., 3] = 0, 0  # one is fully transparent
     write_animation(tmp_path / "a.webp", frames)
     found = frames_of(tmp_path / "a.webp", "RGBA")
     assert np.array_equal(found[..., 3], frames[..., 3])

@@ -1,4 +1,4 @@
-"""Charts: axes that hold their values, thinning that loses no spike, and series nobody planned for."""
+"""Charts: axes that cover their values, downsampling that keeps spikes, and unusual series."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def test_an_axis_holds_its_values_and_its_ticks_rise(values: list[float], log: b
         assert (
             axis.low <= usable.min() * (1 + 1e-6) if log else axis.low <= usable.min() + 1e-6 * (axis.high - axis.low)
         )
-        assert axis.place(usable).min() > -1e-5
-        assert axis.place(usable).max() < 1 + 1e-5
+        assert axis.position(usable).min() > -1e-5
+        assert axis.position(usable).max() < 1 + 1e-5
     assert all(a < b for a, b in pairwise(axis.ticks))
     assert 1 <= len(axis.ticks) <= 12
     assert len(axis.labels()) == len(axis.ticks)
@@ -76,7 +76,7 @@ def test_an_axis_holds_its_values_and_its_ticks_rise(values: list[float], log: b
 @settings(max_examples=100, deadline=None)
 def test_tick_labels_differ_from_each_other(low: float, span: float) -> None:
     if span < 1e-4 * abs(low):
-        return  # more digits than a label has room for
+        return  # more digits than fit into a label
     labels = axes.axis_for(np.array([low, low + span])).labels()
     assert len(set(labels)) == len(labels)
 
@@ -102,7 +102,7 @@ def test_log_ticks_are_powers_of_ten_or_few_marks_between() -> None:
     assert axes.axis_for(np.array([0.15, 1.2]), log=True).labels() == ("0.1", "0.2", "0.5", "1", "2")
 
 
-# Thinning
+# Downsampling
 
 
 def test_thinning_keeps_ends_and_every_extreme() -> None:
@@ -217,7 +217,7 @@ def test_512_codes_are_512_bars_and_16384_are_averaged() -> None:
     svg = charts.svg_bars("t", np.ones(16_384), x_label="code", y_label="share")
     assert len(rectangles(svg)) == 631
     assert "share (mean of 26)" in svg
-    assert len({height for _, height in rectangles(svg)}) == 1  # the last, shorter group is a mean as well
+    assert len({height for _, height in rectangles(svg)}) == 1  # the last, shorter group is averaged as well
 
 
 def test_bar_labels_are_printed_when_few_and_hints_always() -> None:

@@ -1,4 +1,4 @@
-"""Comparing two evaluations: differences with honest intervals, and refusals that say why."""
+"""Comparison of two evaluations: differences with confidence intervals, and evaluations that are not comparable."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_an_interval_beside_its_estimate_has_no_negative_arm() -> None:
 
 
 def test_the_interval_holds_the_true_difference_as_often_as_it_says() -> None:
-    # Skewed samples of different spread, so that the arms are lopsided.
+    # Skewed samples of different spread, so that the intervals are asymmetric.
     generator = np.random.default_rng(0)
     held = 0
     for trial in range(200):

@@ -1,4 +1,4 @@
-"""The page of an evaluation: everything of the record is on it, and pictures are shown whole and unblurred."""
+"""Evaluation reports contain the whole record, and show images completely and without smoothing."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def headings(page: Report) -> list[str]:
     return [str(element.text) for element in parse(page).iterfind(".//h:h2", NS)]
 
 
-# Words
+# Text
 
 
 def test_all_of_the_record_is_on_the_page() -> None:

@@ -1,4 +1,4 @@
-"""The HTML page: safe, self-contained, well-formed, and written whole or not at all."""
+"""HTML reports: safe, self-contained, well-formed, and written atomically."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def picture(channels: int = 3) -> np.ndarray:
 
 
 def full(word: str = "word") -> Report:
-    """A report with every kind of block, the word in every place a text can stand."""
+    """A report with every kind of block and the word in every text field."""
     report = Report(word, word)
     report.heading(word)
     report.paragraph(f"{word}\n\n{word}")
@@ -45,7 +45,7 @@ def parse(report: Report) -> ElementTree.Element:
 
 
 class Seen(HTMLParser):
-    """What a browser finds: tags, attributes, and whether they nest."""
+    """Collects tags and attributes like a browser, and checks nesting."""
 
     def __init__(self, text: str) -> None:
         super().__init__()

@@ -38,7 +38,7 @@ def test_grid_holds_each_image_in_reading_order(channels: int) -> None:
 def test_the_default_background_is_white_or_transparent(channels: int, expected: int) -> None:
     sheet = pictures.grid(some(3, channels=channels), columns=2)
     assert (sheet[:2] == expected).all()
-    assert (sheet[-6:-2, -6:-2] == expected).all()  # the place of the missing fourth
+    assert (sheet[-6:-2, -6:-2] == expected).all()  # the position of the missing fourth image
 
 
 def test_background_is_one_value_or_one_a_channel() -> None:
@@ -189,7 +189,7 @@ def test_what_is_no_picture_is_refused(tmp_path: Path, image: np.ndarray) -> Non
         pictures.write_png(tmp_path / "a.png", image)
 
 
-# Writing goes wrong
+# Errors while writing
 
 
 def test_a_folder_in_the_place_is_an_output_error(tmp_path: Path) -> None:
@@ -240,7 +240,7 @@ def test_an_interrupt_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.
     assert os.listdir(tmp_path) == []
 
 
-# Reading goes wrong
+# Errors while reading
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The record of an evaluation: what is written comes back, the format stays, and nothing else is taken for one."""
+"""Evaluation records: round trip, stable file format, and rejection of invalid files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def evaluation(**changes: Any) -> Evaluation:
 
 
 def same(a: Evaluation, b: Evaluation) -> bool:
-    return repr(a) == repr(b)  # NaN is not equal to itself, but looks alike
+    return repr(a) == repr(b)  # NaN != NaN, but their repr is equal
 
 
 def changed(path: Path, **changes: Any) -> Path:
@@ -141,7 +141,7 @@ def test_a_protocol_names_the_metrics_and_leaves_out_what_is_not_set() -> None:
     }
 
 
-# What is no record
+# Invalid records
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_a_file_cut_short_anywhere_is_refused(tmp_path: Path) -> None:
 def test_a_huge_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "huge.json"
     with path.open("wb") as file:
-        file.truncate(2**40)  # sparse: it takes no disk
+        file.truncate(2**40)  # sparse: uses no disk space
     with pytest.raises(DataError, match="larger than 8 MiB"):
         record.read(path)
 
@@ -293,33 +293,3 @@ def test_only_inception_gives_a_fid(extractor: dict[str, Any], expected: str) ->
     assert record.title("frechet_distance", made) == expected
     assert record.title("frechet_distance_infinity", made) == expected + ", extrapolated to infinite N"
     assert record.title("precision", made) == "precision"
-
-
-@pytest.mark.parametrize(
-    ("value", "low", "high", "expected"),
-    [
-        (0.934, 0.92, 0.95, "0.934"),
-        (31.2345, 31.1, 31.4, "31.23"),
-        (1234567.0, 1.2e6, 1.3e6, "1,234,567"),
-        (1234.5, None, None, "1,234"),
-        (0.5, 0.5, 0.5, "0.5000"),
-        (1 / 3, 1 / 3 - 1e-9, 1 / 3 + 1e-9, "0.333333"),
-        (0.0, None, None, "0"),
-        (-0.0001, -0.01, 0.01, "0.000"),
-        (2.5e-8, 2e-8, 3e-8, "2.5e-08"),
-        (0.0, -1e-9, 1e-9, "0"),
-        (-0.0000123456, -0.00002, -0.00001, "-1.23e-05"),
-        (math.nan, 0.0, 1.0, "nan"),
-        (math.inf, 0.0, 1.0, "inf"),
-        (1.0, -math.inf, math.inf, "1.000"),
-    ],
-)
-def test_significant_digits(value: float, low: float | None, high: float | None, expected: str) -> None:
-    assert record.written(value, record.decimals(value, low, high)) == expected
-
-
-def test_a_sign_is_shown_where_it_means_something() -> None:
-    assert record.written(0.5, 2, sign=True) == "+0.50"
-    assert record.written(-0.001, 2, sign=True) == record.written(0.0, 2, sign=True) == "0.00"
-    assert record.span(None, None, 2) == ""
-    assert record.span(-1, 1, 1, sign=True) == "-1.0 to +1.0"

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from small_runs import data_for, small_config, small_data
@@ -19,17 +18,16 @@ from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.run_dir import RunFolder
 from smalti.config.parse import override
 from smalti.config.presets import PRESETS
-from smalti.data import PackedImages, load
-from smalti.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
+from smalti.errors import CheckpointError, ConfigError, DataError, OutputError
 from smalti.optim.build import rate_factor
 from smalti.pipelines import base as api
-from smalti.quantize import VectorQuantizer
-from smalti.recipes import RECIPES, Images, base
+from smalti.recipes import Images, TrainingContext, base
 from smalti.recipes.gamma import automatic_gamma
 from smalti.recipes.gan import GANRecipe
 from smalti.runtime.device import Machine
 from smalti.training.batches import first_batches
-from smalti.training.loop import SilentReporter, train
+from smalti.training.loop import train
+from smalti.training.reporter import SilentReporter
 
 FLOAT32 = Machine(device="cpu", precision="float32")
 
@@ -184,7 +182,8 @@ def test_a_recipe_is_told_how_many_images_there_are(tmp_path: Path) -> None:
     data, config, cpu = small_data(tmp_path), small_config("gan-nano", "train.images=8"), torch.device("cpu")
     train(config, data, tmp_path / "run", machine=FLOAT32)
     state = checkpoint.load_state(tmp_path / "run" / "resume.pt", cpu)["recipe"]
-    looks = [[batch.pixels] for batch in first_batches(data, config.train.seed, config.data, cpu)]
+    recipe = GANRecipe(config, TrainingContext(data.spec))
+    looks = [[batch.pixels] for batch in first_batches(recipe, data, config.data, config.train.seed)]
     assert torch.equal(state["states"]["regularization"]["gamma"], automatic_gamma(looks, len(data)))
 
 
@@ -216,77 +215,6 @@ def test_two_trainings_cannot_share_a_folder(tmp_path: Path) -> None:
 
     train(config, data, tmp_path / "run", machine=FLOAT32, reporter=Watcher(second))
     assert "another training is at work" in str(problems[0])
-
-
-def explode(monkeypatch: pytest.MonkeyPatch, *, at: int, times: int = 10**9) -> None:
-    """Let the VQ-VAE see one infinite pixel in the step at `at` images."""
-    recipe, left = RECIPES["vqvae"], [times]
-    step = recipe.step
-
-    def poisoned(self: Any, batch: Images, images_seen: int) -> Any:
-        if images_seen == at and left[0] > 0:
-            left[0] -= 1
-            batch.pixels[0, 0, 0, 0] = torch.inf
-        return step(self, batch, images_seen)
-
-    monkeypatch.setattr(recipe, "step", poisoned)
-
-
-def test_a_nan_stops_with_step_term_and_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    explode(monkeypatch, at=40)
-    with pytest.raises(TrainingError) as caught:
-        train(small_config("vqvae"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
-    message = str(caught.value)
-    assert message.startswith("loss became ")
-    assert "in step 5, at 40 images" in message
-    assert f"{tmp_path / 'run' / 'last.safetensors'}, at 32 images" in message
-    assert "--on-nan rollback" in message
-    weights = api.load(tmp_path / "run").module.state_dict().values()
-    assert all(tensor.isfinite().all() for tensor in weights)
-    assert RunFolder(tmp_path / "run").records()[-1]["event"] == "diverged"
-
-
-def test_a_nan_before_the_first_save_leaves_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    explode(monkeypatch, at=0)
-    with pytest.raises(TrainingError, match="at 0 images"):
-        train(small_config("vqvae"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
-    assert api.load(tmp_path / "run").card.images_seen == 0
-
-
-def test_rollback_goes_back_and_on_with_halved_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    explode(monkeypatch, at=40, times=2)
-    data, watcher = small_data(tmp_path), Watcher()
-    config = small_config("vqvae")
-    result = train(config, data, tmp_path / "run", machine=FLOAT32, on_nan="rollback", reporter=watcher)
-    assert result.reason == "finished"
-    events = [r.get("event") for r in RunFolder(tmp_path / "run").records()]
-    assert events.count("rollback") == 2
-    assert "back to 32 images" in watcher.messages[0]
-    state = checkpoint.load_state(tmp_path / "run" / "resume.pt", torch.device("cpu"))
-    rate = state["recipe"]["optimizers"]["autoencoder"]["param_groups"][0]["lr"]
-    assert rate == pytest.approx(config.model.optimizer.learning_rate / 4)  # type: ignore[union-attr]
-
-
-def test_rollback_gives_up_after_five(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    explode(monkeypatch, at=40)
-    with pytest.raises(TrainingError, match="5 rollbacks did not help"):
-        train(small_config("vqvae"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32, on_nan="rollback")
-
-
-def test_infinite_weights_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = RECIPES["dcgan" if "dcgan" in RECIPES else "gan"]
-    step = recipe.step
-
-    def poisoned(self: Any, batch: Images, images_seen: int) -> Any:
-        terms = step(self, batch, images_seen)
-        if images_seen == 56:  # the last step: no later loss would show it
-            next(self.modules["generator"].parameters()).data.fill_(torch.nan)
-        return terms
-
-    monkeypatch.setattr(recipe, "step", poisoned)
-    with pytest.raises(TrainingError, match="the weights became infinite by 64 images"):
-        train(small_config("dcgan"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
-    assert api.load(tmp_path / "run").card.images_seen == 32
 
 
 def test_held_out_images_are_scored_and_named(tmp_path: Path) -> None:
@@ -360,7 +288,7 @@ def test_a_resume_state_of_another_version(change: dict[str, Any], tmp_path: Pat
 
 
 def test_it_is_saved_now_and_then_whatever_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smalti.training.loop.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("smalti.training.control.SAVE_SECONDS", 0.0)
     data, config = small_data(tmp_path), small_config("vqvae", "train.save_every=10k", "train.images=160")
     saved: list[int] = []
     watcher = Watcher(lambda _: saved.append(checkpoint.read_card(tmp_path / "run" / "last.safetensors").images_seen))
@@ -411,7 +339,7 @@ def test_the_log_is_json_and_tensorboard_is_written(tmp_path: Path) -> None:
     [
         (Machine(device="warp"), "cannot be used"),
         (Machine(precision="float8"), "must be one of"),
-        (Machine(device="cuda:99"), "try --device cpu"),
+        (Machine(device="cuda:99"), "try `device` cpu"),
     ],
 )
 def test_a_machine_that_is_not_there(machine: Machine, words: str) -> None:
@@ -425,7 +353,7 @@ def test_a_rank_knows_its_own_gpu_by_name(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("LOCAL_RANK", "99")
     with pytest.raises(ConfigError, match="the device 'cuda:99' cannot be used"):
         Machine("cuda:99").resolve()
-    with pytest.raises(ConfigError, match="--device is 'cuda:0', but 200 ranks need cpu, or cuda to get one GPU each"):
+    with pytest.raises(ConfigError, match="`device` is 'cuda:0', but 200 ranks need cpu, or cuda to get one GPU each"):
         Machine("cuda:0").resolve()
 
 
@@ -433,100 +361,3 @@ def test_one_image_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs at least 2"):
         train(small_config("vqvae"), small_data(tmp_path, count=1), tmp_path / "run", machine=FLOAT32)
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("name", ["vqvae-best", "dcgan"])
-def test_a_new_run_is_started_and_a_resumed_one_is_not(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = RECIPES[small_config(name).recipe]
-    start, found = recipe.start, []
-
-    def watched(self: Any, batches: Any) -> None:
-        found.append([torch.cat([batch.pixels for batch in batches()]) for _ in range(2)])
-        start(self, batches)
-
-    monkeypatch.setattr(recipe, "start", watched)
-    data, config = small_data(tmp_path), small_config(name)
-    train(config, data, tmp_path / "run", machine=FLOAT32)
-    train(override(config, ["train.images=96"]), data, tmp_path / "run", machine=FLOAT32)
-    ((first, second),) = found
-    shifts = (2 * config.data.shift + 1) ** 2
-    assert len(first) == 80 * shifts, "each of the images, and as it is in a mirror, wherever it can be moved to"
-    assert torch.equal(first, second)
-
-
-def test_a_run_begins_with_the_best_linear_codec(tmp_path: Path) -> None:
-    config = small_config("vqvae-best", "train.images=8")
-    watcher = Watcher(lambda _: None)
-    train(config, small_data(tmp_path), tmp_path / "run", machine=FLOAT32, reporter=watcher)
-    fresh = small_config("vqvae", "train.images=8")
-    other = Watcher(lambda _: None)
-    train(fresh, small_data(tmp_path), tmp_path / "other", machine=FLOAT32, reporter=other)
-    assert watcher.records[0]["psnr"] > other.records[0]["psnr"] + 5
-
-
-def test_too_few_images_for_the_codes_are_named(tmp_path: Path) -> None:
-    config = small_config("vqvae-best", "model.quantizer.layer.codes=512", "data.shift=0")
-    with pytest.raises(ConfigError, match="the training images have 320, the codebook 512; use more or larger images"):
-        train(config, small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
-
-
-def flat_data(folder: Path) -> PackedImages:
-    """Images that are all alike."""
-    folder.mkdir(exist_ok=True)
-    np.savez(folder / "flat.npz", images=np.full((20, 16, 16, 3), 99, np.uint8))
-    return load(folder / "flat.npz", cache=folder / "cache")
-
-
-def advice_of(folder: Path) -> list[dict[str, Any]]:
-    return [record for record in RunFolder(folder).records() if record.get("event") == "advice"]
-
-
-def test_a_collapsed_codebook_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smalti.recipes.vqvae.FIRST_ADVICE", 32)
-    # The nearest code follows the latents, which are all alike; the others stay where they were drawn.
-    monkeypatch.setattr(VectorQuantizer, "_start", lambda *_: None)
-    one_place = ("model.autoencoder.stride=16", "model.quantizer.codes=4", "model.quantizer.dead_code_threshold=0")
-    config = small_config("vqvae", *one_place, "train.images=160")
-    watcher = Watcher()
-    train(config, flat_data(tmp_path), tmp_path / "run", machine=FLOAT32, reporter=watcher)
-    (record,) = advice_of(tmp_path / "run")
-    assert record["images_seen"] == 96, "by then there were twenty latents for each of the four codes"
-    assert record["advice"].startswith("the codebook has collapsed: 1.0 of 4 codes")
-    assert watcher.messages == [f"at 96 images: {record['advice']}"]
-
-
-def test_other_advice_is_told_too_and_the_same_with_other_figures_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lines = iter([None, "it is slow: 3 s", "it is slow: 4 s", None, "it is loud: 9 dB", "it is slow: 5 s"])
-    monkeypatch.setattr(RECIPES["gan"], "advice", lambda *_: next(lines))
-    watcher = Watcher()
-    config = small_config("dcgan", "train.images=96")
-    train(config, small_data(tmp_path), tmp_path / "run", machine=FLOAT32, reporter=watcher)
-    assert [(r["images_seen"], r["advice"]) for r in advice_of(tmp_path / "run")] == [
-        (32, "it is slow: 3 s"), (80, "it is loud: 9 dB")
-    ]  # fmt: skip
-    assert watcher.messages == ["at 32 images: it is slow: 3 s", "at 80 images: it is loud: 9 dB"]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [(), ("model.quantizer.normalize=true",), ("model.quantizer.name=scalar",), ("model.quantizer.name=binary",)],
-)
-def test_a_young_or_a_healthy_codebook_is_left_alone(
-    changes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = "vqvae" if len(changes) == 0 or "name" not in changes[0] else "fsq"
-    assignments = ["train.images=96", "model.optimizer.learning_rate=1e-6", *changes]
-    if "model.quantizer.name=scalar" in changes:
-        assignments += ["model.quantizer.levels=[2, 2]"]
-    if "model.quantizer.name=binary" in changes:
-        assignments += ["model.quantizer.bits=2", "model.quantizer.entropy=0"]
-    config = small_config(name, *assignments)
-    train(config, small_data(tmp_path), tmp_path / "young", machine=FLOAT32)
-    assert not advice_of(tmp_path / "young")
-    monkeypatch.setattr("smalti.recipes.vqvae.FIRST_ADVICE", 0)
-    train(config, small_data(tmp_path), tmp_path / "run", machine=FLOAT32)
-    assert not any("latents" in record["advice"] for record in advice_of(tmp_path / "run"))

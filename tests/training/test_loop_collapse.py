@@ -17,10 +17,10 @@ from small_runs import settings, small_config, small_data, write_source
 from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.run_dir import RunFolder
 from smalti.errors import ConfigError, TrainingError
-from smalti.recipes import RECIPES
 from smalti.recipes.gan import GANRecipe
 from smalti.runtime.device import Machine
-from smalti.training.loop import SilentReporter, train
+from smalti.training.loop import train
+from smalti.training.reporter import SilentReporter
 
 FLOAT32 = Machine(device="cpu", precision="float32")
 # The other generator, which ends in a tanh, cannot run away.
@@ -36,7 +36,7 @@ class Listener(SilentReporter):
 
 
 def ruin(patch: pytest.MonkeyPatch, how: Callable[[GANRecipe], None] = run_away, **when: int) -> None:
-    patch.setattr(RECIPES["gan"], "step", ruined(RECIPES["gan"].step, how, **when))
+    patch.setattr(GANRecipe, "step", ruined(GANRecipe.step, how, **when))
 
 
 def events(folder: Path) -> list[str]:
@@ -84,7 +84,7 @@ def test_asked_to_stop_it_stops_at_the_last_good_checkpoint(tmp_path: Path, monk
               on_collapse="stop")  # fmt: skip
     message = str(caught.value)
     assert message.startswith("the generator ran away")
-    assert "last.safetensors, at 32 images; go on from there with --on-collapse rollback" in message
+    assert "last.safetensors, at 32 images; go on from there with `on_collapse=rollback`" in message
     assert events(tmp_path / "run")[-1] == "collapse"
 
 
@@ -107,14 +107,14 @@ def test_who_is_stopped_in_a_collapse_keeps_the_last_good_state(
     """SIGTERM comes between two looks, after the collapse."""
     config, data = small_config("gan-nano", *SETTINGS, "train.log_every=32"), small_data(tmp_path)
     ruin(monkeypatch, at=40)
-    step = RECIPES["gan"].step
+    step = GANRecipe.step
 
     def stopped(self: GANRecipe, batch: Any, images_seen: int) -> Any:
         if images_seen == 48:
             os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batch, images_seen)
 
-    monkeypatch.setattr(RECIPES["gan"], "step", stopped)
+    monkeypatch.setattr(GANRecipe, "step", stopped)
     listener = Listener()
     result = train(config, data, tmp_path / "run", machine=FLOAT32, reporter=listener, on_collapse=policy)
     assert (result.reason, result.signal) == ("stopped", signal.SIGTERM)
@@ -175,7 +175,7 @@ def test_a_gan_that_diverges_stops_where_it_is_asked_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, str]
 ) -> None:
     ruin(monkeypatch, diverge, at=40)
-    with pytest.raises(TrainingError, match=r"became nan in step .* at 32 images; go on from there with --on-nan"):
+    with pytest.raises(TrainingError, match=r"became nan in step .* at 32 images; go on from there with `on_nan"):
         train(small_config("gan-nano", *SETTINGS), small_data(tmp_path), tmp_path / "run", machine=FLOAT32, **asked)
 
 
@@ -186,7 +186,7 @@ def test_it_gives_up_after_five(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_another_word_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--on-collapse is 'pray', but must be stop, rollback or continue"):
+    with pytest.raises(ConfigError, match="`on_collapse` is 'pray', but must be stop, rollback or continue"):
         train(small_config("gan-nano"), small_data(tmp_path), tmp_path / "run", machine=FLOAT32, on_collapse="pray")
 
 

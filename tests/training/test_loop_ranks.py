@@ -17,7 +17,7 @@ from smalti import cli
 from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.run_dir import RunFolder
 from smalti.config.presets import preset as find_preset
-from smalti.recipes import RECIPES
+from smalti.recipes.gan import GANRecipe
 
 FAR_APART = 1e-5
 
@@ -103,7 +103,7 @@ def test_ranks_go_back_together_where_one_of_them_has_collapsed(
 ) -> None:
     """Once where both have, once where rank 1 alone has: two GPUs may see a figure on two sides of a limit."""
     source, one, two = write_source(tmp_path / "discs.npz"), tmp_path / "ranks1", tmp_path / "ranks2"
-    monkeypatch.setattr(RECIPES["gan"], "step", ruined(RECIPES["gan"].step, run_away, at=40, times=2))
+    monkeypatch.setattr(GANRecipe, "step", ruined(GANRecipe.step, run_away, at=40, times=2))
     settings = (*DESCENT, "model.network.generator=mirror")  # the other one, which ends in a tanh, cannot run away
     assert cli.run(command("gan-nano", source, one, *settings)) == 0
     program = (str(Path(__file__).parents[1] / "ruined.py"), "01,1")

@@ -1,1 +1,1 @@
-"""Random changes of images, differentiable where they must be."""
+"""Data augmentation: for discriminators (differentiable) and for contrastive training."""

@@ -1,14 +1,14 @@
-"""Random views of images: crop, mirror, colour, blur. Two views of one image are what contrastive training compares.
+"""Random views of images for contrastive training (SimCLR): crop, flip, colour jitter, blur.
 
-    crop    a box of `crop`..1 of the area, sides 3:4 to 4:3, back to the whole size, bilinear
-    mirror  every other view
-    colour  x -> H S c (b x) + (1 - c) b mean:  brightness b, contrast c, saturation S, hue H (a turn in YIQ), as one
-            3x3 matrix and one offset a view, for four views in five; one view in five loses its colour
-    blur    Gaussian, sigma from 0.1 to a 24th of the longer side, for a share `blur` of the views
+    crop    a box of `crop`..1 of the area with an aspect ratio from 3:4 to 4:3, resized to the full size, bilinear
+    flip    half of the views
+    colour  x -> H S c (b x) + (1 - c) b mean:  brightness b, contrast c, saturation S, hue H (a rotation in YIQ), as
+            one 3x3 matrix and one offset per view, for four views in five; one view in five is converted to grey
+    blur    Gaussian, sigma from 0.1 to a 24th of the longer side, for a fraction `blur` of the views
 
-Source: Chen et al. 2020, arXiv:2002.05709, appendix A.  A view never shows more of an image than there is, so nothing
-is made smaller and no filter is needed.  Layout: (B, C, H, W) float32 in [-1, 1]; a fourth channel (alpha) keeps its
-values.
+Source: Chen et al. 2020, arXiv:2002.05709, appendix A.  A crop is never larger than the image, so it is only ever
+enlarged and needs no antialiasing filter.  Layout: (B, C, H, W) float32 in [-1, 1]; a fourth channel (alpha) keeps its
+values under colour jitter.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from torch import Tensor
 from smalti.runtime.rng import Draws
 
 LUMA = (0.299, 0.587, 0.114)
-# RGB -> YIQ (NTSC 1953); a turn of the I-Q plane changes the hue alone.
+# RGB -> YIQ (NTSC 1953); a rotation of the I-Q plane changes only the hue.
 _TO_YIQ = ((0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-JITTERED, GREYED = 0.8, 0.2  # shares of the views
+JITTERED, GREYED = 0.8, 0.2  # fractions of the views
 HUE_TURN = 0.2  # of a full turn, at jitter 1
-SMALLEST_SIGMA, LARGEST_SIGMA = 0.1, 1 / 24  # pixels; share of the longer side
+SMALLEST_SIGMA, LARGEST_SIGMA = 0.1, 1 / 24  # pixels; fraction of the longer side
 
 
 def random_views(images: Tensor, draws: Draws, *, crop: float = 0.2, jitter: float = 0.5, blur: float = 0.0) -> Tensor:
@@ -34,9 +34,10 @@ def random_views(images: Tensor, draws: Draws, *, crop: float = 0.2, jitter: flo
 
     Args:
         images: (B, C, H, W) float32 in [-1, 1].
-        crop: smallest share of the area that is kept.
-        jitter: strength of the colour changes: 0 leaves colours alone, 0.5 is SimCLR's for CIFAR-10, 1 for photographs.
-        blur: share of the views that are blurred.
+        draws: the random numbers of this step.
+        crop: smallest fraction of the area that is kept.
+        jitter: strength of the colour jitter: 0 is none, 0.5 is SimCLR's for CIFAR-10, 1 SimCLR's for ImageNet.
+        blur: fraction of the views that are blurred.
 
     Returns:
         The same shape.
@@ -63,7 +64,7 @@ def _crop(images: Tensor, chance: Tensor, smallest: float) -> Tensor:
 
 
 def _recolour(images: Tensor, chance: Tensor, strength: float) -> Tensor:
-    """`chance` is (B, 6): brightness, contrast, saturation, hue, whether at all, whether grey."""
+    """Colour jitter; `chance` is (B, 6) uniform: brightness, contrast, saturation, hue, jitter or not, grey or not."""
     jittered = (chance[:, 4] < JITTERED).float()
     spread = 0.8 * strength * (2 * chance[:, :3] - 1) * jittered[:, None]
     brightness, contrast, saturation = (1 + spread).unbind(dim=1)
@@ -73,7 +74,7 @@ def _recolour(images: Tensor, chance: Tensor, strength: float) -> Tensor:
     mean = torch.einsum("bchw,c->b", pixels, luma) / pixels[0, 0].numel()
     matrix = torch.eye(channels, device=pixels.device).expand(len(pixels), -1, -1)
     if channels == 3:
-        grey = luma.expand(3, 3)  # each row gives the luma
+        grey = luma.expand(3, 3)  # every row computes the luma
         angle = 2 * math.pi * HUE_TURN * strength * (2 * chance[:, 3] - 1) * jittered
         matrix = torch.lerp(grey, matrix, saturation[:, None, None])
         matrix = _hue(angle) @ matrix
@@ -87,7 +88,7 @@ def _recolour(images: Tensor, chance: Tensor, strength: float) -> Tensor:
 
 
 def _blurred(images: Tensor, chance: Tensor, share: float) -> Tensor:
-    """`chance` is (B, 2): how strongly, whether at all."""
+    """Blur images; `chance` is (B, 2) uniform: sigma, whether blurred."""
     height, width = images.shape[2:]
     largest = max(LARGEST_SIGMA * max(height, width), SMALLEST_SIGMA)
     sigma = SMALLEST_SIGMA + (largest - SMALLEST_SIGMA) * chance[:, 0]
@@ -97,14 +98,14 @@ def _blurred(images: Tensor, chance: Tensor, share: float) -> Tensor:
 
 
 def _gaussian(side: int, sigma: Tensor) -> Tensor:
-    """(B,) -> (B, side, side): row i holds what pixel i takes from each pixel of a line, 1 in all."""
-    place = torch.arange(side, device=sigma.device)
-    weights = torch.exp(-((place[:, None] - place).square()) / (2 * sigma[:, None, None].square()))
+    """(B,) -> (B, side, side): Gaussian filter as a matrix; row i has the weights of output pixel i, which sum to 1."""
+    position = torch.arange(side, device=sigma.device)
+    weights = torch.exp(-((position[:, None] - position).square()) / (2 * sigma[:, None, None].square()))
     return weights / weights.sum(dim=2, keepdim=True)
 
 
 def _hue(angle: Tensor) -> Tensor:
-    """(B,) radians -> (B, 3, 3), in RGB."""
+    """(B,) angles in radians -> (B, 3, 3) hue rotations of RGB."""
     to_yiq = angle.new_tensor(_TO_YIQ)
     turn = torch.zeros(len(angle), 3, 3, device=angle.device)
     turn[:, 0, 0] = 1

@@ -1,1 +1,1 @@
-"""Files of trained models and folders of trainings."""
+"""Checkpoint files and run folders."""

@@ -1,18 +1,18 @@
-"""Checkpoints: one safetensors file that says what it is, and the resume state apart from it.
+"""Checkpoints: self-describing safetensors files; and the resume state, a separate file.
 
-The header's `smalti` entry is JSON:
+The `smalti` entry of the header is the card as JSON:
 
-    {"format": 1, "kind": "vqvae", "config": {...}, "image": [3, 32, 32], "classes": [...], "images_seen": ...,
+    {"format": 2, "kind": "vqvae", "config": {...}, "classes": [...], "images_seen": ...,
+     "spec": {"kind": "image", "channels": 3, "height": 32, "width": 32},
      "data": {"source": ..., "fingerprint": ...}, "version": ..., "license": ..., "digest": "sha256...",
-     "tokenizer": the same of the VQ-VAE whose codes a prior knows, or null}
+     "tokenizer": the card of the VQ-VAE whose codes a prior models, or null}
 
-A prior's file holds its tokenizer's weights too, under `tokenizer.`, so that it makes images alone. The digest is over
-the canonical JSON of (format, kind, config, image, classes, and of a tokenizer the same) and over every
-tensor's name, type, shape and bytes: it names the model, not the file. Loading is strict: every tensor must be there,
-none may be more.
-Nothing is unpickled, and no memory is taken before the file is known to hold that much.
-Floats are stored as float32, or all as float16 where half the size is worth 11 bits of precision; they are read as
-float32 either way.
+The file of a prior includes the weights of its tokenizer, under `tokenizer.`, so it can generate images by itself. The
+digest covers the canonical JSON of (format, kind, config, spec, classes; the same of the tokenizer) and the name, type,
+shape and bytes of every tensor: it identifies the model, not the file. Loading is strict: missing and unexpected
+tensors are errors.
+Nothing is unpickled, and no memory is allocated beyond the verified size of the file.
+Floats are stored as float32, or all as float16 to halve the size; they are loaded as float32 in both cases.
 """
 
 from __future__ import annotations
@@ -32,45 +32,39 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from smalti._version import __version__
-from smalti.config.contrastive import ContrastiveConfig
-from smalti.config.gan import GANConfig
 from smalti.config.parse import from_plain, to_plain
-from smalti.config.prior import PriorConfig
 from smalti.config.run import RunConfig
+from smalti.data.spec import ImageSpec, Spec, spec_from_plain, spec_to_plain
 from smalti.errors import CheckpointError, ConfigError
 from smalti.files import write_atomically
-from smalti.models.autoencoder.autoencoder import Autoencoder
-from smalti.models.gan.base import Generator
-from smalti.models.prior.image_prior import ImagePrior
-from smalti.models.vision_transformer import VisionTransformer
 from smalti.runtime.digest import tensors_digest
 
-FORMAT = 1
-HEADER_LIMIT = 16 * 2**20  # bytes; ours are a few thousand
+FORMAT = 2
+HEADER_LIMIT = 16 * 2**20  # bytes; headers have a few thousand
 DEFAULT_LICENSE = "unspecified"
 
 
 @dataclass(frozen=True)
 class Card:
-    """What a checkpoint says about itself, beside its weights.
+    """Metadata of a checkpoint.
 
     Attributes:
-        kind: the recipe that trained it, `vqvae`, `gan`, `contrastive` or `prior`.
-        config: the whole configuration of the training.
-        image: (channels, height, width) of its images.
-        classes: names of the labels, in order; empty without labels.
-        images_seen: training images up to here.
+        kind: key in the registry of kinds, config/kinds.py: `vqvae`, `gan`, ...
+        config: the full configuration of the training.
+        spec: of what the model generates, or takes as input: for example, an image of one size.
+        classes: class names, in the order of the labels; empty without labels.
+        images_seen: number of training images so far.
         data: source and fingerprint of the training data.
-        license: of the weights, as the user stated it.
-        version: of smalti, when it was written.
-        score: the figure on held-out images at this point, {} when none was taken.
-        digest: sha256 over configuration and tensors; filled in by `write`.
-        tokenizer: of a prior, the card of the VQ-VAE whose codes it knows.
+        license: of the weights, as stated by the user.
+        version: of smalti, at the time of writing.
+        score: the latest score on the held-out set, {} without one.
+        digest: sha256 of configuration and tensors; set by `write`.
+        tokenizer: card of the VQ-VAE whose codes a prior models; None for other kinds.
     """
 
     kind: str
     config: RunConfig
-    image: tuple[int, int, int]
+    spec: Spec
     classes: tuple[str, ...]
     images_seen: int
     data: Mapping[str, Any]
@@ -80,34 +74,37 @@ class Card:
     digest: str = ""
     tokenizer: Card | None = None
 
+    @property
+    def image(self) -> ImageSpec:
+        """The spec, if it is an image.
+
+        Raises:
+            CheckpointError: the model is for another kind of data.
+        """
+        if not isinstance(self.spec, ImageSpec):
+            raise CheckpointError(f"this is a model of {self.spec.kind}, not of images; give a model of images")
+        return self.spec
+
 
 def build(card: Card) -> nn.Module:
-    """The network a card describes, with no weights loaded."""
-    if isinstance(card.config.model, GANConfig):
-        classes = len(card.classes) if card.config.model.conditional else 0
-        return Generator(card.config.model, card.image, classes)
-    if isinstance(card.config.model, ContrastiveConfig):
-        return VisionTransformer(card.config.model.encoder, card.image)
-    if isinstance(card.config.model, PriorConfig):
-        assert card.tokenizer is not None
-        tokenizer = build(card.tokenizer)
-        assert isinstance(tokenizer, Autoencoder)
-        return ImagePrior(card.config.model, tokenizer, card.image, len(card.classes))
-    return Autoencoder(card.config.model, card.image[0])
+    """Build the network that a card describes, without its weights."""
+    tokenizer = None if card.tokenizer is None else build(card.tokenizer)
+    module: nn.Module = card.config.kind.load_build()(card.config.model, card.spec, len(card.classes), tokenizer)
+    return module
 
 
 def digest(card: Card, tensors: Mapping[str, Tensor], entry: Mapping[str, Any] | None = None) -> str:
-    """The sha256 that names a model; see the module's first lines.
+    """The sha256 that identifies a model; see the module docstring.
 
     Args:
-        entry: the card as a file has it, whose configurations lack the settings that came after it; None: the card's.
+        entry: the card as stored in a file, whose configuration lacks settings added since; None: derived from `card`.
     """
-    described = {"format": FORMAT, "kind": card.kind, "image": list(card.image), "classes": list(card.classes)}
+    described = {"format": FORMAT, "kind": card.kind, "spec": spec_to_plain(card.spec), "classes": list(card.classes)}
     described["config"] = to_plain(card.config) if entry is None else entry["config"]
     if card.tokenizer is not None:
         inner = card.tokenizer
         config = to_plain(inner.config) if entry is None else entry["tokenizer"]["config"]
-        described["tokenizer"] = [inner.digest, config, list(inner.image), list(inner.classes)]
+        described["tokenizer"] = [inner.digest, config, spec_to_plain(inner.spec), list(inner.classes)]
     return tensors_digest(tensors, header=json.dumps(described, sort_keys=True, separators=(",", ":")).encode())
 
 
@@ -121,33 +118,32 @@ def write(path: Path, module: nn.Module, card: Card, *, half: bool = False) -> C
         The card with its digest.
 
     Raises:
-        OutputError: the disk is full or the place cannot be written; the file that was there is left whole.
+        OutputError: the disk is full or the path is not writable; an existing file is left intact.
     """
-    # A tensor seen channels_last is stored in the usual order: safetensors knows no other.
+    # Contiguous, because safetensors does not support channels_last.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     if half:
         tensors = {name: t.half() if t.is_floating_point() else t for name, t in tensors.items()}
     card = dataclasses.replace(card, digest=digest(card, tensors))
-    entry = {"format": FORMAT} | {field.name: to_plain(getattr(card, field.name)) for field in dataclasses.fields(card)}
-    content = save(tensors, metadata={"smalti": json.dumps(entry, sort_keys=True)})
+    content = save(tensors, metadata={"smalti": json.dumps({"format": FORMAT} | card_to_plain(card), sort_keys=True)})
     write_atomically(path, lambda file: file.write(content))
     return card
 
 
 def read_card(path: Path) -> Card:
-    """Everything a checkpoint says about itself; no tensor is read.
+    """Read the card of a checkpoint, without its tensors.
 
     Raises:
-        CheckpointError: not a smalti checkpoint, cut short, or of a version this one does not know.
+        CheckpointError: the file is not a smalti checkpoint, is truncated, or has an unsupported format.
     """
     return _parse_card(path, _read_header(path))
 
 
 def read(path: Path) -> tuple[nn.Module, Card]:
-    """The network with its weights, in eval mode on the CPU, and its card.
+    """Load a network, in eval mode on the CPU, and its card.
 
     Raises:
-        CheckpointError: as `read_card`; or a tensor is missing, too many, of another shape, or was changed.
+        CheckpointError: as `read_card`; or a tensor is missing, unexpected, of another shape, or was modified.
     """
     header = _read_header(path)
     card = _parse_card(path, header)
@@ -166,7 +162,7 @@ def read(path: Path) -> tuple[nn.Module, Card]:
         )
     if all(tensor.dtype == torch.float16 for tensor in tensors.values() if tensor.is_floating_point()):
         tensors = {name: t.float() if t.is_floating_point() else t for name, t in tensors.items()}
-    # On the meta device a network of any size costs nothing; the file's own tensors then take the places.
+    # On the meta device no weights are allocated or initialised; the loaded tensors are assigned afterwards.
     with torch.device("meta"):
         module = build(card)
     expected = {name: _described(tensor) for name, tensor in module.state_dict().items()}
@@ -186,7 +182,7 @@ def _described(tensor: Tensor) -> str:
 
 
 def _read_header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file, its size checked before it is read."""
+    """Read the JSON header of a safetensors file, after checking its size."""
     try:
         with path.open("rb") as file:
             prefix = file.read(8)
@@ -208,7 +204,7 @@ def _read_header(path: Path) -> dict[str, Any]:
     try:
         ends = [int(entry["data_offsets"][1]) for entry in entries]
     except (LookupError, TypeError, ValueError, OverflowError):
-        raise CheckpointError(f"{path} is not a smalti checkpoint: its header is no list of tensors") from None
+        raise CheckpointError(f"{path} is not a smalti checkpoint: its header is not a list of tensors") from None
     if ends and 8 + size + max(ends) != total:
         raise CheckpointError(f"{path} was cut short: it holds {total} bytes of {8 + size + max(ends)}; copy it again")
     return header
@@ -230,41 +226,51 @@ def _parse_card(path: Path, header: Mapping[str, Any]) -> Card:
         raise CheckpointError(f"{path}: its configuration does not fit smalti {__version__}: {error}") from None
 
 
+def card_to_plain(card: Card) -> dict[str, Any]:
+    """A card as a JSON table, including the tokenizer's card."""
+    plain = {field.name: to_plain(getattr(card, field.name)) for field in dataclasses.fields(card)}
+    plain["spec"] = spec_to_plain(card.spec)
+    plain["tokenizer"] = None if card.tokenizer is None else card_to_plain(card.tokenizer)
+    return plain
+
+
 def _card(path: Path, entry: dict[str, Any]) -> Card:
-    """What a header says, with the tokenizer in it."""
-    version = entry.pop("format")
-    if version != FORMAT:
-        raise CheckpointError(
-            f"{path} has the checkpoint format {version!r}, but smalti {__version__} reads format {FORMAT}; "
-            "install the version that wrote it"
-            + (f" (smalti {entry['version']})" if isinstance(entry.get("version"), str) else "")
-        )
+    """Parse a card from a header entry, including the tokenizer's card."""
+    _check_format(path, entry.pop("format"), entry.get("version"))
     config = from_plain(RunConfig, entry.pop("config"))
-    image = tuple(entry.pop("image"))
     inner = entry.pop("tokenizer", None)
     tokenizer = None if inner is None else _card(path, {"format": FORMAT} | inner)
-    card = Card(config=config, image=image, classes=tuple(entry.pop("classes")), tokenizer=tokenizer, **entry)
-    if (
-        not all(type(side) is int for side in image)
-        or len(image) != 3
-        or image[0] not in (1, 3, 4)
-        or not all(1 <= side <= 16384 for side in image[1:])
-    ):
-        raise CheckpointError(f"{path}: its image shape is none that smalti makes")
+    spec, classes = spec_from_plain(entry.pop("spec")), tuple(entry.pop("classes"))
+    card = Card(config=config, spec=spec, classes=classes, tokenizer=tokenizer, **entry)
     if (
         card.kind != config.recipe
         or not all(isinstance(name, str) for name in (*card.classes, card.license, card.version, card.digest))
         or not all(isinstance(table, dict) for table in (card.data, card.score))
         or type(card.images_seen) is not int
-        or (card.kind == "prior") != (tokenizer is not None)
-        or (tokenizer is not None and (tokenizer.kind != "vqvae" or tokenizer.image[0] != image[0]))
+        or config.kind.tokenizer != (None if tokenizer is None else tokenizer.kind)
+        or (tokenizer is not None and tokenizer.spec.shape[0] != spec.shape[0])
     ):
         raise CheckpointError(f"{path}: its card contradicts itself; it was changed or damaged")
     return card
 
 
+def _check_format(path: Path, found: object, version: object) -> None:
+    """Raise CheckpointError for another format, saying whether it is from an older or a newer version."""
+    written = f"smalti {version}" if isinstance(version, str) else "another version"
+    if type(found) is int and 0 < found < FORMAT:
+        raise CheckpointError(
+            f"{path} was written by {written}, before its release, in checkpoint format {found}, which is no longer "
+            f"read (today's is {FORMAT}); train the model again"
+        )
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{path} has the checkpoint format {found!r}, but smalti {__version__} reads format {FORMAT}; "
+            "install the version that wrote it" + (f" ({written})" if isinstance(version, str) else "")
+        )
+
+
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write the resume state, atomically: tensors and plain values alone, in torch's zip format."""
+    """Write the resume state, atomically: tensors and plain values, in torch's zip format."""
     write_atomically(path, lambda file: torch.save(dict(state), file))
 
 

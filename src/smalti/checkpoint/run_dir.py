@@ -1,11 +1,11 @@
-"""The folder of one training: what is in it, whose it is, and how a stopped run finds its place again.
+"""Run folders: the files of one training, and exclusive access to them.
 
-config.json          the settings; a second training with others is refused
-log.jsonl            one record a line: losses, scores, events
-last.safetensors     averaged weights of the last save, with their card
-best.safetensors     those with the best score so far
-resume.pt            everything the next step depends on
-previews/            pictures, named by the images seen
+config.json          the settings; a training with other settings is refused
+log.jsonl            one record per line: losses, scores, events
+last.safetensors     checkpoint of the EMA weights at the last save
+best.safetensors     checkpoint of the EMA weights with the best score
+resume.pt            resume state
+previews/            preview images, named by the number of images seen
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from typing import IO, Any
 
 from smalti.config.parse import from_plain, paths, to_plain
 from smalti.config.run import RunConfig
-from smalti.errors import CheckpointError, ConfigError, OutputError
+from smalti.errors import CheckpointError, ConfigError, OutputError, arg
 from smalti.files import lock, output_errors, write_atomically
 
-# A run may go on longer, write more often, or find its data elsewhere (their fingerprint is compared), and is the same.
+# Settings that may differ when a run is resumed. The data source may move, because its fingerprint is compared.
 FREE = {"data.source", "train.images", "train.log_every", "train.preview_every", "train.save_every", "preset"}
 
 
 class RunFolder:
-    """A folder that is, or becomes, a training's.
+    """Paths and files of a run folder.
 
-    Raises:
-        OutputError: the folder holds another run or other files, cannot be written, or a training is at work in it.
+    Attributes:
+        path: the folder.
+        last, best, state, config, log: the files listed above.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -42,44 +43,50 @@ class RunFolder:
         self._lock: IO[bytes] | None = None
 
     def claim(self, config: RunConfig) -> None:
-        """Make the folder this training's, or see that it already is."""
+        """Create the folder for a training, or check that it belongs to it, and lock it.
+
+        Raises:
+            OutputError: it holds another run or other files, is not writable, or another training is running in it.
+        """
         with output_errors(self.path):
-            self._refuse_other_things(config)
+            self._check_content(config)
             self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
-            self._refuse_other_things(config)  # once more, for what another training wrote before we had the lock
+            self._check_content(config)  # again, since another training may have written before the lock was taken
             self.clean()
         text = json.dumps(to_plain(config), indent=2) + "\n"
         write_atomically(self.config, lambda file: file.write(text.encode()))
 
-    def _refuse_other_things(self, config: RunConfig) -> None:
+    def _check_content(self, config: RunConfig) -> None:
+        """Raise OutputError if the folder holds another run or other files."""
         if self.path.exists() and not self.path.is_dir():
-            raise OutputError(f"{self.path} is a file; give --out a folder")
+            raise OutputError(f"{self.path} is a file; give {arg('out')} a folder")
         if self.config.exists():
-            self._compare(config)
+            self._check_same_settings(config)
         elif self.path.is_dir() and any(not _ours(item.name) for item in self.path.iterdir()):
             raise OutputError(
-                f"the folder {self.path} holds other files and no training; give --out a new or an empty folder"
+                f"the folder {self.path} holds other files and no training; give {arg('out')} a new or an empty folder"
             )
 
-    def _compare(self, config: RunConfig) -> None:
-        there, mine = paths(self.read_config()), paths(config)
+    def _check_same_settings(self, config: RunConfig) -> None:
+        """Raise OutputError if the run in the folder has other settings."""
+        found, given = paths(self.read_config()), paths(config)
         if not any(file.exists() for file in (self.log, self.last, self.best, self.state)):
-            return  # refused before its first step, for something that the next one may do otherwise
-        keys = sorted((there.keys() | mine.keys()) - FREE)
+            return  # that training failed before its first step, so its settings do not matter
+        keys = sorted((found.keys() | given.keys()) - FREE)
         missing = object()
-        different = [key for key in keys if there.get(key, missing) != mine.get(key, missing)]
+        different = [key for key in keys if found.get(key, missing) != given.get(key, missing)]
         if different:
             key = different[0]
             more = f" and {len(different) - 1} more settings" if len(different) > 1 else ""
             raise OutputError(
-                f"{self.path} holds another training: its {key} is {there.get(key)!r}, "
-                f"yours is {mine.get(key)!r}{more}; "
-                "give --out another folder, or the same settings to go on with it"
+                f"{self.path} holds another training: its {key} is {found.get(key)!r}, "
+                f"yours is {given.get(key)!r}{more}; "
+                f"give {arg('out')} another folder, or the same settings to go on with it"
             )
 
     def read_config(self) -> RunConfig:
-        """The settings of the training in this folder.
+        """Read the settings of the run.
 
         Raises:
             CheckpointError: they cannot be read.
@@ -87,24 +94,25 @@ class RunFolder:
         try:
             return from_plain(RunConfig, json.loads(self.config.read_text(encoding="utf-8")))
         except (OSError, ValueError, RecursionError, ConfigError) as error:
-            raise CheckpointError(f"{self.config} cannot be read ({error}); give --out another folder") from None
+            raise CheckpointError(f"{self.config} cannot be read ({error}); give {arg('out')} another folder") from None
 
     def _take_lock(self) -> None:
         self._lock = (self.path / ".lock").open("wb")
-        lock(self._lock, f"another training is at work in {self.path}; wait for it or give another --out")
+        lock(self._lock, f"another training is at work in {self.path}; wait for it or give another {arg('out')}")
 
     def release(self) -> None:
+        """Unlock the folder."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one line to the log."""
+        """Append a record to the log."""
         with output_errors(self.log), self.log.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """The log; a last line that was cut short by a kill, or anything else that is no record, is left out."""
+        """The records of the log; lines that are not valid records, such as a truncated last one, are skipped."""
         found = []
         if self.log.exists():
             with output_errors(self.log):
@@ -119,18 +127,18 @@ class RunFolder:
         return found
 
     def rewind_log(self, images_seen: int) -> None:
-        """Forget what was logged after the state that a run resumes from: it will be done again."""
-        kept = [record for record in self.records() if record["images_seen"] <= images_seen]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
+        """Remove the records after the resume point: those steps are repeated."""
+        earlier = [record for record in self.records() if record["images_seen"] <= images_seen]
+        text = "".join(json.dumps(record) + "\n" for record in earlier)
         write_atomically(self.log, lambda file: file.write(text.encode()))
 
     def clean(self) -> None:
-        """Remove what a killed process left half written."""
+        """Remove temporary files that a killed process left behind."""
         for leftover in self.path.glob(".*.tmp"):
             with output_errors(leftover):
                 os.unlink(leftover)
 
 
 def _ours(name: str) -> bool:
-    """Whether a training that was killed before it wrote its settings may have left this file."""
+    """Whether the name is of a file that a training killed before writing its settings may leave behind."""
     return name == ".lock" or (name.startswith(".") and name.endswith(".tmp"))

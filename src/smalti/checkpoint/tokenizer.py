@@ -1,4 +1,4 @@
-"""The tokenizer of a set of codes: the autoencoder that wrote them."""
+"""Checks that a tokenizer, a trained autoencoder, matches a set of codes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from smalti.models.autoencoder.autoencoder import Autoencoder
 
 
 def check_tokenizer(codes: CodeSet, module: nn.Module, card: Card) -> Autoencoder:
-    """See that a model wrote codes, and that their index fits it.
+    """Check that a model encoded a set of codes and that their index matches it; returns the model as an Autoencoder.
 
     Raises:
-        DataError: they are another one's, or the index says what its codes cannot be.
+        DataError: another model encoded them, or the index contradicts the model.
     """
     about = codes.about
     if card.digest != about.tokenizer or not isinstance(module, Autoencoder):
@@ -23,7 +23,8 @@ def check_tokenizer(codes: CodeSet, module: nn.Module, card: Card) -> Autoencode
             f"{codes.folder / TOKENIZER} is {card.digest[:16]}; encode the images again"
         )
     grid = (-(-codes.shape[1] // module.stride), -(-codes.shape[2] // module.stride))
-    if (about.codebook_sizes, about.grid) != (module.quantizer.codebook_sizes, grid) or card.image[0] != codes.shape[0]:
+    found, expected = (about.codebook_sizes, about.grid), (module.quantizer.codebook_sizes, grid)
+    if found != expected or card.spec.shape[0] != codes.shape[0]:
         raise DataError(
             f"the index of {codes.folder} does not fit its tokenizer: {len(about.codebook_sizes)} planes of codes on "
             f"{about.grid}, for {len(module.quantizer.codebook_sizes)} on {grid}; encode the images again"

@@ -1,37 +1,74 @@
-"""The command line: a thin shell over `smalti.pipelines.base`, `smalti.training.loop` and `smalti.data`.
+"""The command line: one file for each command, with its options, its help and what it prints.
 
-torch is imported inside the commands that need it, so that help and mistakes answer at once.
+The work is done by `smalti.training`, `smalti.pipelines`, `smalti.evaluation` and `smalti.data`. These and torch are
+imported inside of the commands, so that help and mistakes answer at once.
 A mistake of the user's is one line on stderr and an exit code that is not 0: 1 for what was found (files, models,
 data), 2 for what was typed, 128 + n when signal n ended it.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from cyclopts import CycloptsError
 
-from smalti.cli import console, evaluation, models, sources  # noqa: F401 - they add their commands
+# Each of these adds its command to the tree.
+from smalti.cli import (  # noqa: F401
+    console,
+    decode,
+    demo,
+    encode,
+    fill,
+    generate,
+    info,
+    invert,
+    presets,
+    reconstruct,
+    train,
+    vary,
+)
 from smalti.cli.apps import app
 from smalti.errors import SmaltiError
 
-__all__ = ["app", "main", "run"]
+__all__ = ["app", "load_subcommands", "main", "run"]
+
+# Files of the commands one level down. They are imported when their tree is typed: `smalti --help` does not list them.
+SUBCOMMANDS = {
+    "data": ("inspect", "pack"),
+    "evaluate": (
+        "evaluate_autoencoder",
+        "evaluate_compare",
+        "evaluate_doctor",
+        "evaluate_encoder",
+        "evaluate_folder",
+        "evaluate_generator",
+        "evaluate_prior",
+    ),
+}
+
+
+def load_subcommands(name: str) -> None:
+    """Add the commands below `smalti data` or `smalti evaluate` to the tree; nothing for other names."""
+    for file in SUBCOMMANDS.get(name, ()):
+        importlib.import_module(f"smalti.cli.{file}")
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line; returns the exit code and raises nothing for a user's mistake."""
-    console.print_log()
     try:
         tokens = list(sys.argv[1:] if arguments is None else arguments)
+        if tokens:
+            load_subcommands(tokens[0])
         result = app(tokens, exit_on_error=False, print_error=False)
         return result if isinstance(result, int) else 0
     except CycloptsError as error:
         console.complain(" ".join(str(error).split()) + " See: smalti --help")
         return 2
     except SmaltiError as error:
-        console.complain(str(error))
+        console.complain(error)
         return 1
     except KeyboardInterrupt:
         console.complain("interrupted")

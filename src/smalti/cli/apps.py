@@ -1,4 +1,4 @@
-"""The commands' trees, to which the other files add their commands."""
+"""The trees of commands; every file of a command adds it to one of them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ data_app = App(name="data", help="Look at a source of images, or pack it for tra
 app.command(data_app)
 evaluate_app = App(
     name="evaluate",
-    help="Measure a model or any images; every figure carries its interval and its protocol.",
+    help="Measure a model or any images; every figure comes with its interval and its protocol.",
     help_format="plaintext",
 )
 app.command(evaluate_app)
 
 
 def examples(*commands: str) -> str:
-    """The end of a command's help."""
+    """The last lines of a command's help."""
     return "\n".join(["Examples:", *(f"  {command}" for command in commands)])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from smalti.cli import console
-from smalti.data.sources import IMAGE_EXTENSIONS
+from smalti.cli.outputs import free_to_write
 from smalti.errors import ConfigError, DataError, OutputError
 
 T = TypeVar("T")
@@ -44,7 +44,7 @@ def plan(images: Sequence[Path], out: Path, overwrite: bool, suffixes: Sequence[
             there = _identity(target)
             if there is not None and there in inputs:
                 raise OutputError(f"{target} would replace {inputs[there]}, one of the images; give another --out")
-            console.free_to_write(target, overwrite)
+            free_to_write(target, overwrite)
         jobs.append(job)
     return jobs
 
@@ -73,7 +73,7 @@ def process_images(
             results.append(work(job))
         except (DataError, ConfigError) as error:
             failed += 1
-            console.complain(f"{job.image} was left out: {error}")
+            console.complain(f"{job.image} was left out: {error.message}")
     if not results:
         raise DataError(f"no image could be {verb}; the lines above say why")
     return results, failed
@@ -99,6 +99,8 @@ def image_files(places: Iterable[Path]) -> Iterator[Path]:
     Raises:
         ConfigError: nothing was named.
     """
+    from smalti.data.sources import IMAGE_EXTENSIONS
+
     places = tuple(places)
     if not places:
         raise ConfigError("no images were named; give image files or folders after the model")

@@ -5,17 +5,15 @@ All of it goes through `visible`: names, licences and classes come from files th
 
 from __future__ import annotations
 
-import logging
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from smalti.errors import OutputError
-from smalti.files import output_errors
+from smalti.errors import SmaltiError, reworded
 
 
 def visible(text: str) -> str:
@@ -23,9 +21,22 @@ def visible(text: str) -> str:
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
-def complain(message: str) -> None:
+def with_flags(error: Exception | str) -> str:
+    """A message with its arguments as flags: `--out`, `--size 64`, `--set model.loss=hinge`."""
+    text = error.message if isinstance(error, SmaltiError) else str(error)
+    return reworded(text, _flag)
+
+
+def _flag(name: str, value: str | None) -> str:
+    if "." in name:
+        return f"--set {name}" if value is None else f"--set {name}={value}"
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is None else f"{flag} {value}"
+
+
+def complain(message: Exception | str) -> None:
     """One line on stderr."""
-    print(f"smalti: error: {visible(message)}", file=sys.stderr)
+    print(f"smalti: error: {visible(with_flags(message))}", file=sys.stderr)
 
 
 def note(message: str) -> None:
@@ -33,18 +44,17 @@ def note(message: str) -> None:
     print(visible(message), file=sys.stderr)
 
 
-class _LogHandler(logging.Handler):
-    """Prints what the library logs as remarks."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        note(record.getMessage())
-
-
 def print_log() -> None:
-    """From now on, warnings that the library logs are printed to stderr, one line each."""
+    """From now on, print the warnings that the library logs to stderr, one line each."""
+    import logging  # here, because help needs none of it
+
+    class LogHandler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            note(record.getMessage())
+
     logger = logging.getLogger("smalti")
-    if not any(isinstance(handler, _LogHandler) for handler in logger.handlers):
-        logger.addHandler(_LogHandler(logging.WARNING))
+    if not logger.handlers:
+        logger.addHandler(LogHandler(logging.WARNING))
 
 
 def suggest(*words: object) -> None:
@@ -67,22 +77,26 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def facts(rows: Mapping[str, object]) -> None:
-    """Names and values, one pair a line, neither wrapped nor cut so that they can be copied."""
+    """Names and values, one pair on a line, neither wrapped nor cut so that they can be copied."""
     width = max((len(name) for name in rows), default=0)
     for name, value in rows.items():
         say(f"{name:{width}}  {value}")
 
 
-def free_to_write(path: Path, overwrite: bool) -> None:
-    """Refuse to write over what is there.
+def note_skipped(images: Any, *, source: str = "") -> None:
+    """A remark on the files of a source that could not be read, and why one of them could not.
 
-    Raises:
-        OutputError: the file exists and `overwrite` is false, or the system will not say whether it does.
+    Args:
+        images: anything; only what has `skipped`, pairs of a name and a reason, is remarked upon.
+        source: which source they are of, where a command opens several.
     """
-    with output_errors(path):
-        taken = path.exists()
-    if taken and not overwrite:
-        raise OutputError(f"{path} is already there; give another --out, or --overwrite to replace it")
+    skipped = getattr(images, "skipped", ())
+    if not skipped:
+        return
+    name, reason = skipped[0]
+    of = f" of {source}" if source else ""
+    more = "; smalti data inspect lists them all" if len(skipped) > 1 and not source else ""
+    note(f"skipped {len(skipped)} of {len(skipped) + len(images)} files{of}: {name} ({reason}){more}")
 
 
 def too_little_memory(error: Exception) -> bool:

@@ -1,232 +1,162 @@
-"""Commands that measure."""
+"""What the commands that measure have in common: their options, how images are opened, how a record is shown."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from smalti.cli.apps import evaluate_app, examples
-from smalti.cli.options import Measuring, Reading, Writing
+from smalti.cli import console
+from smalti.cli.options import FeatureOptions, OutputOptions, ReadingOptions
+from smalti.cli.outputs import free_to_write
+from smalti.cli.progress import counting_parts
+from smalti.errors import ConfigError, OutputError
+from smalti.files import output_errors
 
-READING, MEASURING, WRITING = Reading(), Measuring(), Writing()
+if TYPE_CHECKING:
+    from smalti.data import PackedImages
+    from smalti.evaluation import Options, ReportContent
+    from smalti.evaluation.sources import Reader, Shape
+    from smalti.features.extractor import Extractor
+    from smalti.report.record import Evaluation
+
+READING, FEATURES, OUTPUT = ReadingOptions(), FeatureOptions(), OutputOptions()
+NEIGHBOURS = 5
 
 
-@evaluate_app.command(
-    name="generator",
-    help_epilogue=examples(
-        "smalti evaluate generator runs/cifar --against cifar10 --out gan.json --report gan.html",
-        "smalti evaluate generator runs/sprites --against sprites/ --features smalti-vit --weights runs/eye",
-    ),
-)
-def evaluate_generator(
-    model: Path,
-    /,
-    *,
-    against: str,
-    training: str | None = None,
-    count: str = "10000",
-    classifier_images: str | None = None,
-    neighbours: int = 5,
-    reading: Reading = READING,
-    measuring: Measuring = MEASURING,
-    writing: Writing = WRITING,
-) -> int:
-    """Score a GAN: Frechet and kernel distance, precision, recall, density, coverage, and copies of training images.
+class Measurement:
+    """One measurement: opens images, and gives the library its options.
 
-    Parameters
-    ----------
-    model:
-        A run folder (its last save) or a checkpoint file.
-    against:
-        Source of real images, as for smalti train; the model should not have seen those it is held against.
-    training:
-        Source of the images it was trained on, to look for copies. Default: the training split of --against; none: do
-        not look.
-    count:
-        Images to draw: 10000, 50k.
-    classifier_images:
-        Also train two classifiers for so many images each (500k is usual), one on drawn and one on real images, and
-        test both on real ones: the classification accuracy score. For models with labels.
-    neighbours:
-        Nearest neighbours that precision, recall, density and coverage look at.
+    Attributes:
+        reader: opens images by the options of the command line.
+        options: of the functions of `smalti.evaluation`.
     """
-    from smalti.cli.evaluate import Request, run_generator
 
-    return run_generator(
-        model, against, training, count, classifier_images, Request(measuring, reading, writing, neighbours)
-    )
+    def __init__(self, features: FeatureOptions, reader: Reader, options: Options) -> None:
+        self._features, self.reader, self.options = features, reader, options
+        console.print_log()  # features that cannot be cached are worth a line
+
+    def extractor(self) -> Extractor:
+        """The network whose features are compared."""
+        from smalti.features.extractor import extractor
+
+        how = self._features
+        return extractor(
+            how.features, weights=how.weights, size=how.feature_size, device=how.device, precision=how.precision,
+            cache=how.cache, download=how.download,
+        )  # fmt: skip
+
+    def held_out(self, source: str, shape: Shape = (None, None, None)) -> PackedImages:
+        """The images of a source that figures are taken on; says what was skipped."""
+        return self._said(self.reader.held_out(source, shape), source)
+
+    def judged(self, source: str, split: str | None) -> PackedImages:
+        """Images to be scored; says what was skipped."""
+        return self._said(self.reader.judged(source, split), source)
+
+    def training(self, source: str, reference: PackedImages) -> PackedImages:
+        """Images that a model may have been trained on; says what was skipped."""
+        return self._said(self.reader.training(source, reference), source)
+
+    def whole(self, source: str) -> PackedImages:
+        """The split that was asked for, else the training split or everything; says what was skipped."""
+        return self._said(self.reader.load(source, self.reader.split), source)
+
+    def _said(self, images: PackedImages, source: str) -> PackedImages:
+        console.note_skipped(images, source=source)
+        return images
 
 
-@evaluate_app.command(
-    name="folder",
-    help_epilogue=examples(
-        "smalti evaluate folder samples/ --against photos/ --size 64 --out samples.json",
-        "smalti evaluate folder cifar10 --split train --against cifar10 --features inception --out floor.json",
-    ),
-)
-def evaluate_folder(
-    judged: str,
-    /,
-    *,
-    against: str,
-    training: str | None = None,
-    neighbours: int = 5,
-    judged_split: str | None = None,
-    reading: Reading = READING,
-    measuring: Measuring = MEASURING,
-    writing: Writing = WRITING,
-) -> int:
-    """Score anybody's images against others: the same figures as for a generator.
+@contextlib.contextmanager
+def measurement(
+    features: FeatureOptions, reading: ReadingOptions, *, neighbours: int = NEIGHBOURS
+) -> Iterator[Measurement]:
+    """The measurement that a command line asks for; its progress is shown on a terminal.
 
-    Parameters
-    ----------
-    judged:
-        A folder, archive or data set of the images to score.
-    against:
-        Source of the images they should be like.
-    training:
-        Source of images that they may have been copied from. Default: do not look for copies.
-    neighbours:
-        Nearest neighbours that precision, recall, density and coverage look at.
-    judged_split:
-        Split of the judged images. Default: as --split.
+    Raises:
+        ConfigError: a size that is none.
     """
-    from smalti.cli.evaluate import Request, run_folder
+    from smalti.config.units import parse_size
+    from smalti.evaluation import Options
+    from smalti.evaluation.sources import Reader
 
-    return run_folder(judged, against, training, judged_split, Request(measuring, reading, writing, neighbours))
+    size = None if reading.size is None else parse_size(reading.size)
+    with counting_parts() as tell:
+        reader = Reader(reading.split, size, reading.resize, reading.channels, features.cache, tell)
+        options = Options(neighbours, features.seed, reading.resize, features.cache, tell, tuple(sys.argv[1:]))
+        yield Measurement(features, reader, options)
 
 
-@evaluate_app.command(
-    name="autoencoder",
-    help_epilogue=examples(
-        "smalti evaluate autoencoder runs/vqvae --on cifar10 --out vqvae.json --report vqvae.html",
-    ),
-)
-def evaluate_autoencoder(
-    model: Path,
-    /,
-    *,
-    on: str,
-    reading: Reading = READING,
-    measuring: Measuring = MEASURING,
-    writing: Writing = WRITING,
-) -> int:
-    """Score a VQ-VAE: PSNR, SSIM, MS-SSIM, perceptual and Frechet distance, code usage, perplexity and rate.
+def check_request(output: OutputOptions, features: FeatureOptions, *, neighbours: int = NEIGHBOURS) -> None:
+    """Check, before hours of work, that the results can be written and that the numbers make sense.
 
-    Parameters
-    ----------
-    model:
-        A run folder (its last save) or a checkpoint file.
-    on:
-        Source of images it was not trained on.
+    Raises:
+        ConfigError: a name of the wrong kind, or a number out of range.
+        OutputError: a place that cannot be written.
     """
-    from smalti.cli.evaluate import Request, run_autoencoder
-
-    return run_autoencoder(model, on, Request(measuring, reading, writing))
-
-
-@evaluate_app.command(
-    name="prior",
-    help_epilogue=examples(
-        "smalti evaluate prior runs/prior --on cifar10 --out prior.json --report prior.html",
-    ),
-)
-def evaluate_prior(
-    model: Path,
-    /,
-    *,
-    on: str,
-    reading: Reading = READING,
-    measuring: Measuring = MEASURING,
-    writing: Writing = WRITING,
-) -> int:
-    """Count the bits of images' codes under a causal prior: what they take when they are stored well.
-
-    Parameters
-    ----------
-    model:
-        A run folder (its last save) or a checkpoint file.
-    on:
-        Source of images it was not trained on.
-    """
-    from smalti.cli.evaluate import Request, run_prior
-
-    return run_prior(model, on, Request(measuring, reading, writing))
+    out, report = output.out, output.report
+    if out.suffix.lower() != ".json":
+        raise ConfigError(f"--out is {out}, but the record is JSON; give a name that ends in .json")
+    if report is not None and report.suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"--report is {report}, but the page is HTML; give a name that ends in .html")
+    for path in (out, report):
+        if path is not None:
+            free_to_write(path, output.overwrite)
+            _check_folder(path)
+    if neighbours < 1:
+        raise ConfigError(f"--neighbours is {neighbours}, but balls reach to a neighbour: 5 are usual")
+    check_seed(features)
 
 
-@evaluate_app.command(
-    name="encoder",
-    help_epilogue=examples(
-        "smalti evaluate encoder runs/eye --on cifar10 --out eye.json",
-        "smalti evaluate encoder --features efficientnet-lite0 --on cifar10 --out imagenet.json",
-    ),
-)
-def evaluate_encoder(
-    model: Path | None = None,
-    /,
-    *,
-    on: str,
-    reading: Reading = READING,
-    measuring: Measuring = MEASURING,
-    writing: Writing = WRITING,
-) -> int:
-    """Score features by what a linear classifier reads off them: the linear probe, with every class's figures.
-
-    Parameters
-    ----------
-    model:
-        A run folder or checkpoint of the preset smalti-vit. Default: the network that --features names.
-    on:
-        Source of labelled images with a training and a test split.
-    """
-    from smalti.cli.evaluate import Request, run_encoder
-
-    return run_encoder(model, on, Request(measuring, reading, writing))
+def check_seed(features: FeatureOptions) -> None:
+    """Raise ConfigError for a negative seed."""
+    if features.seed < 0:
+        raise ConfigError(f"--seed is {features.seed}, but seeds are whole numbers from 0")
 
 
-@evaluate_app.command(
-    name="compare",
-    help_epilogue=examples(
-        "smalti evaluate compare monday.json tuesday.json",
-    ),
-)
-def evaluate_compare(a: Path, b: Path, /) -> int:
-    """Print the difference of two records with its interval; refuse, and say why, when they were measured differently.
-
-    Parameters
-    ----------
-    a:
-        A record from smalti evaluate.
-    b:
-        Another one.
-    """
-    from smalti.cli.evaluate import run_compare
-
-    return run_compare(a, b)
+def _check_folder(path: Path) -> None:
+    folder = path.absolute().parent
+    with output_errors(path):
+        if path.is_dir():
+            raise OutputError(f"{path} is a folder; give the name of a file")
+        if not folder.is_dir():
+            raise ConfigError(f"there is no folder {folder} to write {path.name} into; make it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OutputError(f"cannot write into {folder} (no permission); choose a folder that is yours")
 
 
-@evaluate_app.command(
-    name="doctor",
-    help_epilogue=examples(
-        "smalti evaluate doctor --features smalti-vit",
-        "smalti evaluate doctor --on photos/ --size 64 --count 4000",
-    ),
-)
-def evaluate_doctor(
-    *,
-    on: str = "emoji",
-    count: int = 2000,
-    reading: Reading = READING,
-    measuring: Measuring = MEASURING,
-) -> int:
-    """Try the metrics on cases whose outcome is known: real halves, blur, noise, copies, a class left out.
+def finish(evaluation: Evaluation, content: ReportContent, output: OutputOptions) -> int:
+    """Write the record and the page, print the figures; returns the exit code."""
+    from smalti.report import record
+    from smalti.report.evaluation_page import evaluation_page
 
-    Parameters
-    ----------
-    on:
-        Source of images to make the cases of.
-    count:
-        Images to take, evenly spread.
-    """
-    from smalti.cli.evaluate import Request, run_doctor_command
+    record.write(output.out, evaluation)
+    for warning in evaluation.warnings:
+        console.note(f"warning: {warning}")
+    console.table(*record.table(evaluation))
+    notes: dict[str, list[str]] = {}
+    for figure in evaluation.figures:
+        notes.setdefault(figure.note, []).append(record.title(figure.name, evaluation))
+    for text, names in notes.items():
+        if text:
+            console.say(f"{', '.join(names)}: {text}")
+    if evaluation.classes:
+        console.say()
+        console.table(("class", "precision", "recall", "F1", "N"), [_class_row(row) for row in evaluation.classes])
+    places = [str(output.out)]
+    if output.report is not None:
+        page = evaluation_page(
+            evaluation, pictures=content.pictures, pairs=content.pairs, neighbours=content.neighbours,
+            histograms=content.histograms, curves=content.curves,
+        )  # fmt: skip
+        page.write(output.report)
+        places.append(str(output.report))
+    console.note(f"written: {', '.join(places)}")
+    return 0
 
-    return run_doctor_command(on, count, Request(measuring, reading, WRITING))
+
+def _class_row(row: Any) -> tuple[str, ...]:
+    return (str(row["name"]), *(f"{row[key]:.3f}" for key in ("precision", "recall", "f1")), f"{row['count']:,}")

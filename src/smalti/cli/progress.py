@@ -1,14 +1,18 @@
-"""How a training looks on a terminal: one bar with rate, time left and the losses that matter; lines elsewhere."""
+"""Progress on a terminal: a bar for a training, with its rate, the time left and some losses; bars for other work."""
 
 from __future__ import annotations
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from smalti.cli.console import visible
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 QUIET_SECONDS = 10.0  # between two lines when nobody watches a terminal
 
@@ -32,6 +36,8 @@ class TerminalReporter:
         self.total = total
         if self.quiet or not self.console.is_terminal:
             return
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
         self.bar = Progress(
             BarColumn(bar_width=24),
             TaskProgressColumn(),
@@ -80,8 +86,33 @@ def _clock(seconds: float) -> str:
 @contextlib.contextmanager
 def counting(verb: str, *, quiet: bool = False) -> Iterator[Callable[[int, int | None], None]]:
     """A bar for something that is counted, on a terminal; yields what to call with (done, in all or None)."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     columns = (TextColumn(verb), BarColumn(24), TextColumn("{task.completed:,.0f}"), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=console, disable=quiet or not console.is_terminal, transient=True) as bar:
         task = bar.add_task(verb, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextlib.contextmanager
+def counting_parts() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A bar for each part of some work, on a terminal; yields what to call with (part, done, in all or None)."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(24),
+        TextColumn("{task.completed:,.0f}"),
+        TimeRemainingColumn(),
+    )
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+
+        def tell(part: str, done: int, total: int | None) -> None:
+            if part not in tasks:
+                tasks[part] = bar.add_task(visible(part), total=total)
+            bar.update(tasks[part], completed=done, total=total)
+
+        yield tell

@@ -1,167 +1,70 @@
-"""`smalti train`."""
+"""`smalti train`: a preset trained on a source of images or codes."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from smalti import data
 from smalti.cli import console
-from smalti.cli.options import Running, Settings, Source
+from smalti.cli.apps import app, examples
+from smalti.cli.options import DeviceOptions, SourceOptions, TrainingOptions
 from smalti.cli.progress import TerminalReporter, counting
-from smalti.config.data import DataConfig
-from smalti.config.parse import override, read_toml
-from smalti.config.presets import preset
-from smalti.config.run import ENDLESS, LoopConfig, RunConfig
-from smalti.config.units import parse_count, parse_duration, parse_size
-from smalti.data import PackedImages
-from smalti.data.codes import CodeSet, is_code_set, open_codes
-from smalti.errors import ConfigError, DataError, RankError
-from smalti.recipes import RECIPES
-from smalti.runtime.device import Machine, world_size
-from smalti.runtime.distributed import join_process_group, leave_process_group, raise_together, rank
-from smalti.training.batches import Data
-from smalti.training.loop import Result, SilentReporter, train
+from smalti.errors import ConfigError, RankError
 
-Progress = Callable[[int, int | None], None]
-T = TypeVar("T", DataConfig, LoopConfig)
+if TYPE_CHECKING:
+    from smalti.config.run import RunConfig
+    from smalti.runtime.device import Machine
+    from smalti.training.loop import Result
 
+T = TypeVar("T")
 
-# What one does with a run of each recipe.
-NEXT = {
-    "vqvae": (("reconstruct",), ("IMAGES...", "--out", "FOLDER")),
-    "gan": (("generate",), ("--out", "grid.png")),
-    "contrastive": (("evaluate", "encoder"), ("--on", "SOURCE")),
-    "prior": (("generate",), ("--out", "grid.png")),
-}
+SOURCE, TRAINING, RUNNING = SourceOptions(), TrainingOptions(), DeviceOptions()
+# What one does with a trained model, by the first of these methods that its pipeline has.
+USES = (
+    ("generate", "generate {run} --out grid.png"),
+    ("reconstruct", "reconstruct {run} IMAGES... --out FOLDER"),
+    ("features", "evaluate encoder {run} --on SOURCE"),
+)
 
 
-def configure(name: str, source: Source, settings: Settings) -> RunConfig:
-    """The settings a command line asks for, of the preset of that name.
-
-    Raises:
-        ConfigError: an unknown preset or setting, or a value that does not fit.
-    """
-    from_file = read_toml(settings.config) if settings.config is not None else []
-    assignments = [*from_file, *settings.set_]
-    config = override(preset(name), assignments)
-    images = parse_count(settings.images) if settings.images is not None else None
-    if images is None and settings.budget is not None and not any(a.startswith("train.images=") for a in assignments):
-        images = ENDLESS
-    channels = source.channels
-    if (source.data or config.data.source) == "emoji" and config.data.channels is None and channels is None:
-        channels = 3  # emoji have an alpha channel; the presets learn pictures, which are easier to look at over white
-    return dataclasses.replace(
-        config,
-        data=_with(
-            config.data,
-            source=source.data,
-            split=source.split,
-            size=parse_size(source.size) if source.size is not None else None,
-            resize=source.resize,
-            channels=channels,
-            flip=source.flip,
-        ),
-        train=_with(config.train, images=images, batch=settings.batch, seed=settings.seed),
+@app.command(
+    help_epilogue=examples(
+        "smalti train vqvae --data photos/ --size 64 --out runs/photos --images 3M",
+        "smalti train dcgan --data cifar10 --out runs/cifar --budget 30m --set model.loss=hinge",
+        "torchrun --nproc-per-node 2 -m smalti train vqvae --data photos.zip --size 64 --out runs/photos",
     )
+)
+def train(
+    preset: str,
+    /,
+    *,
+    out: Path,
+    source: SourceOptions = SOURCE,
+    training: TrainingOptions = TRAINING,
+    running: DeviceOptions = RUNNING,
+) -> int:
+    """Train a preset on a source of images. The same command again resumes where it stopped.
 
+    Parameters
+    ----------
+    preset:
+        A named recipe; see: smalti presets.
+    out:
+        Folder of this run: weights, log, previews. Created, or resumed if it holds this very run.
+    """
+    from smalti.config.units import parse_duration
+    from smalti.runtime.device import Machine, world_size
+    from smalti.runtime.distributed import join_process_group, leave_process_group
+    from smalti.training.sources import refuse_writing_into_the_data
 
-def _with(table: T, **options: Any) -> T:
-    """A table of settings with those replaced that an option was given for."""
-    return dataclasses.replace(table, **{name: value for name, value in options.items() if value is not None})
-
-
-def open_data(
-    config: RunConfig, held_out: str | None, cache: Path | None, progress: Progress | None = None
-) -> tuple[Data, Data | None]:
-    """The training images or codes, and those held out for scores: another source's, or the source's own split."""
-    source = config.data.source
-    if is_code_set(Path(source)) != (config.recipe == "prior"):
-        raise ConfigError(
-            f"a prior learns codes, and {source} holds images; write codes with smalti encode RUN SOURCE --out CODES, "
-            "then give --data CODES"
-            if config.recipe == "prior"
-            else f"{source} holds codes, which the recipe prior learns; {config.recipe} learns images, so give some"
-        )
-    if config.recipe != "prior":
-        return open_images(config, held_out, cache, progress)
-    if config.data.size is not None or config.data.channels is not None or config.data.shift:
-        raise ConfigError("codes have the size that their images were encoded at; give --size to smalti encode")
-    if config.data.flip or config.data.resize != DataConfig().resize:
-        raise ConfigError("codes can be neither mirrored nor resized; give --flip and --resize to smalti encode")
-    codes = open_codes(config.data.source, config.data.split)
-    place = Path(held_out or config.data.source)
-    if held_out is not None and not is_code_set(place):
-        raise DataError(f"--held-out {held_out} holds no codes, which --data {config.data.source} does")
-    split = next((s for s in ("val", "test") if (place / s).is_dir() and (held_out or s != codes.split)), None)
-    return codes, open_codes(place, split) if held_out or split else None
-
-
-def open_images(
-    config: RunConfig, held_out: str | None, cache: Path | None, progress: Progress | None = None
-) -> tuple[PackedImages, PackedImages | None]:
-    """The training images, and those held out for scores: another source's, or the source's own val or test split."""
-    choice = config.data
-    load = functools.partial(data.load, resize=choice.resize, cache=cache, progress=progress)
-    images = load(choice.source, split=choice.split, size=choice.size, channels=choice.channels)
-    channels, height, width = images.shape
-    load = functools.partial(load, size=(height, width), channels=channels)
-    if held_out is None:
-        split = _held_out_split(images)
-        return images, None if split is None else load(choice.source, split=split)
-    others = load(held_out)
-    split = _held_out_split(others)
-    return images, others if split is None else load(held_out, split=split)
-
-
-def _held_out_split(images: PackedImages) -> str | None:
-    """The split of a source that scores should be taken on: val before test, so that test stays unseen."""
-    return next((split for split in ("val", "test") if split in images.splits and split != images.split), None)
-
-
-def run_training(name: str, out: Path, source: Source, settings: Settings, running: Running) -> int:
-    """Train as the command line says; returns the exit code."""
-    config = configure(name, source, settings)
-    _refuse_writing_into_the_data(config, out, source.cache)
-    budget_seconds = parse_duration(settings.budget) if settings.budget is not None else None
+    config = configure(preset, source, training)
+    refuse_writing_into_the_data(config, out, source.cache)
+    budget_seconds = parse_duration(training.budget) if training.budget is not None else None
     machine = Machine(running.device, running.precision, running.compile)
-    device, _ = machine.resolve()
-    join_process_group(world_size(), device)
-    quiet = running.quiet or rank() != 0
+    join_process_group(world_size(), machine.resolve()[0])
     try:
-        with raise_together():
-            if rank() == 0:
-                with counting("packing", quiet=quiet) as packing:
-                    images, held_out = open_data(config, source.held_out, source.cache, packing)
-                say_what_was_skipped(images)
-        with raise_together():
-            if rank() != 0:  # packed by now, so this only opens it
-                images, held_out = open_data(config, source.held_out, source.cache)
-        reporter = TerminalReporter(RECIPES[config.recipe].headline, budget_seconds=budget_seconds)
-        if not quiet:
-            channels, height, width = images.shape
-            kind = "codes of images" if isinstance(images, CodeSet) else "images"
-            console.note(
-                f"{len(images):,} {kind} of {height}x{width}x{channels} from {config.data.source}; "
-                f"recipe {config.recipe}; run folder {out}"
-            )
-        result = train(
-            config,
-            images,
-            out,
-            held_out=held_out,
-            machine=machine,
-            budget_seconds=budget_seconds,
-            on_nan=running.on_nan,
-            on_collapse=running.on_collapse,
-            license=running.license,
-            reporter=SilentReporter() if quiet else reporter,
-        )
-        if not quiet:
-            _say_how_it_ended(result, config)
+        result = _run(config, out, source, running, machine, budget_seconds)
     except RankError:
         return 1  # the rank that failed says why
     except Exception as error:
@@ -174,24 +77,84 @@ def run_training(name: str, out: Path, source: Source, settings: Settings, runni
     return 128 + result.signal if result.reason == "stopped" else 0
 
 
-def _refuse_writing_into_the_data(config: RunConfig, out: Path, cache: Path | None) -> None:
-    """What a run writes into its own source would be images of the source the next time it is looked at."""
-    source = Path(config.data.source)
-    if not source.is_dir():
-        return
-    for name, place in (("--out", out), ("--cache", cache)):
-        if place is not None and place.resolve().is_relative_to(source.resolve()):
-            raise ConfigError(f"{name} {place} lies inside the images of --data {source}; give a place outside")
+def configure(name: str, source: SourceOptions, training: TrainingOptions) -> RunConfig:
+    """The settings that a command line asks for, on top of the preset of that name.
+
+    Raises:
+        ConfigError: an unknown preset or setting, or a value that does not fit.
+    """
+    from smalti.config.parse import override, read_toml
+    from smalti.config.presets import preset
+    from smalti.config.run import ENDLESS
+    from smalti.config.units import parse_count, parse_size
+
+    from_file = read_toml(training.config) if training.config is not None else []
+    assignments = [*from_file, *training.set_]
+    config = override(preset(name), assignments)
+    images = parse_count(training.images) if training.images is not None else None
+    if images is None and training.budget is not None and not any(a.startswith("train.images=") for a in assignments):
+        images = ENDLESS
+    channels = source.channels
+    if (source.data or config.data.source) == "emoji" and config.data.channels is None and channels is None:
+        channels = 3  # emoji have an alpha channel; the presets learn pictures, which are easier to look at over white
+    size = parse_size(source.size) if source.size is not None else None
+    data = _with(
+        config.data, source=source.data, split=source.split, size=size, resize=source.resize, channels=channels,
+        flip=source.flip,
+    )  # fmt: skip
+    loop = _with(config.train, images=images, batch=training.batch, seed=training.seed)
+    return dataclasses.replace(config, data=data, train=loop)
 
 
-def say_what_was_skipped(images: Data) -> None:
-    """How many files of a source could not be read, and one of them."""
-    if isinstance(images, CodeSet) or not images.skipped:
-        return
-    name, reason = images.skipped[0]
-    more = "; smalti data inspect lists them all" if len(images.skipped) > 1 else ""
-    total = len(images.skipped) + len(images)
-    console.note(f"skipped {len(images.skipped)} of {total} files: {name} ({reason}){more}")
+def _with(table: T, **options: Any) -> T:
+    """A table of settings with those replaced that an option was given for."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return dataclasses.replace(table, **given)  # type: ignore[type-var]
+
+
+def _run(
+    config: RunConfig,
+    out: Path,
+    source: SourceOptions,
+    running: DeviceOptions,
+    machine: Machine,
+    budget_seconds: float | None,
+) -> Result:
+    """Open the data, train, and say on the first rank what is done."""
+    from smalti.data.codes import CodeSet
+    from smalti.runtime.distributed import rank
+    from smalti.training.loop import train
+    from smalti.training.reporter import SilentReporter
+    from smalti.training.sources import open_training_data
+
+    quiet = running.quiet or rank() != 0
+    with counting("packing", quiet=quiet) as packing:
+        images, held_out = open_training_data(config, source.held_out, source.cache, packing)
+    if rank() == 0:
+        console.note_skipped(images)
+    if not quiet:
+        shape = images.spec.image.shape if isinstance(images, CodeSet) else images.spec.shape
+        kind = "codes of images" if isinstance(images, CodeSet) else "images"
+        console.note(
+            f"{len(images):,} {kind} of {'x'.join(map(str, (*shape[1:], shape[0])))} from {config.data.source}; "
+            f"recipe {config.recipe}; run folder {out}"
+        )
+    headline = config.kind.load_recipe().headline
+    result = train(
+        config,
+        images,
+        out,
+        held_out=held_out,
+        machine=machine,
+        budget_seconds=budget_seconds,
+        on_nan=running.on_nan,
+        on_collapse=running.on_collapse,
+        license=running.license,
+        reporter=SilentReporter() if quiet else TerminalReporter(headline, budget_seconds=budget_seconds),
+    )
+    if not quiet:
+        _say_how_it_ended(result, config)
+    return result
 
 
 def _say_how_it_ended(result: Result, config: RunConfig) -> None:
@@ -206,5 +169,10 @@ def _say_how_it_ended(result: Result, config: RunConfig) -> None:
     console.note(f"{result.images_seen:,} images in {result.seconds:.0f} s{times}{tail}")
     if result.reason == "budget":
         console.note("the --budget is used up, over all sessions together; the same command with a larger one goes on")
-    verb, arguments = NEXT[config.recipe]
-    console.suggest(*verb, result.folder, *arguments)
+    console.suggest(*next_command(config.kind.load_pipeline(), result.folder))
+
+
+def next_command(pipeline: type, run: Path) -> list[str]:
+    """The words of a command that makes use of a trained model, decided by what its pipeline can do."""
+    use = next((words for method, words in USES if hasattr(pipeline, method)), "info {run}")
+    return [word.format(run=run) for word in use.split()]

@@ -1,7 +1,6 @@
-"""Settings of the encoder and decoder, one dataclass for each kind. Imports no torch.
+"""Settings of the encoder and decoder, one dataclass per architecture. Imports no torch.
 
-The word `architecture` says which one a table of settings is; `stride` is the image pixels per code cell along one
-side, for all of them.
+`architecture` selects the dataclass; `stride` is the downsampling factor, in image pixels per code along one side.
 """
 
 from __future__ import annotations
@@ -23,7 +22,10 @@ def _check_grid(stride: int, patch: int = 1) -> None:
 
 @dataclass(frozen=True)
 class ClassicConfig(ValidatedConfig):
-    """`residual` is the paper's, `plain` is 3x3 convolutions with BN and LeakyReLU: models/autoencoder/classic.py."""
+    """The networks of the VQ-VAE paper (`residual`), or 3x3 convolutions with BN and LeakyReLU (`plain`).
+
+    models/autoencoder/classic.py.
+    """
 
     architecture: str = choice("residual", "plain")
     width: int = number(128, 2, 8192)
@@ -41,11 +43,11 @@ class ModernConfig(ValidatedConfig):
     """Pre-activation residual blocks with group normalisation at every resolution: models/autoencoder/vqgan.py."""
 
     architecture: str = choice("modern")
-    width: int = number(128, 8, 8192)  # channels at the code grid; half as many at each finer resolution, at least 32
+    width: int = number(128, 8, 8192)  # channels at the resolution of the codes; halved at each finer one, at least 32
     blocks: int = number(2, 0, 64)  # residual blocks at each resolution
     stride: int = number(4, 2, 32)
-    patch: int = number(2, 1, 16)  # pixels along one side that are folded into channels before the first convolution
-    attention: bool = False  # every place of the code grid looks at every other one
+    patch: int = number(2, 1, 16)  # side of the pixel blocks that are folded into channels before the first convolution
+    attention: bool = False  # self-attention between all positions of the code grid
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,17 +56,17 @@ class ModernConfig(ValidatedConfig):
 
 @dataclass(frozen=True)
 class TransformConfig(ValidatedConfig):
-    """A linear transform of whole tiles, learned from the data, and convolutions that correct it.
+    """A linear transform of image tiles, learned from the data, refined by convolutions: models/autoencoder/klt.py.
 
-    models/autoencoder/klt.py. A tile of `stride` x `stride` pixels is one code cell.
+    Each code corresponds to a tile of `stride` x `stride` pixels.
     """
 
     architecture: str = choice("transform")
     stride: int = number(32, 2, 32)
-    width: int = number(48, 8, 8192)  # channels of the correcting convolutions
+    width: int = number(48, 8, 8192)  # channels of the refining convolutions
     encoder_blocks: int = number(1, 0, 64)
     decoder_blocks: int = number(3, 0, 64)
-    patch: int = number(2, 1, 16)  # pixels along one side of a place of theirs
+    patch: int = number(2, 1, 16)  # the refining convolutions run at 1 / patch of the image resolution
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -11,9 +11,9 @@ from smalti.errors import ConfigError
 
 @dataclass(frozen=True)
 class VisionTransformerConfig(ValidatedConfig):
-    """Encoder of images: convolutions down to one token for `stride` x `stride` pixels, then a transformer."""
+    """Image encoder: a convolutional stem with one token per `stride` x `stride` pixels, then a transformer."""
 
-    stem_width: int = number(32, 4, 4096)  # channels of the first convolution; doubled at each halving
+    stem_width: int = number(32, 4, 4096)  # channels of the first convolution, doubled at each downsampling
     stride: int = number(8, 2, 32)
     width: int = number(256, 8, 8192)
     depth: int = number(4, 1, 64)
@@ -29,13 +29,13 @@ class VisionTransformerConfig(ValidatedConfig):
 
 @dataclass(frozen=True)
 class ContrastiveConfig(ValidatedConfig):
-    """Recipe `contrastive`: an encoder whose features tell images apart, learned without labels."""
+    """Recipe `contrastive`: self-supervised training of an image encoder (SimCLR)."""
 
     encoder: VisionTransformerConfig = VisionTransformerConfig()
-    projection: int = number(128, 1, 65536)  # numbers in the embedding that the loss compares
+    projection: int = number(128, 1, 65536)  # dimension of the embedding that the loss compares
     temperature: float = number(0.2, 0.001, 100.0)
-    crop: float = number(0.2, 0.001, 1.0)  # smallest share of an image's area in a view
-    jitter: float = number(0.5, 0.0, 1.0)  # strength of the colour changes
-    blur: float = number(0.0, 0.0, 1.0)  # share of the views that are blurred
-    warm_up: int = number(20_000, 0, 10**10)  # images over which the learning rate rises to its value
+    crop: float = number(0.2, 0.001, 1.0)  # smallest fraction of an image's area in a view
+    jitter: float = number(0.5, 0.0, 1.0)  # strength of the colour jitter
+    blur: float = number(0.0, 0.0, 1.0)  # fraction of the views that are blurred
+    warm_up: int = number(20_000, 0, 10**10)  # images over which the learning rate rises linearly from 0
     optimizer: OptimizerConfig = OptimizerConfig("adamw", learning_rate=1e-3, beta2=0.98, weight_decay=0.05)

@@ -10,15 +10,15 @@ from smalti.errors import ConfigError
 
 @dataclass(frozen=True)
 class DataConfig(ValidatedConfig):
-    """Which images, and how they are made to fit. `size` is (height, width); None keeps the source's."""
+    """The images of a training and their preprocessing. `size` is (height, width); None keeps the source's."""
 
     source: str = "emoji"
     split: str | None = None
     size: tuple[int, int] | None = number(None, 1, 16384)
     resize: str = choice("cover", "contain", "stretch")
     channels: int | None = number(None, 1, 4)
-    flip: bool = True  # mirror every other image at random
-    shift: int = number(0, 0, 16383)  # move each by up to so many pixels at random, mirrored at the border
+    flip: bool = True  # mirror half of the images at random
+    shift: int = number(0, 0, 16383)  # translate each by up to this many pixels at random, with reflection padding
 
     def __post_init__(self) -> None:
         super().__post_init__()

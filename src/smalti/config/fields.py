@@ -1,4 +1,4 @@
-"""What every settings dataclass is made of: fields that check their values. Imports no torch."""
+"""Building blocks of the settings dataclasses: fields whose values are validated. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,27 +14,31 @@ from smalti.errors import ConfigError, did_you_mean
 
 
 def number(default: Any, low: float, high: float) -> Any:
-    """A numeric field that must lie in [low, high]."""
+    """A numeric field with values in [low, high]."""
     return field(default=default, metadata={"low": low, "high": high})
 
 
 def number_or(word: str, low: float, high: float) -> Any:
-    """A field that is a number in [low, high], or the word, which is its default."""
+    """A field whose value is a number in [low, high] or the given word, which is the default."""
     return field(default=word, metadata={"low": low, "high": high, "word": word})
 
 
 def numbers(default: tuple[int, ...], low: float, high: float, *, longest: int) -> Any:
-    """A list of 1 to `longest` numbers, each in [low, high]."""
+    """A field whose value is a tuple of 1 to `longest` numbers, each in [low, high]."""
     return field(default=default, metadata={"low": low, "high": high, "longest": longest})
 
 
 def choice(default: str, *others: str) -> Any:
-    """A field that is one of a few words; the first one is the default."""
+    """A field whose value is one of the given words; the first is the default."""
     return field(default=default, metadata={"choices": (default, *others)})
 
 
 class ValidatedConfig:
-    """Base of the settings: every field is checked when the object is made."""
+    """Base of the settings dataclasses: all fields are validated on construction.
+
+    Raises:
+        ConfigError: a value has the wrong type or is out of range.
+    """
 
     def __post_init__(self) -> None:
         hints = typing.get_type_hints(type(self))
@@ -46,7 +50,7 @@ class ValidatedConfig:
 
 
 def _problem(value: Any, hint: Any, metadata: Mapping[str, Any]) -> str | None:
-    """What is wrong with a field's value, or None."""
+    """What is wrong with the value of a field, or None if it is valid."""
     allowed = alternatives(hint)
     if value is None:
         return None if type(None) in allowed else "must be given"
@@ -63,14 +67,14 @@ def _problem(value: Any, hint: Any, metadata: Mapping[str, Any]) -> str | None:
         return f"has {len(value)} numbers, but must have from 1 to {metadata['longest']}"
     if "low" in metadata:
         for item in value if isinstance(value, tuple) else (value,):
-            # Written so that NaN fails: every comparison with it is false.
+            # Written so that NaN fails, since every comparison with it is false.
             if not metadata["low"] <= item <= metadata["high"]:
                 return f"is {shown(item)}, but must be from {metadata['low']:g} to {metadata['high']:g}"
     return None
 
 
 def _kind_name(kind: Any) -> str:
-    """`int`, `tuple`, or `a list of int` where any length is right."""
+    """Name of a type for messages: `int`, `tuple`, or `a list of int` for a tuple of any length."""
     kinds = typing.get_args(kind)
     return f"a list of {kinds[0].__name__}" if Ellipsis in kinds else getattr(kind, "__name__", str(kind))
 
@@ -80,12 +84,12 @@ _short.maxstring = _short.maxother = 80
 
 
 def shown(value: Any) -> str:
-    """A value for a message: whole when it is short, cut when a hostile file makes it endless or endlessly nested."""
+    """Format a value for a message, truncated if it is long or deeply nested, as it may be in a hostile file."""
     return _short.repr(value)
 
 
 def alternatives(hint: Any) -> tuple[Any, ...]:
-    """The types that a hint allows, itself if it is no union."""
+    """The types that a type hint allows: the members of a union, otherwise the type itself."""
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
 

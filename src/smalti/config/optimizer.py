@@ -1,4 +1,4 @@
-"""Settings of an optimizer. Imports no torch."""
+"""Settings of an optimizer and its learning-rate schedule. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from smalti.config.fields import ValidatedConfig, choice, number
 
 @dataclass(frozen=True)
 class OptimizerConfig(ValidatedConfig):
-    """One optimizer. `beta1`, `beta2` are used by adam, adamw and muon, `momentum` by rmsprop and sgd."""
+    """An optimizer. `beta1` and `beta2` apply to adam, adamw and muon, `momentum` to rmsprop and sgd."""
 
     name: str = choice("adam", "adamw", "muon", "rmsprop", "sgd")
     learning_rate: float = number(3e-4, 0.0, 100.0)
@@ -17,5 +17,5 @@ class OptimizerConfig(ValidatedConfig):
     beta2: float = number(0.999, 0.0, 0.999999)
     momentum: float = number(0.0, 0.0, 0.999999)
     weight_decay: float = number(0.0, 0.0, 10.0)
-    schedule: str = choice("constant", "cosine")  # of the learning rate; cosine falls to 0 at the training's end
-    warm_up: int = number(0, 0, 10**10)  # images over which the learning rate rises to its value
+    schedule: str = choice("constant", "cosine")  # of the learning rate; cosine decays to 0 at the end of the training
+    warm_up: int = number(0, 0, 10**10)  # images over which the learning rate rises linearly from 0

@@ -1,10 +1,10 @@
-"""Settings to plain values and back, dotted paths, overrides and TOML.
+"""Conversion of settings to plain values and back; overrides by dotted path; TOML files.
 
     >>> override(RunConfig(recipe="vqvae", model=VQVAEConfig()), ["model.quantizer.codes=64"]).model.quantizer.codes
     64
 
-`from_plain` checks every name, type and range, so that a hostile or mistyped file is refused before anything of its
-size is allocated. Imports no torch.
+`from_plain` checks every name, type and range, so that a malicious or mistyped file is rejected before any network is
+built. Imports no torch.
 """
 
 from __future__ import annotations
@@ -19,30 +19,31 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from smalti.config.fields import alternatives, shown
-from smalti.config.run import MODELS, RunConfig
+from smalti.config.kinds import kind_named
+from smalti.config.run import RunConfig
 from smalti.config.units import parse_count
-from smalti.errors import ConfigError, did_you_mean
+from smalti.errors import ConfigError, arg, did_you_mean
 
 T = TypeVar("T")
 
 
 def to_plain(config: Any) -> Any:
-    """A settings object as dicts, lists and scalars, ready for JSON."""
+    """Convert a settings object to dicts, lists and scalars, for JSON."""
     if dataclasses.is_dataclass(config):
         return {entry.name: to_plain(getattr(config, entry.name)) for entry in dataclasses.fields(config)}
     return list(config) if isinstance(config, tuple) else config
 
 
 def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
-    """The inverse of `to_plain`; every key must be known, every value of its type and in its range.
+    """The inverse of `to_plain`, with validation of every key and value.
 
     Args:
         kind: the dataclass to build, for example `RunConfig`.
-        plain: a dict as read from JSON or TOML; absent keys take their defaults.
+        plain: a dict as read from JSON or TOML; missing keys have their defaults.
         where: dotted path of `plain` for messages.
 
     Raises:
-        ConfigError: an unknown key, a wrong type or a value out of range, with its dotted path.
+        ConfigError: a key is unknown, or a value has the wrong type or is out of range; with its dotted path.
     """
     if not isinstance(plain, Mapping):
         raise ConfigError(f"{where or 'the settings'} must be a table of settings, found {shown(plain)}")
@@ -65,15 +66,13 @@ def from_plain(kind: type[T], plain: Any, where: str = "") -> T:
 
 
 def _table(kind: type, key: str, hint: Any, plain: Mapping[str, Any], path: str) -> type | None:
-    """The dataclass that the table under a key is read as, or None where the key holds a plain value.
+    """The dataclass for the table under a key, or None if the key holds a plain value.
 
-    Where there are several, the table's first word chooses; a run's model is chosen by the recipe beside it.
+    If a hint allows several dataclasses, the first field of the table selects one; the recipe of a run selects its
+    model.
     """
     if kind is RunConfig and key == "model":
-        recipe = plain.get("recipe", "vqvae")
-        if not isinstance(recipe, str) or recipe not in MODELS:
-            raise ConfigError(f"there is no recipe {shown(recipe)}; {did_you_mean(shown(recipe), MODELS)}")
-        return MODELS[recipe]
+        return kind_named(plain.get("recipe", "vqvae")).settings
     kinds = _kinds_by_word(hint)
     value = plain[key]
     if value is None and type(None) in alternatives(hint):
@@ -85,13 +84,13 @@ def _table(kind: type, key: str, hint: Any, plain: Mapping[str, Any], path: str)
 
 
 def _word(hint: Any) -> str:
-    """The field that says of which kind a table is: the first one of each kind."""
+    """Name of the field that selects between dataclasses: the first field of each of them."""
     first = next(kind for kind in alternatives(hint) if dataclasses.is_dataclass(kind))
     return dataclasses.fields(first)[0].name
 
 
 def _kinds_by_word(hint: Any) -> dict[str, type]:
-    """The dataclasses that a hint allows, by what their first field may say; one that is alone by its default."""
+    """The dataclasses that a hint allows, by the values of their first field; a single one by its default."""
     kinds: dict[str, type] = {}
     for kind in alternatives(hint):
         if dataclasses.is_dataclass(kind):
@@ -110,7 +109,7 @@ def _named(kinds: Mapping[str, type], name: Any, path: str) -> type:
 
 
 def paths(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Every setting by its dotted path, in order: `{"model.quantizer.codes": 512, ...}`."""
+    """All settings by dotted path, in order: `{"model.quantizer.codes": 512, ...}`."""
     found: dict[str, Any] = {}
     for entry in dataclasses.fields(config):
         value = getattr(config, entry.name)
@@ -122,37 +121,37 @@ def paths(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
-    """The settings with some replaced, each written `dotted.path=value`.
+    """Replace settings by assignments of the form `dotted.path=value`.
 
-    Values are read as JSON where they are JSON (`64`, `0.5`, `true`, `null`, `[32, 48]`), as counts where they look
-    like one (`3M`, `50k`), and as words otherwise. Where a name makes a table another kind of table, as
-    `model.quantizer.name=scalar` does, that comes first and begins with the kind's defaults, wherever it stands.
+    Values are parsed as JSON if possible (`64`, `0.5`, `true`, `null`, `[32, 48]`), then as counts (`3M`, `50k`), else
+    as strings. An assignment that selects another dataclass, such as `model.quantizer.name=scalar`, resets that table
+    to its defaults and is applied first, regardless of the order.
 
     Raises:
-        ConfigError: no such path (with the nearest one), or a value that does not fit.
+        ConfigError: a path does not exist (the message suggests the closest one), or a value does not fit.
     """
     changes: list[tuple[str, str]] = []
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
         path = path.strip()
         if not equals:
-            raise ConfigError(f"--set {assignment!r} has no '='; write it as {path or 'a.b'}=value")
+            raise ConfigError(f"{arg('set')} {assignment!r} has no '='; write it as {path or 'a.b'}=value")
         if path in ("recipe", "preset"):
             raise ConfigError(f"{path} cannot be set: it comes with the preset; give the name of another preset")
         changes.append((path, text.strip()))
-    last = dict(changes)  # of several for one path, the last one
-    for path in sorted(last, key=lambda path: path.count(".")):  # the outer table first, for it decides on the inner
-        config = _renamed(config, path, last[path])
+    last = dict(changes)  # the last assignment to a path wins
+    for path in sorted(last, key=lambda path: path.count(".")):  # outer tables first: they determine the inner ones
+        config = _with_selected(config, path, last[path])
 
     plain = to_plain(config)
     known = paths(config)
     for path, text in changes:
         if path not in known:
-            # People leave the first word out: `quantizer.codes` for `model.quantizer.codes`.
-            whole = [name for name in known if name.endswith("." + path)]
-            raise ConfigError(f"there is no setting {path!r}; {did_you_mean(path, whole or known)}")
+            # A common mistake is to omit the first component: `quantizer.codes` for `model.quantizer.codes`.
+            longer = [name for name in known if name.endswith("." + path)]
+            raise ConfigError(f"there is no setting {path!r}; {did_you_mean(path, longer or known)}")
         if text != last[path]:
-            continue  # a later one wins, and where it is a name, the table is already of that kind
+            continue  # a later assignment to this path wins, and may already have selected another dataclass
         node = plain
         *parents, leaf = path.split(".")
         for parent in parents:
@@ -161,24 +160,24 @@ def override(config: RunConfig, assignments: Iterable[str]) -> RunConfig:
     return from_plain(RunConfig, plain)
 
 
-def _renamed(config: Any, path: str, word: str, whole: str = "") -> Any:
-    """The settings with a table replaced by another kind's defaults, where the path is what says its kind."""
+def _with_selected(config: Any, path: str, word: str, full_path: str = "") -> Any:
+    """The settings with a table replaced by another dataclass's defaults if the path is of a selecting field."""
     table, _, rest = path.partition(".")
     inner = getattr(config, table, None)
     if not dataclasses.is_dataclass(inner):
         return config
     if "." in rest:
-        return dataclasses.replace(config, **{table: _renamed(inner, rest, word, whole or path)})
+        return dataclasses.replace(config, **{table: _with_selected(inner, rest, word, full_path or path)})
     hint = typing.get_type_hints(type(config))[table]
     kinds = _kinds_by_word(hint)
     if len(set(kinds.values())) < 2 or rest != _word(hint):
         return config
-    kind = _named(kinds, word, whole or path)
+    kind = _named(kinds, word, full_path or path)
     return config if isinstance(inner, kind) else dataclasses.replace(config, **{table: kind(**{rest: word})})
 
 
 def _kinds(config: Any, path: str) -> tuple[Any, ...]:
-    """The types that the setting at a dotted path may have."""
+    """The types that the setting at a dotted path accepts."""
     *parents, leaf = path.split(".")
     for parent in parents:
         config = getattr(config, parent)
@@ -186,20 +185,20 @@ def _kinds(config: Any, path: str) -> tuple[Any, ...]:
 
 
 def _value(text: str, kinds: tuple[Any, ...]) -> Any:
-    # By the type of the setting, not by the look of the text: a split may be called 2024.
+    # String settings are not parsed as JSON: a split may be called 2024.
     if str in kinds and float not in kinds:
         return None if type(None) in kinds and text in ("null", "None") else text
     try:
         return json.loads(text.lower() if text in ("True", "False", "None") else text)
-    except (ValueError, RecursionError):  # not JSON, or a number or nesting beyond what Python reads
+    except (ValueError, RecursionError):  # not JSON, or a number or nesting too large for the parser
         return parse_count(text) if re.fullmatch(r"[\d.]+[kKMG]", text) else text
 
 
 def read_toml(path: str | Path) -> list[str]:
-    """The assignments a TOML file makes, as `override` takes them.
+    """Read a TOML file as assignments for `override`.
 
     Raises:
-        ConfigError: the file is not there or is not TOML.
+        ConfigError: the file cannot be read or is not valid TOML.
     """
     try:
         flat = _flatten(tomllib.loads(Path(path).read_text(encoding="utf-8")))

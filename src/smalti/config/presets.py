@@ -1,4 +1,4 @@
-"""Named trainings. One row a preset; the score stands beside it once it has been measured. Imports no torch."""
+"""Presets: named training configurations, with their measured scores. Imports no torch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,13 @@ from smalti.errors import ConfigError, did_you_mean
 
 @dataclass(frozen=True)
 class Preset:
-    """A training with a name, one line about it, and what was measured with it ("" until it was)."""
+    """A named configuration.
+
+    Attributes:
+        config: the settings.
+        about: one-line description.
+        measured: measured scores with data, split and images seen; "" if not measured.
+    """
 
     config: RunConfig
     about: str
@@ -36,18 +42,18 @@ class Preset:
 
 
 _CLASSIC = ClassicConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=4)
-# 64 codes of 9 bits for each tile; six pixel values for each number of the latents, hence the loss's weight of 6.
+# 64 codes of 9 bits per tile. A tile has six pixel values per latent value, hence the loss weight of 6.
 _TILES = TransformConfig(stride=32, patch=2, width=96, encoder_blocks=1, decoder_blocks=3)
 _NARROW_TILES = TransformConfig(stride=32, patch=2, width=48, encoder_blocks=1, decoder_blocks=3)
 _CODES_OF_TILES = ProductConfig(
     layer=VectorConfig(codes=512, dimension=8, decay=0.999, commitment=1.0, dead_code_threshold=0.05), groups=64
 )
-_CODES = DataConfig(flip=False)  # codes cannot be mirrored: smalti encode --flip
+_CODES = DataConfig(flip=False)  # codes cannot be mirrored; smalti encode --flip encodes mirrored images
 _PLAIN_LOOP = LoopConfig(images=2_000_000, batch=64, ema_half_life=20_000)
 _COSINE = OptimizerConfig(learning_rate=1.5e-3, beta2=0.99, schedule="cosine", warm_up=5_000)
 
 
-def _look_right(start: int) -> PerceptualConfig:
+def _perceptual(start: int) -> PerceptualConfig:
     return PerceptualConfig(weight=2.0, network="efficientnet-lite0", start=start, every=4)
 
 
@@ -66,7 +72,7 @@ _NO_PENALTY = PenaltyConfig(r1=False, r2=False)
 
 
 def _gan(network: R3GANConfig, rate: float, *, anneal: AnnealConfig, beta2: float = 0.99, **others: Any) -> GANConfig:
-    """Relativistic pairs with R1 and R2, both networks at one learning rate."""
+    """Relativistic loss with R1 and R2, and the same learning rate for both networks."""
     optimizer = OptimizerConfig(learning_rate=rate, beta1=0.0, beta2=beta2)
     return GANConfig(
         64, network, generator_optimizer=optimizer, discriminator_optimizer=optimizer, anneal=anneal, **others
@@ -76,7 +82,7 @@ def _gan(network: R3GANConfig, rate: float, *, anneal: AnnealConfig, beta2: floa
 def _classic_gan(
     latent: int, network: DCGANConfig | SNGANConfig, loss: str, optimizer: OptimizerConfig, generator_every: int = 1
 ) -> GANConfig:
-    """A loss of its own time, and no penalty."""
+    """A GAN with a classic loss and without gradient penalties."""
     return GANConfig(
         latent, network, loss=loss, penalty=_NO_PENALTY, generator_every=generator_every, resample_for_generator=False,
         generator_optimizer=optimizer, discriminator_optimizer=optimizer,
@@ -105,7 +111,7 @@ PRESETS: dict[str, Preset] = {
             data=DataConfig(shift=1),
             train=LoopConfig(images=2_000_000, batch=64, ema_half_life=5_000),
         ),
-        "the least distortion for its bits: a learned transform of 32x32 tiles, 64 codes of 9 bits for each",
+        "lowest distortion at its bit rate: a learned transform of 32x32 tiles, 64 codes of 9 bits per tile",
         "26.13 dB (26.65 with --effort 16), perplexity 445, FD 74 (efficientnet-lite0, 128 px, bf16): "
         "CIFAR-10 (JPEG copy), test, 0.54M images",
     ),
@@ -116,13 +122,13 @@ PRESETS: dict[str, Preset] = {
                 _NARROW_TILES,
                 _CODES_OF_TILES,
                 loss_weight=6.0,
-                perceptual=_look_right(200_000),
+                perceptual=_perceptual(200_000),
                 adversary=_feature_adversary(200_000),
                 optimizer=_COSINE,
             ),
             train=LoopConfig(images=2_000_000, batch=64, ema_half_life=5_000),
         ),
-        "the bits of vqvae-best in a narrower network, trained to look right rather than to differ least",
+        "bit rate of vqvae-best with a narrower network and perceptual and adversarial losses: realism over distortion",
         "24.70 dB, perplexity 447, FD 28 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.33M images",
     ),
     "tokenizer-32": Preset(
@@ -132,14 +138,14 @@ PRESETS: dict[str, Preset] = {
                 ModernConfig(width=128, blocks=2, stride=4, patch=2, attention=True),
                 VectorConfig(codes=512, dimension=8, commitment=1.5),
                 loss_weight=6.0,
-                perceptual=_look_right(150_000),
+                perceptual=_perceptual(150_000),
                 adversary=_feature_adversary(150_000),
                 optimizer=OptimizerConfig(learning_rate=7e-4, beta2=0.99, schedule="cosine", warm_up=5_000),
                 freeze_encoder_at=150_000,
             ),
             train=LoopConfig(images=2_000_000, batch=64, ema_half_life=5_000),
         ),
-        "small images for a prior: 4 pixels a code along each side, each code about its place, trained to look right",
+        "tokenizer of small images for a prior: stride 4, one code per position, perceptual and adversarial losses",
         "23.88 dB, perplexity 474, FD 36 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.23M images",
     ),
     "fsq": Preset(
@@ -161,7 +167,7 @@ PRESETS: dict[str, Preset] = {
             ),
             train=_PLAIN_LOOP,
         ),
-        "four codes on top of each other at each place of a coarser grid; the first ones alone decode too",
+        "residual quantization: four codes per position of a coarser grid; the first codes alone can be decoded too",
         "24.04 dB, perplexity 459, FD 188 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.45M images",
     ),
     "tokenizer-256": Preset(
@@ -177,8 +183,8 @@ PRESETS: dict[str, Preset] = {
             data=DataConfig(size=(256, 256)),
             train=LoopConfig(images=2_000_000, batch=32, ema_half_life=10_000),
         ),
-        "larger images: 16 pixels a code along each side, 8192 codes of 8 numbers and unit length",
-        "19.61 dB, perplexity 5463: BSDS500, val, 256 px, 5,304 images in batches of 8, so hardly begun",
+        "tokenizer of larger images: stride 16, 8192 L2-normalised codes of dimension 8",
+        "19.61 dB, perplexity 5463: BSDS500, val, 256 px, after only 5,304 images, in batches of 8",
     ),
     "vqvae-64": Preset(
         RunConfig(
@@ -195,9 +201,9 @@ PRESETS: dict[str, Preset] = {
     "gan-nano": Preset(
         RunConfig(
             recipe="gan",
-            # R1 and R2, which need a second backward pass, in every eighth step. Few images are seen in all, and many
-            # small steps get further with them than few large ones. The rate falls with the images seen, not with the
-            # length of the training: the first minutes of a long one are those of a short one.
+            # R1 and R2 need a second backward pass, so they are applied only in every eighth step. On a CPU few images
+            # are seen, and many steps with small batches train faster than few with large ones. The learning rate is
+            # annealed over a fixed number of images, so that a short training equals the start of a long one.
             model=_gan(
                 R3GANConfig(width=192, generator="upsampling", generator_width=64, generator_taper=1.0),
                 1e-3,
@@ -208,7 +214,7 @@ PRESETS: dict[str, Preset] = {
             ),
             train=LoopConfig(images=2_000_000, batch=16, ema_half_life=20_000),
         ),
-        "relativistic pairs of pixels and features, R1 and R2, small networks, a modulated generator: for a processor",
+        "relativistic loss on pixels and features, R1 and R2, small networks, modulated generator; for a CPU",
         "FD 66 (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG copy), test, 0.72M images, 120 minutes of one core; "
         "75 at 0.25M, 40 minutes",
     ),
@@ -222,7 +228,7 @@ PRESETS: dict[str, Preset] = {
             ),
             train=LoopConfig(images=20_000_000, batch=128, ema_half_life=200_000),
         ),
-        "the mirrored network of the paper, of pixels alone, with dense blocks; for hours on a GPU",
+        "the R3GAN network with dense blocks, discriminator on pixels only; for hours on a GPU",
     ),
     "gan-base": Preset(
         RunConfig(
@@ -235,7 +241,7 @@ PRESETS: dict[str, Preset] = {
             ),
             train=LoopConfig(images=100_000_000, batch=256, ema_half_life=2_000_000),
         ),
-        "the network of the paper at half its width, for days on a GPU",
+        "the R3GAN network at half its width; for days on a GPU",
     ),
     "r3gan-cifar10": Preset(
         RunConfig(
@@ -251,7 +257,7 @@ PRESETS: dict[str, Preset] = {
             ),
             train=LoopConfig(images=250_000_000, batch=512, ema_half_life=5_000_000),
         ),
-        "R3GAN for CIFAR-10 with labels: network, rates, gamma and batch as published; days on several GPUs",
+        "class-conditional R3GAN for CIFAR-10 with the published hyperparameters; for days on several GPUs",
     ),
     "sngan": Preset(
         RunConfig(
@@ -284,9 +290,9 @@ PRESETS: dict[str, Preset] = {
             ),
             train=LoopConfig(images=1_000_000, batch=64, ema_half_life=20_000),
         ),
-        "a transformer over the codes of a VQ-VAE: draws images, knows how many bits they are; for a processor",
-        "7.04 bits of a code of tokenizer-32, FD 54 of 32 at best (efficientnet-lite0, 128 px, bf16): CIFAR-10 (JPEG "
-        "copy), test, 0.63M images, 1,000 groups, guidance 2.5",
+        "autoregressive transformer over the codes of a VQ-VAE: samples images, computes their likelihood; for a CPU",
+        "7.04 bits per code of tokenizer-32, FD 54 (reconstructions: 32; efficientnet-lite0, 128 px, bf16): "
+        "CIFAR-10 (JPEG copy), test, 0.63M images, 1,000 groups, guidance 2.5",
     ),
     "prior-small": Preset(
         RunConfig(
@@ -302,7 +308,7 @@ PRESETS: dict[str, Preset] = {
             ),
             train=LoopConfig(images=20_000_000, batch=256, ema_half_life=200_000),
         ),
-        "the same larger, from random orders at first, for hours on a GPU",
+        "larger autoregressive transformer, trained with random orders annealed to raster order; for hours on a GPU",
     ),
     "maskgit-small": Preset(
         RunConfig(
@@ -316,8 +322,8 @@ PRESETS: dict[str, Preset] = {
             ),
             train=LoopConfig(images=2_000_000, batch=64, ema_half_life=20_000),
         ),
-        "a transformer that guesses hidden codes from the rest: draws images in 10 steps, fills holes",
-        "FD 171 (efficientnet-lite0, 128 px, bf16), of holes 105: CIFAR-10 (JPEG copy), test, 0.21M images",
+        "masked transformer over the codes of a VQ-VAE: samples images in 10 steps, fills holes",
+        "FD 171 (efficientnet-lite0, 128 px, bf16), with holes filled 105: CIFAR-10 (JPEG copy), test, 0.21M images",
     ),
     "text-emoji": Preset(
         RunConfig(
@@ -333,8 +339,8 @@ PRESETS: dict[str, Preset] = {
             ),
             train=LoopConfig(images=500_000, batch=64, ema_half_life=20_000),
         ),
-        "prior-nano with captions: draws what a prompt says; for the emoji that come with smalti",
-        "the right one of nine categories for 36 of 50 prompts: emoji, test, 0.06M images",
+        "text-conditional prior-nano: samples images for a prompt; for the emoji that come with smalti",
+        "correct category (of nine) for 36 of 50 prompts: emoji, test, 0.06M images",
     ),
     "smalti-vit": Preset(
         RunConfig(
@@ -344,7 +350,7 @@ PRESETS: dict[str, Preset] = {
             ),
             train=LoopConfig(images=1_000_000, batch=256, ema_half_life=50_000),
         ),
-        "small vision transformer that learns features without labels, for evaluation",
+        "small vision transformer, self-supervised features for evaluation",
         "linear probe 67.7 %: CIFAR-10 (JPEG copy), test, 0.24M images",
     ),
 }
@@ -354,7 +360,7 @@ def preset(name: str) -> RunConfig:
     """The configuration of a preset.
 
     Raises:
-        ConfigError: no preset of that name, with the nearest one.
+        ConfigError: there is none; the message suggests the closest name.
     """
     if name not in PRESETS:
         raise ConfigError(f"there is no preset {name!r}; {did_you_mean(name, PRESETS)}")

@@ -1,4 +1,4 @@
-"""Settings of the recipe `prior`: the transformer over codes, its order, its condition. Imports no torch."""
+"""Settings of the recipe `prior`: the transformer over codes, its factorisation and conditioning. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from smalti.errors import ConfigError
 class PriorConfig(ValidatedConfig):
     """Recipe `prior`: a transformer over the codes of a trained VQ-VAE: models/prior/transformer.py.
 
-    `order` is what it learns: each code from those before it, in rows from the top; the same, from random orders at
-    first; or all that are hidden from all that are not. The first two know the likelihood of an image, the last looks
-    at all that is around a hole.
+    `order` is the factorisation: autoregressive in raster order (`raster`); autoregressive in random orders that are
+    annealed to raster order (`annealed`); or masked prediction (`masked`). The first two have a tractable likelihood;
+    the last uses the context on all sides, for inpainting.
     """
 
     order: str = choice("raster", "annealed", "masked")
-    # Several codes at a place: each is a token of its own, or a small transformer goes through them at each place.
+    # With several codes per position: one token per code, or one per position with a small depth transformer over them.
     planes: str = choice("auto", "sequence", "depth")
     width: int = number(256, 8, 8192)
     depth: int = number(6, 1, 128)
     heads: int = number(4, 1, 256)
-    embedding: int = number(64, 1, 8192)  # numbers that a code is known by, at the input and at the output
-    head_width: int = number(128, 8, 8192)  # of the transformer through the planes
+    embedding: int = number(64, 1, 8192)  # dimension of the code embeddings, at the input and the output
+    head_width: int = number(128, 8, 8192)  # of the depth transformer
     head_depth: int = number(2, 1, 64)
     dropout: float = number(0.1, 0.0, 0.95)
     condition: str = choice("none", "class", "text")
-    condition_dropout: float = number(0.1, 0.0, 1.0)  # how often it is left out, so that there can be guidance
-    text_bytes: int = number(64, 1, 4096)  # of a caption; what is longer is cut
-    text_parts: float = number(0.5, 0.0, 1.0)  # how often one part alone is seen of a caption with commas in it
+    condition_dropout: float = number(0.1, 0.0, 1.0)  # how often it is dropped, for classifier-free guidance
+    text_bytes: int = number(64, 1, 4096)  # longest caption; longer ones are truncated
+    text_parts: float = number(0.5, 0.0, 1.0)  # probability of using only one comma-separated part of a caption
     text_depth: int = number(2, 1, 64)
-    anneal: float = number(0.75, 0.0, 1.0)  # share of the training after which all orders are in rows, for `annealed`
-    patience: int = number(5, 0, 10**6)  # scores in a row without a better one, then the training ends; 0: never
+    anneal: float = number(0.75, 0.0, 1.0)  # for `annealed`: fraction of the training after which all orders are raster
+    patience: int = number(5, 0, 10**6)  # early stopping after this many validations without improvement; 0: never
     optimizer: OptimizerConfig = OptimizerConfig("muon", 4e-3, 0.95, 0.98, weight_decay=0.05, schedule="cosine")
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
-"""Settings of the quantizers, one dataclass for each. Imports no torch.
+"""Settings of the quantizers, one dataclass per quantizer. Imports no torch.
 
-The word `name` says which one a table of settings is; `dimension` is the number of channels that a quantizer takes,
-`codebook_sizes` the number of symbols in each of its code planes.
+`name` selects the dataclass; `dimension` is the number of latent channels, `codebook_sizes` the number of codes in each
+code plane.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ LARGEST_CODEBOOK = 2**20
 
 @dataclass(frozen=True)
 class VectorConfig(ValidatedConfig):
-    """A codebook of `codes` vectors with `dimension` numbers, moved by EMA or by gradient: quantize/vector.py."""
+    """Vector quantization with a codebook learned by EMA or by gradient: quantize/vector.py."""
 
     name: str = choice("vector")
     codes: int = number(512, 2, LARGEST_CODEBOOK)
     dimension: int = number(64, 1, 4096)
     update: str = choice("ema", "gradient")
-    commitment: float = number(0.25, 0.0, 1000.0)  # beta in the paper
+    commitment: float = number(0.25, 0.0, 1000.0)  # weight of the commitment loss, beta in the paper
     decay: float = number(0.99, 0.0, 0.999999)  # of the EMA statistics, per step
-    dead_code_threshold: float = number(0.25, 0.0, 1.0)  # share of the mean use under which a code counts as dead
-    projection: int | None = number(None, 1, 4096)  # numbers in a code, where that is not `dimension`
-    normalize: bool = False  # codes and latents on the unit sphere
-    start: str = choice("latents", "kmeans")  # what the first batch makes of the codebook
-    gradient: str = choice("straight-through", "rotation", "diveq")
+    dead_code_threshold: float = number(0.25, 0.0, 1.0)  # codes used less than this fraction of the mean are dead
+    projection: int | None = number(None, 1, 4096)  # dimension of the codes, if latents are projected first
+    normalize: bool = False  # L2-normalise codes and latents
+    start: str = choice("latents", "kmeans")  # how the codebook is initialised from the first batch
+    gradient: str = choice("straight-through", "rotation", "diveq")  # gradient estimator of the quantization
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +46,7 @@ class VectorConfig(ValidatedConfig):
 
 @dataclass(frozen=True)
 class SimConfig(ValidatedConfig):
-    """SimVQ, a frozen codebook seen through a learned linear map: quantize/simvq.py."""
+    """SimVQ: a frozen codebook with a learned linear transform: quantize/simvq.py."""
 
     name: str = choice("simvq")
     codes: int = number(512, 2, LARGEST_CODEBOOK)
@@ -61,7 +61,7 @@ class SimConfig(ValidatedConfig):
 
 @dataclass(frozen=True)
 class ScalarConfig(ValidatedConfig):
-    """FSQ, each channel rounded to a few fixed levels: quantize/scalar.py."""
+    """Finite scalar quantization (FSQ): each channel is rounded to a few fixed levels: quantize/scalar.py."""
 
     name: str = choice("scalar")
     levels: tuple[int, ...] = numbers((8, 8, 8), 2, 256, longest=16)
@@ -85,14 +85,14 @@ class ScalarConfig(ValidatedConfig):
 
 @dataclass(frozen=True)
 class BinaryConfig(ValidatedConfig):
-    """The signs of the channels, on the unit sphere (BSQ) or not (LFQ): quantize/binary.py."""
+    """Binary quantization to the signs of the channels, on the unit sphere (BSQ) or not (LFQ): quantize/binary.py."""
 
     name: str = choice("binary")
     bits: int = number(9, 1, 20)
     spherical: bool = True
     commitment: float = number(0.25, 0.0, 1000.0)
-    entropy: float = number(0.1, 0.0, 1000.0)  # weight of the loss that wants sure bits and all codes in use
-    inverse_temperature: float = number(1.0, 0.001, 1000.0)  # of the soft assignment in that loss
+    entropy: float = number(0.1, 0.0, 1000.0)  # weight of the entropy loss: confident bits, uniform codebook usage
+    inverse_temperature: float = number(1.0, 0.001, 1000.0)  # of the soft assignment in the entropy loss
 
     @property
     def dimension(self) -> int:
@@ -108,13 +108,13 @@ LayerConfig = VectorConfig | SimConfig | ScalarConfig | BinaryConfig
 
 @dataclass(frozen=True)
 class ResidualConfig(ValidatedConfig):
-    """Several quantizers, each of what the ones before it left: quantize/residual.py."""
+    """Residual quantization: each stage quantizes the residual of the stages before it: quantize/residual.py."""
 
     name: str = choice("residual")
     layer: LayerConfig = VectorConfig()
     depth: int = number(4, 1, 64)
-    shared: bool = False  # one codebook for all stages, or one each
-    dropout: float = number(0.0, 0.0, 1.0)  # share of the examples that train with a shorter prefix of the stages
+    shared: bool = False  # one codebook shared by all stages
+    dropout: float = number(0.0, 0.0, 1.0)  # fraction of the images trained with only the first few stages
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -140,7 +140,7 @@ class ResidualConfig(ValidatedConfig):
 
 @dataclass(frozen=True)
 class ProductConfig(ValidatedConfig):
-    """The channels in equal groups, each with a quantizer of its own: quantize/product.py."""
+    """Product quantization: equal groups of channels, each with its own quantizer: quantize/product.py."""
 
     name: str = choice("product")
     layer: LayerConfig = VectorConfig()
@@ -157,7 +157,7 @@ class ProductConfig(ValidatedConfig):
 
 QuantizerConfig = VectorConfig | SimConfig | ScalarConfig | BinaryConfig | ResidualConfig | ProductConfig
 
-# The keys are words of the file format: never renamed.
+# The keys are part of the file format and are never renamed.
 QUANTIZER_CONFIGS: dict[str, type[QuantizerConfig]] = {
     "vector": VectorConfig,
     "simvq": SimConfig,

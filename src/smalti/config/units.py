@@ -1,4 +1,4 @@
-"""Counts, times and sizes as people type them: 200k, 1.5h, 48x64."""
+"""Parsing of counts, durations and image sizes: 200k, 1.5h, 48x64."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from smalti.errors import ConfigError
 
 
 def parse_count(text: str | int) -> int:
-    """A number of images: `200000`, `200k`, `3M`, `1.5M`, `1G`.
+    """Parse a number of images: `200000`, `200k`, `3M`, `1.5M`, `1G`.
 
     Raises:
-        ConfigError: anything else, zero or less.
+        ConfigError: any other text, or a value that is not positive.
     """
     match = re.fullmatch(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([kKMG]?)", str(text).strip().replace("_", ""))
     count = round(float(match[1]) * {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9}[match[2]]) if match else 0
@@ -21,10 +21,10 @@ def parse_count(text: str | int) -> int:
 
 
 def parse_duration(text: str | int | float) -> float:
-    """A wall-clock time in seconds: `90s`, `10m`, `1.5h`; a bare number is seconds.
+    """Parse a duration to seconds: `90s`, `10m`, `1.5h`; a number without a unit is in seconds.
 
     Raises:
-        ConfigError: anything else, zero or less.
+        ConfigError: any other text, or a value that is not positive.
     """
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smh]?)", str(text).strip())
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
@@ -34,10 +34,10 @@ def parse_duration(text: str | int | float) -> float:
 
 
 def parse_size(text: str | int) -> tuple[int, int]:
-    """An image size as (height, width) in pixels: `64` is square, `48x64` is 48 high and 64 wide.
+    """Parse an image size to (height, width) in pixels: `64` is square, `48x64` is 48 high and 64 wide.
 
     Raises:
-        ConfigError: anything else, or a side outside 1..16384.
+        ConfigError: any other text, or a side outside 1..16384.
     """
     match = re.fullmatch(r"(\d{1,5})(?:[xX](\d{1,5}))?", str(text).strip())
     size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)

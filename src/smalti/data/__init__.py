@@ -1,13 +1,41 @@
-"""Images from anywhere, packed once, read at random.
+"""Data sets: load images from almost anywhere, look at what a source holds, open the codes of images.
 
-packed = smalti.data.load("photos.zip", size=64)
-batch = packed.batch(seed, images_seen, 64)       # uint8 (64, 64, 64, 3)
+    images = smalti.datasets.load("photos.zip", size=64)    # packed on disk once, then memory-mapped
+    batch = images.batch(seed=0, images_seen=0, count=64)   # batch.images: (64, 64, 64, 3) uint8
+    summary = smalti.datasets.inspect("photos.zip")         # sizes, classes, splits, broken files
+    pixels = smalti.datasets.to_array("cat.jpg", channels=3)  # (H, W, 3) uint8
+    codes = smalti.datasets.open_codes("codes")             # codes that a VQ-VAE has written
+
+Images are uint8, channels last. Nothing here imports torch.
 """
 
 from __future__ import annotations
 
+from smalti.data.codes import CodeBatch, CodesAbout, CodeSet, open_codes
+from smalti.data.dataset import Dataset
+from smalti.data.images import ImageLike, to_array
 from smalti.data.inspection import Summary, inspect
 from smalti.data.loading import default_cache_folder, load
-from smalti.data.packed import Batch, PackedImages
+from smalti.data.packed import AugmentedImages, Batch, PackedImages
+from smalti.data.spec import AudioSpec, CodeSpec, ImageSpec, Spec
 
-__all__ = ["Batch", "PackedImages", "Summary", "default_cache_folder", "inspect", "load"]
+__all__ = [
+    "AudioSpec",
+    "AugmentedImages",
+    "Batch",
+    "CodeBatch",
+    "CodeSet",
+    "CodeSpec",
+    "CodesAbout",
+    "Dataset",
+    "ImageLike",
+    "ImageSpec",
+    "PackedImages",
+    "Spec",
+    "Summary",
+    "default_cache_folder",
+    "inspect",
+    "load",
+    "open_codes",
+    "to_array",
+]

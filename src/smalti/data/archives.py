@@ -1,9 +1,9 @@
-"""Folders, zip and tar files as one thing: a tree of named files that is walked from beginning to end.
+"""A common interface to folders, zip files and tar files: a tree of named files, read in a single forward pass.
 
     for entry, contents in tree.walk(lambda entry: entry.name.endswith(".png")): ...
 
-Nothing is ever extracted to disk. A tar is read strictly forwards, so a compressed one is unpacked once a walk.
-Members are read into memory one at a time, never more than `MEMBER_LIMIT` bytes of each, whatever they declare.
+Nothing is ever extracted to disk. A tar is read strictly forwards, so a compressed one is decompressed once per walk.
+Members are read into memory one at a time, at most `MEMBER_LIMIT` bytes each, whatever size they declare.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import IO, Any, Self
 from smalti.errors import DataError
 
 MEMBER_LIMIT = 256 * 2**20
-"""Bytes of one file inside a folder or archive; larger ones are refused."""
+"""Largest size in bytes of a file inside a folder or archive; larger files are refused."""
 
 _HEADER_LIMIT = 2**20  # bytes of a tar header extension (long names, pax records): tarfile reads them whole
 _EXTENSIONS = (
@@ -46,10 +46,10 @@ class Entry:
     """One file of a tree.
 
     Attributes:
-        index: place in the order of the walk; the same in every walk.
+        index: position in the walk, the same in every walk.
         name: path inside the tree, separated by "/".
-        size: bytes.
-        problem: why it cannot be read, or None.
+        size: in bytes.
+        problem: why the file cannot be read, or None.
     """
 
     index: int
@@ -59,14 +59,14 @@ class Entry:
 
 
 Contents = bytes | Path | DataError | None
-"""What a walk hands out: bytes or a path to read, an error for this one file, or None where it was not asked for."""
+"""Contents of a file in a walk: bytes or a path to read, an error for this file, or None if they were not requested."""
 
 
 def bytes_of(contents: bytes | Path) -> bytes:
-    """The bytes of a file that a walk, or a user, names.
+    """Read a file, unless its bytes are given already.
 
     Raises:
-        DataError: no permission, not a regular file (a pipe would be waited for), or above `MEMBER_LIMIT`.
+        DataError: no permission, not a regular file (reading a pipe would block), or larger than `MEMBER_LIMIT`.
     """
     if isinstance(contents, bytes):
         return contents
@@ -82,7 +82,7 @@ def bytes_of(contents: bytes | Path) -> bytes:
 
 
 class Tree(ABC):
-    """Files under names, whatever holds them."""
+    """A folder or archive of named files."""
 
     kind: str
 
@@ -91,20 +91,20 @@ class Tree(ABC):
 
     @abstractmethod
     def walk(self, wanted: Callable[[Entry], bool]) -> Generator[tuple[Entry, Contents]]:
-        """Every file in a fixed order, with contents for those that are `wanted` and have no problem.
+        """Yield every file in a fixed order, with contents if `wanted` returns true and the file has no problem.
 
         Raises:
             DataError: the tree as a whole cannot be read.
         """
 
     def signature(self) -> str:
-        """Changes whenever the files may have changed; found without reading them."""
+        """A string that changes whenever the files may have changed, computed without reading them."""
         status = self.path.stat()
         return f"{status.st_size}-{status.st_mtime_ns}"
 
 
 class Folder(Tree):
-    """A folder on disk. Links are followed; a folder that contains itself is entered once."""
+    """A folder on disk. Symbolic links are followed; a folder that links to itself is entered once."""
 
     kind = "folder"
 
@@ -128,7 +128,7 @@ class Folder(Tree):
         return digest.hexdigest()
 
     def _files(self) -> Iterator[tuple[str, os.stat_result | OSError]]:
-        """Names in sorted order with their status; a link that leads nowhere comes with the error."""
+        """Yield names in sorted order with their status, or with the error of a broken link."""
         entered: set[tuple[int, int]] = set()
 
         def visit(folder: Path, prefix: str) -> Iterator[tuple[str, os.stat_result | OSError]]:
@@ -194,7 +194,7 @@ class ZipArchive(Tree):
 
 
 class TarArchive(Tree):
-    """A tar file, plain or packed with gzip, bzip2 or xz, read forwards only."""
+    """A tar file, plain or compressed with gzip, bzip2 or xz, read forwards only."""
 
     kind = "tar"
 
@@ -203,7 +203,7 @@ class TarArchive(Tree):
         try:
             with self._opened() as archive:
                 for index, member in enumerate(archive):
-                    archive.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it has seen
+                    archive.members = []  # type: ignore[attr-defined]  # tarfile would keep every header in memory
                     if member.isdir() or _is_hidden_path(member.name):
                         continue
                     entry = _tar_entry(index, member)
@@ -223,7 +223,7 @@ class TarArchive(Tree):
 
 
 class _CheckedTarInfo(tarfile.TarInfo):
-    """tarfile takes a damaged or missing header after the first for the end of the archive; here it is an error."""
+    """A header whose damage is an error; tarfile takes a damaged or missing one for the end of the archive."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -239,7 +239,7 @@ class _CheckedTarInfo(tarfile.TarInfo):
 
 
 def open_tree(path: Path) -> Tree | None:
-    """The tree at a path, told from its contents; None for a file that is neither zip nor tar.
+    """Open the tree at a path, recognised by its contents; None for a file that is neither zip nor tar.
 
     Raises:
         DataError: the file cannot be read.
@@ -261,13 +261,13 @@ def open_tree(path: Path) -> Tree | None:
 
 
 def is_hidden(name: str) -> bool:
-    """Files that systems leave behind, and those whose name begins with a dot."""
+    """Whether a name begins with a dot or is one of the files that operating systems leave behind."""
     return name.startswith(".") or name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, through gzip, bzip2 or xz where its first bytes say so."""
+    """Open a file, decompressing gzip, bzip2 or xz as its first bytes say."""
     with path.open("rb") as stream:
         magic = stream.read(6)
     opener: Callable[..., Any] = open
@@ -290,7 +290,7 @@ def _is_hidden_path(name: str) -> bool:
 
 
 def _safe_name(name: str) -> tuple[str, str | None]:
-    """A member name without "./", and what is wrong with it when it points outside the archive."""
+    """A member name without "./", and the problem with it if it points outside the archive."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if name.startswith(("/", "\\")) or (len(name) > 1 and name[1] == ":"):
         return name, "an absolute path"
@@ -312,7 +312,7 @@ def _tar_entry(index: int, member: tarfile.TarInfo) -> Entry:
 
 def _tar_contents(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     reader = archive.extractfile(member)
-    assert reader is not None  # only regular files come here
+    assert reader is not None  # callers pass regular files only
     with reader:
         data = reader.read()
     if len(data) != member.size:

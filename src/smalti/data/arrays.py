@@ -1,13 +1,13 @@
-"""Images that are arrays already: IDX files (the MNIST family), .npz files, and the emoji that come with smalti.
+"""Sources that store images as arrays: IDX files (the MNIST family), .npz files and the built-in emoji.
 
-    IDX   big-endian: 0, 0, type 8 (uint8), number of dimensions, each dimension as uint32, then the values
+    IDX   big-endian: 0, 0, type 8 (uint8), number of dimensions, each dimension as uint32, then the values;
           train-images-idx3-ubyte with train-labels-idx1-ubyte, t10k-... for the test split, each with or without .gz
     npz   images under images, x, data or arr_0, labels under labels, y, targets or arr_1; or x_train, y_train, x_test,
           y_test, also train_images, train_labels and so on for the splits train, val and test; class names, if any,
           under classes or class_names
 
-Arrays are (N, H, W), (N, H, W, C) or (N, C, H, W) with C of 1, 3 or 4. Values are integers in 0..255, or floats in
-[0, 1], which are multiplied by 255 and rounded. Classes without names are called "0", "1", ...
+Arrays have shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C = 1, 3 or 4. Values are integers in 0..255, or floats
+in [0, 1], which are multiplied by 255 and rounded. Without class names, the classes are called "0", "1", ...
 
 Source of the IDX format: LeCun, Cortes & Burges, http://yann.lecun.com/exdb/mnist/
 """
@@ -32,7 +32,7 @@ from smalti.data.sources import SPLIT_NAMES, SPLIT_ORDER, Block, Encoded, Listin
 from smalti.errors import DataError
 
 _BLOCK_BYTES = 4 * 2**20
-_DEFLATE_RATIO = 1032  # deflate cannot expand a byte into more
+_DEFLATE_RATIO = 1032  # upper bound of the compression ratio of deflate
 _LABEL_LIMIT = 100_000
 _LABEL_BYTES = 2**30
 _NPZ_IMAGES = ("images", "x", "X", "data", "arr_0")
@@ -42,7 +42,7 @@ _DAMAGED = (OSError, EOFError, zlib.error, zipfile.BadZipFile, ValueError, NotIm
 
 @dataclass(frozen=True)
 class Stored:
-    """An array in a file: where, its shape, its type, and whether its values lie column by column."""
+    """An array in a file: name, shape, dtype, and whether it is in Fortran (column-major) order."""
 
     name: str
     shape: tuple[int, ...]
@@ -54,7 +54,11 @@ class Stored:
         return math.prod(self.shape[1:]) * self.dtype.itemsize
 
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels); DataError when it is no array of images."""
+        """(height, width, channels) of one image.
+
+        Raises:
+            DataError: the array does not have the shape of a set of images.
+        """
         if len(self.shape) == 3:
             shape = (*self.shape[1:], 1)
         elif len(self.shape) == 4 and self.shape[3] in (1, 3, 4):
@@ -72,23 +76,23 @@ class Stored:
 
 @dataclass(frozen=True)
 class Part:
-    """One split of an array source: the arrays of its images and, maybe, labels."""
+    """One split of an array source: the names of its image array and, if it has one, its label array."""
 
     images: str
     labels: str | None
 
 
 class ArraySource(Source):
-    """Splits of stored arrays; what differs between formats is how an array is opened."""
+    """Base of the array sources; a format defines how an array is opened."""
 
     parts: dict[str | None, Part]
 
     @abstractmethod
     def opened(self, name: str) -> AbstractContextManager[tuple[Stored, IO[bytes]]]:
-        """Context manager: description of an array, and the stream of its values."""
+        """A context manager that gives the description of an array and the stream of its values."""
 
     def class_names(self) -> tuple[str, ...] | None:
-        """Names of the classes, None where the file has none."""
+        """Names of the classes, or None if the file has none."""
         return None
 
     def listing(self, split: str | None, *, look: bool) -> Listing:
@@ -143,7 +147,7 @@ class ArraySource(Source):
         return labels
 
     def _classes(self) -> tuple[str, ...]:
-        """Over all splits, so that they agree."""
+        """Class names over all splits, so that the splits agree."""
         found = [self._labels(part.labels) for part in self.parts.values()]
         count = 1 + max(int(labels.max()) for labels in found if labels is not None and labels.size)
         names = self.class_names()
@@ -164,7 +168,7 @@ class ArraySource(Source):
 
 
 class IdxSource(ArraySource):
-    """A folder of IDX files, or one file of images with its labels beside it."""
+    """A folder of IDX files, or one IDX file of images with its label file in the same folder."""
 
     kind = "IDX"
 
@@ -193,7 +197,7 @@ class IdxSource(ArraySource):
 
 
 class NpzSource(ArraySource):
-    """Arrays in a .npz file, read row by row; nothing in it is ever unpickled."""
+    """Arrays in a .npz file, read in blocks of rows. Nothing in it is ever unpickled."""
 
     kind = "npz"
 
@@ -231,13 +235,13 @@ class NpzSource(ArraySource):
 
 
 class EmojiSource(Source):
-    """The emoji inside this package."""
+    """The emoji that come with the package."""
 
     kind = "emoji"
     location = "emoji"
 
     def __init__(self) -> None:
-        from smalti.data import emoji  # here, since most sources are something else
+        from smalti.data import emoji  # late: few sources need it
 
         self._emoji = emoji
         self._read: dict[str, emoji.EmojiSet] = {}
@@ -268,10 +272,10 @@ class EmojiSource(Source):
 
 
 def find_idx(path: Path, location: str) -> IdxSource | None:
-    """IDX files in a folder, or the one at a path with its labels; None when there are none.
+    """The IDX files in a folder, or the IDX file at a path with its labels; None if there are none.
 
     Raises:
-        DataError: a folder with several sets of IDX files.
+        DataError: the folder contains several sets of IDX files.
     """
     folder = path if path.is_dir() else path.parent
     try:
@@ -300,10 +304,14 @@ def find_idx(path: Path, location: str) -> IdxSource | None:
 
 
 def as_pixels(values: np.ndarray, name: str) -> np.ndarray:
-    """Integers in 0..255 or floats in [0, 1] as uint8.
+    """Convert integers in 0..255, booleans or floats in [0, 1] to uint8.
+
+    Args:
+        values: any shape.
+        name: of the array, for messages.
 
     Raises:
-        DataError: values outside of that range.
+        DataError: values outside that range, or of another type.
     """
     if values.dtype == np.uint8:
         return values
@@ -320,7 +328,12 @@ def as_pixels(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def _read_rows(stored: Stored, stream: IO[bytes]) -> Iterator[np.ndarray]:
-    """The array in blocks of whole rows; EOFError when the values end before the shape says."""
+    """Yield an array in blocks of whole rows.
+
+    Raises:
+        EOFError: the file ends early.
+        ValueError: the file goes on after the last row.
+    """
     count = stored.shape[0]
     step = count if stored.fortran else max(1, _BLOCK_BYTES // max(1, stored.row_bytes))
     for start in range(0, count, step):
@@ -358,7 +371,7 @@ def _npy_header(stream: IO[bytes], name: str) -> Stored:
 
 
 def _labels_beside(images: str, names: list[str]) -> str | None:
-    """train-images-idx3-ubyte -> train-labels-idx1-ubyte, or with .gz, whichever is there."""
+    """The label file of an image file, if it is among the names: train-images-idx3-ubyte -> train-labels-idx1-ubyte."""
     stem = re.sub(r"idx[34]", "idx1", images.removesuffix(".gz")).replace("images", "labels").replace("image", "label")
     if stem == images.removesuffix(".gz"):
         return None
@@ -366,7 +379,7 @@ def _labels_beside(images: str, names: list[str]) -> str | None:
 
 
 def _npz_parts(names: list[str]) -> dict[str | None, Part]:
-    """Which arrays are images and labels, for each split."""
+    """The image array and label array of each split, recognised by their names."""
     parts: dict[str | None, Part] = {}
     for split in SPLIT_ORDER:
         for word in (word for word, meaning in SPLIT_NAMES.items() if meaning == split):

@@ -1,12 +1,12 @@
-"""The cache of packed images: one folder a data set, written once, opened without decoding anything.
+"""The cache of packed images: one folder per data set and options, written once and opened without any decoding.
 
     <cache>/packed/<key>/images.npy     (N, H, W, C) uint8, plain .npy: np.load(..., mmap_mode="r") opens it
                          labels.npy     (N,) int64, absent without labels
                          index.json     format version, signature of the source, names, classes, captions, ...
 
-The key is a hash of the path and the options. The folder is written under another name and renamed when it is
-complete and on disk, so what has the final name is whole: a killed process leaves only a folder that nobody opens, and
-the next packer removes it.
+The key is a hash of the path and the options. The folder is written under a temporary name and renamed once it is
+complete and synced, so a folder with the final name is always complete. A killed process leaves only a temporary
+folder, which is never opened and which the next packer removes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 
 from smalti.data.packed import Description, PackedImages, RowReader
 from smalti.data.sources import Listing, Numbered
-from smalti.errors import OutputError
+from smalti.errors import OutputError, arg
 from smalti.files import sync
 
 FORMAT_VERSION = 1
@@ -40,7 +40,13 @@ _ABANDONED_SECONDS = 24 * 3600
 
 @dataclass(frozen=True)
 class Options:
-    """What the pixels of a pack depend on besides the source: (height, width), resize rule, channels."""
+    """The options that determine the pixels of a pack.
+
+    Attributes:
+        size: (height, width) in pixels, or None to keep the size.
+        resize: "cover", "contain" or "stretch".
+        channels: 1, 3 or 4, or None to keep the channels.
+    """
 
     size: tuple[int, int] | None
     resize: str
@@ -48,13 +54,22 @@ class Options:
 
 
 def cache_key(location: str, split: str | None, options: Options) -> str:
-    """Name of the folder of a pack: 32 hexadecimal digits."""
+    """The folder name of a pack: 32 hexadecimal digits."""
     parts = [FORMAT_VERSION, location, split, options.size, options.resize, options.channels]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 
 def open_pack(folder: Path, signature: str, source: str) -> PackedImages | None:
-    """The pack in a folder, or None when there is none, it is damaged, or it was made from other contents."""
+    """Open the pack in a folder.
+
+    Args:
+        folder: with the index and arrays.
+        signature: of the source as it is now.
+        source: as the user gave it, for the result.
+
+    Returns:
+        None if there is no pack, it is damaged, or the source has changed since.
+    """
     try:
         index = json.loads((folder / "index.json").read_text("utf-8"))
         if index["format"] != FORMAT_VERSION or index["signature"] != signature:
@@ -65,22 +80,22 @@ def open_pack(folder: Path, signature: str, source: str) -> PackedImages | None:
             return None
         description = _description(index, source)
     except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError):
-        return None  # not there or damaged: the caller packs it again
+        return None  # missing or damaged: the caller packs again
     if len(description.names) != len(images):
         return None
     return PackedImages(images, labels, description, rows=rows)
 
 
 class PackWriter:
-    """Writes rows of images in any order into a folder that becomes the pack at the end.
+    """Writes images in any order into a temporary folder that finally becomes the pack.
 
     Args:
-        folder: where the pack will be.
-        rows: how many images may come.
+        folder: final folder of the pack.
+        rows: largest number of images.
         shape: (height, width, channels).
 
     Raises:
-        OutputError: the cache cannot be written, or has too little room.
+        OutputError: the cache cannot be written, or there is not enough disk space.
     """
 
     def __init__(self, folder: Path, rows: int, shape: tuple[int, int, int]) -> None:
@@ -101,7 +116,7 @@ class PackWriter:
             self._offset = _write_header(self._file, (rows, *shape))
 
     def write(self, row: int, pixels: np.ndarray) -> None:
-        """Put (n, H, W, C) uint8 into rows row .. row + n - 1."""
+        """Write (n, H, W, C) uint8 to rows row .. row + n - 1."""
         assert pixels.shape[1:] == self.shape
         assert pixels.dtype == np.uint8
         with self._explained():
@@ -110,11 +125,11 @@ class PackWriter:
         self._written[row : row + len(pixels)] = b"\1" * len(pixels)
 
     def rows(self) -> np.ndarray:
-        """The rows that were written, in order."""
+        """Indices of the rows written so far, ascending."""
         return np.flatnonzero(np.frombuffer(self._written, np.uint8))
 
     def finish(self, listing: Listing, options: Options, signature: str, skipped: list[tuple[str, str]]) -> None:
-        """Close the gaps, write labels and index, and give the folder its name."""
+        """Remove the rows that were skipped, write labels and index, and move the folder to its final name."""
         with self._explained():
             rows = self.rows()
             self._close_gaps(rows)
@@ -143,13 +158,13 @@ class PackWriter:
             self._publish(signature)
 
     def abandon(self) -> None:
-        """Remove what was written, unless it is finished."""
+        """Delete the temporary folder; does nothing after `finish`."""
         with contextlib.suppress(OSError):  # closing flushes, which fails again on a full disk
             self._file.close()
         shutil.rmtree(self.partial, ignore_errors=True)
 
     def _close_gaps(self, rows: np.ndarray) -> None:
-        """Move rows down over those that were never written, and cut the file to its length."""
+        """Move rows down over those that were never written, and truncate the file."""
         for target, row in enumerate(rows.tolist()):
             if target != row:
                 self._file.seek(self._offset + row * self.row_bytes)
@@ -163,7 +178,7 @@ class PackWriter:
         self._file.flush()
 
     def _fingerprint(self, count: int, labels: np.ndarray | None, classes: tuple[str, ...]) -> str:
-        """SHA-256 of one JSON line (shape, classes), the pixels, and the labels as little-endian int64."""
+        """SHA-256 over a JSON line with shape and classes, the pixels, and the labels as little-endian int64."""
         header = {"shape": [count, *self.shape], "classes": list(classes), "labelled": labels is not None}
         digest = hashlib.sha256(json.dumps(header).encode() + b"\n")
         self._file.seek(self._offset)
@@ -174,9 +189,9 @@ class PackWriter:
         return digest.hexdigest()
 
     def _publish(self, signature: str) -> None:
-        """Rename into place; whoever comes second steps aside, a pack of older contents is moved out first."""
+        """Rename to the final name. If another process was first its pack is kept, unless the pack is outdated."""
         for _ in range(8):
-            with contextlib.suppress(OSError):  # the name is taken, the usual case; anything else ends the loop below
+            with contextlib.suppress(OSError):  # usually the name is taken; any other cause ends the loop below
                 self.partial.rename(self.folder)
                 sync(self.folder.parent)
                 return
@@ -184,30 +199,34 @@ class PackWriter:
                 shutil.rmtree(self.partial, ignore_errors=True)
                 return
             old = _partial(self.folder)
-            with contextlib.suppress(FileNotFoundError):  # another packer moved it away in the meantime
+            with contextlib.suppress(FileNotFoundError):  # another process has moved it
                 self.folder.rename(old)
             shutil.rmtree(old, ignore_errors=True)
         raise OSError(errno.EBUSY, f"{self.folder} keeps being replaced by other processes")
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """OSError as one line: where, how much is needed, what to do."""
+        """Turn an OSError into one line with the place, the space needed and the remedy."""
         try:
             yield
         except OSError as error:
             raise OutputError(
                 f"cannot write packed images to {self.folder.parent} ({error.strerror or error}); "
-                f"they need {self.needed / 1e6:,.1f} MB there, or give --cache FOLDER to put them elsewhere"
+                f"they need {self.needed / 1e6:,.1f} MB there, or give {arg('cache', 'FOLDER')} to put them elsewhere"
             ) from error
 
 
 def _partial(folder: Path) -> Path:
-    """A new name beside a pack that says which process of which machine writes there."""
+    """A new temporary name beside a pack; it contains the host name and process ID of the writer."""
     return folder.with_name(f".{folder.name}.{socket.gethostname()}.{os.getpid()}.{secrets.token_hex(4)}.partial")
 
 
 def _map(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, RowReader | None]:
-    """The images as a read-only array over a memory map; ValueError when the file is not what the index says."""
+    """Map the images into a read-only array.
+
+    Raises:
+        ValueError: the file disagrees with the index.
+    """
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):
@@ -221,7 +240,7 @@ def _map(path: Path, shape: tuple[int, ...]) -> tuple[np.ndarray, RowReader | No
         mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         offset = file.tell()
     images = np.frombuffer(mapping, np.uint8, offset=offset).reshape(shape)
-    # Windows reads at a place only by moving the position that all threads share, so there the map has to do
+    # Windows has no preadv: reading would move the file position that all threads share, so there the map is used.
     return images, RowReader(path, offset, images.shape[1:]) if hasattr(os, "preadv") else None
 
 
@@ -246,18 +265,18 @@ def _names(listing: Listing, rows: np.ndarray) -> list[str] | dict[str, Any]:
 
 
 def _write_header(file: IO[bytes], shape: tuple[int, ...]) -> int:
-    """An .npy header, whose length numpy keeps the same for fewer rows; returns that length in bytes."""
+    """Write an .npy header and return its length in bytes, which does not change if rows are removed later."""
     np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
     return file.tell()
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed packers left: of dead processes on this machine, and anything untouched for a day."""
+    """Delete temporary folders of dead processes on this machine, and any that were untouched for a day."""
     for partial in folder.glob(".*.partial"):
         fields = partial.name.split(".")
         try:
             age = time.time() - max(file.stat().st_mtime for file in (partial, *partial.iterdir()))
-        except OSError:  # another process removes it just now
+        except OSError:  # another process is removing it
             continue
         host, number = ".".join(fields[2:-3]), fields[-3]
         if age > _ABANDONED_SECONDS or (host == socket.gethostname() and number.isdigit() and _is_dead(int(number))):
@@ -265,7 +284,7 @@ def _remove_abandoned(folder: Path) -> None:
 
 
 def _is_dead(process: int) -> bool:
-    if os.name == "nt":  # os.kill would end the process there, so only age counts
+    if os.name == "nt":  # os.kill would terminate the process there, so only the age counts
         return False
     try:
         os.kill(process, 0)

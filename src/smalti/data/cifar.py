@@ -1,13 +1,13 @@
-"""CIFAR-10 as its authors publish it, python or binary version, in a folder or an archive.
+"""CIFAR-10 as its authors publish it: the python or binary version, in a folder or an archive.
 
     python    data_batch_1 .. data_batch_5, test_batch: pickles of {data: (n, 3072) uint8, labels: n integers}
-    binary    data_batch_1.bin .. data_batch_5.bin, test_batch.bin: n times (label, 3072 bytes)
+    binary    data_batch_1.bin .. data_batch_5.bin, test_batch.bin: n records of (label, 3072 bytes)
 
-Both store a row as the red, green and blue planes of 32 x 32 pixels. Names are "train/00000" and so on, since the
-binary version has no others; both versions give the same pixels and the same fingerprint.
+Both store an image as its red, green and blue planes of 32 x 32 pixels. Images are named "train/00000" and so on,
+because the binary version has no names; both versions give the same pixels and the same fingerprint.
 
-A pickle can run any code. These are read with an unpickler that knows four names, all of which lead to inert
-stand-ins in this file, after a look at every opcode; numpy's own unpickling is never entered.
+A pickle can run arbitrary code. Here every opcode is checked first, then the file is read by an unpickler that knows
+only the few names CIFAR-10 needs, all bound to inert stand-ins in this file; numpy's own unpickling is never used.
 
 Source: Krizhevsky 2009, https://www.cs.toronto.edu/~kriz/cifar.html
 """
@@ -39,14 +39,14 @@ _OPCODES = frozenset(
     APPEND APPENDS NONE NEWTRUE NEWFALSE INT BININT BININT1 BININT2 LONG1 STRING BINSTRING SHORT_BINSTRING BINBYTES
     SHORT_BINBYTES BINUNICODE SHORT_BINUNICODE GLOBAL STACK_GLOBAL REDUCE BUILD PUT BINPUT LONG_BINPUT MEMOIZE GET
     BINGET LONG_BINGET
-    """.split()  # noqa: SIM905  a list of words is what it is
+    """.split()  # noqa: SIM905
 )
 _UNPICKLING = (pickle.UnpicklingError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError)
-_MEMO_LIMIT = 2**22  # the C unpickler makes its memo as long as the highest number put into it
+_MEMO_LIMIT = 2**22  # the C unpickler allocates its memo up to the highest index used
 
 
 class CifarSource(Source):
-    """CIFAR-10 batches in a tree."""
+    """CIFAR-10 batch files in a folder or archive."""
 
     def __init__(self, tree: Tree, location: str, *, binary: bool) -> None:
         self.kind = "CIFAR-10 binary" if binary else "CIFAR-10 python"
@@ -86,7 +86,7 @@ class CifarSource(Source):
             yield Block(self._first_rows[name], batch.images)
 
     def _batches(self, names: tuple[str, ...]) -> Iterator[tuple[str, CifarBatch]]:
-        """The named batches in the order in which they lie in the tree."""
+        """Yield the named batches in the order of the walk."""
         wanted = {name + self._suffix: name for name in names}
         for entry, contents in self.tree.walk(lambda entry: PurePosixPath(entry.name).name in wanted):
             name = wanted.get(PurePosixPath(entry.name).name)
@@ -100,14 +100,14 @@ class CifarSource(Source):
 
 @dataclass(frozen=True)
 class CifarBatch:
-    """(n, 32, 32, 3) uint8 and (n,) int64."""
+    """One batch file: images (n, 32, 32, 3) uint8 and labels (n,) int64."""
 
     images: np.ndarray
     labels: np.ndarray
 
 
 def layout_of(names: list[str]) -> str | None:
-    """ "python" or "binary" when the names are those of CIFAR-10, else None."""
+    """The version, "python" or "binary", if the file names are those of CIFAR-10, else None."""
     files = {PurePosixPath(name).name for name in names}
     if files & {"data_batch_1.bin", "test_batch.bin"}:
         return "binary"
@@ -117,10 +117,10 @@ def layout_of(names: list[str]) -> str | None:
 
 
 def parse_python(data: bytes) -> CifarBatch:
-    """One batch of the python version.
+    """Parse one batch file of the python version.
 
     Raises:
-        DataError: not such a pickle, or one that asks for anything else than numbers and strings.
+        DataError: the data is not a CIFAR-10 batch, or the pickle refers to anything CIFAR-10 does not need.
     """
     try:
         _check_opcodes(data)
@@ -148,12 +148,12 @@ def _checked(rows: np.ndarray, labels: list[Any]) -> CifarBatch:
         raise DataError(f"{len(rows)} images but {len(labels)} labels")
     if not all(type(label) is int and 0 <= label < len(CLASSES) for label in labels):
         raise DataError("a label outside 0..9")
-    images = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # planes to pixels
+    images = rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # planes to channels last
     return CifarBatch(np.ascontiguousarray(images), np.array(labels, np.int64))
 
 
 class _Array:
-    """Stands in for numpy.ndarray: keeps what the pickle says of it and believes nothing."""
+    """Stand-in for numpy.ndarray that stores the pickled state and checks it in `rows`."""
 
     def __init__(self) -> None:
         self.state: Any = None
@@ -162,7 +162,11 @@ class _Array:
         self.state = state
 
     def rows(self, width: int) -> np.ndarray:
-        """(n, width) uint8."""
+        """The array, (n, width) uint8.
+
+        Raises:
+            DataError: the state is not that of such an array.
+        """
         if not isinstance(self.state, tuple) or len(self.state) != 5:
             raise DataError("data is an array without contents")
         _, shape, dtype, fortran, data = self.state
@@ -175,13 +179,13 @@ class _Array:
 
 
 class _Type:
-    """Stands in for numpy.dtype."""
+    """Stand-in for numpy.dtype that stores the type name."""
 
     def __init__(self, name: Any = None, *_: Any) -> None:
         self.name = name
 
     def __setstate__(self, state: Any) -> None:
-        """Byte order and the like, none of which matters for single bytes."""
+        """Ignore byte order and alignment, which do not matter for single bytes."""
 
 
 def _reconstruct(*_: Any) -> _Array:
@@ -211,7 +215,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _check_opcodes(data: bytes) -> None:
-    """Refuse opcodes that CIFAR-10 does not use, and numbers that make the unpickler allocate gigabytes."""
+    """Refuse opcodes that CIFAR-10 does not use, and memo indices that would allocate gigabytes."""
     argument: Any
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name not in _OPCODES:

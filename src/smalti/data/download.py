@@ -1,4 +1,4 @@
-"""CIFAR-10 by name: a copy that is there, else the authors' archive, checked against its published MD5."""
+"""Find CIFAR-10 on this machine, or download the authors' archive and check it against its published MD5."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from smalti.errors import DataError, OutputError
+from smalti.errors import DataError, OutputError, arg
+from smalti.files import sync
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"  # published beside the link
@@ -32,17 +33,17 @@ def find_or_download(
     md5: str = MD5,
     timeout_seconds: float = 30.0,
 ) -> Path:
-    """The path of CIFAR-10: an earlier download, a copy in the working folder or in ./data, else downloaded.
+    """The path of CIFAR-10: an earlier download, a copy in ./data or the working folder, or a new download.
 
     Args:
-        cache: the cache folder; downloads go to its folder "downloads".
-        progress: called with (bytes so far, bytes in all or None).
+        cache: the cache folder; downloads are stored in its subfolder "downloads".
+        progress: called with (bytes so far, total bytes or None).
         url: where to download from.
-        md5: of the archive, hexadecimal.
-        timeout_seconds: without any byte after which a download is given up.
+        md5: expected checksum of the archive, hexadecimal.
+        timeout_seconds: a download is given up after this time without data.
 
     Raises:
-        DataError: it cannot be downloaded, or the download has another checksum.
+        DataError: the download fails, or its checksum is wrong.
         OutputError: the cache cannot be written.
     """
     downloads = cache / "downloads"
@@ -59,7 +60,8 @@ def find_or_download(
             raise DataError(f"{url} came with MD5 {digest}, expected {md5}; try again, or put {ARCHIVE} at {target}")
         partial.replace(target)
     except OSError as error:
-        raise OutputError(f"cannot write {target} ({error.strerror or error}); give --cache FOLDER") from error
+        reason = error.strerror or error
+        raise OutputError(f"cannot write {target} ({reason}); give {arg('cache', 'FOLDER')}") from error
     finally:
         with contextlib.suppress(OSError):  # never written, or already renamed
             partial.unlink()
@@ -67,7 +69,7 @@ def find_or_download(
 
 
 def _fetch(url: str, partial: Path, target: Path, progress: Progress | None, timeout_seconds: float) -> str:
-    """Stream the URL into a file; returns its MD5."""
+    """Download the URL to a file and return the MD5 of the contents."""
     digest = hashlib.md5(usedforsecurity=False)
     with partial.open("wb") as file:
         for chunk, total in _download(url, target, timeout_seconds):
@@ -77,13 +79,16 @@ def _fetch(url: str, partial: Path, target: Path, progress: Progress | None, tim
                 raise DataError(f"{url} sends more than {_DOWNLOAD_LIMIT:,} bytes; put {ARCHIVE} at {target} yourself")
             if progress is not None:
                 progress(file.tell(), total)
-        file.flush()
-        os.fsync(file.fileno())
+    sync(partial)
     return digest.hexdigest()
 
 
 def _download(url: str, target: Path, timeout_seconds: float) -> Iterator[tuple[bytes, int | None]]:
-    """Chunks with the length that was announced; what goes wrong on the way is a DataError."""
+    """Yield chunks of the response with its announced length.
+
+    Raises:
+        DataError: the server cannot be reached or the transfer breaks off.
+    """
     try:
         with urllib.request.urlopen(url, timeout=timeout_seconds) as response:
             length = response.headers.get("Content-Length", "")

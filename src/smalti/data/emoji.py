@@ -1,14 +1,14 @@
-"""3786 emoji pictures that come with smalti: a data set that needs no download.
+"""The built-in emoji: a data set of 3786 images that needs no download.
 
-Google's Noto Emoji (Unicode 16), every skin tone and gender included, as 32x32 RGBA. The tiles lie in one lossless
-WebP mosaic (`emoji.webp`), their names, categories and split in a table (`emoji.tsv`); `tools/build_emoji.py` made
-both from the npm package emoji-datasource-google 16.0.0. Licences: `emoji.LICENSE.txt`.
+Google's Noto Emoji (Unicode 16) with all skin tones and genders, as 32x32 RGBA. The images are the tiles of one
+lossless WebP mosaic (`emoji.webp`); their names, categories and splits are in a table (`emoji.tsv`). Both were made by
+`tools/build_emoji.py` from the npm package emoji-datasource-google 16.0.0. Licences: `emoji.LICENSE.txt`.
 
-The split is fixed and honest. It is decided by the hash of a *group*, and a group holds all skin tones, genders, ages,
-hair styles and directions of one emoji, and all emoji that look the same (territories that share a flag, arrows that
-are turned copies). So no picture in the test part has a twin in the train part (turned and mirrored ones included,
-root mean square error at least 10 of 255), but both parts have one style, and many smileys differ by a mouth only.
-397 emoji, 10.5 %, are for testing.
+The split is fixed and free of near-duplicates. It is decided by the hash of a *group*: a group contains all skin tones,
+genders, ages, hair styles and directions of one emoji, and all emoji that look the same (territories that share a flag,
+arrows that are rotated copies). No test image has a near-duplicate in the training split, rotations and mirror images
+included (root mean square error of at least 10 out of 255). Both splits share one style, however, and many smileys
+differ only in the mouth. 397 emoji, 10.5 %, are for testing.
 
 Layout: uint8, (N, 32, 32, 4), straight (not premultiplied) alpha, colour 0 where alpha is 0.
 """
@@ -35,12 +35,12 @@ TABLE_SHA256 = "f76183a2013f56f05efc38bc731d7fa161cac83f6932ebafe080e8b8282df5f8
 
 @dataclass(frozen=True)
 class EmojiSet:
-    """Emoji with their labels.
+    """Emoji of one split, with labels, names and captions.
 
     Attributes:
         images: (N, 32, 32, 4) uint8, straight alpha.
-        labels: (N,) int64, an index into `classes`.
-        classes: the ten Unicode categories, the same ones whatever the split.
+        labels: (N,) int64, indices into `classes`.
+        classes: the ten Unicode categories, the same for every split.
         names: N unique names: code points and name, e.g. "1f600 grinning face".
         captions: N captions, e.g. "grinning face, face-smiling, Smileys & Emotion"; a few emoji share one.
         subcategories: N Unicode subcategories, e.g. "face-smiling".
@@ -60,20 +60,20 @@ class EmojiSet:
 
 
 def read(split: str | None = None) -> EmojiSet:
-    """The embedded emoji, in Unicode's order.
+    """Read the built-in emoji, in Unicode order.
 
     Args:
         split: "train", "test", or None for both together.
 
     Returns:
-        Fresh arrays, the same on each call: 3786 emoji, or the part asked for.
+        New arrays with the same contents on every call.
 
     Raises:
         DataError: there is no such split, or the installed files are missing or damaged.
     """
     if split is not None and split not in SPLITS:
         raise DataError(f"emoji have no split {split!r}; {did_you_mean(str(split), SPLITS)}")
-    # Reading text turned \n into \r\n in some checkouts on Windows: undo that before comparing digests.
+    # Git may check out the table with \r\n on Windows; undo that before comparing digests.
     table = _file("emoji.tsv").replace(b"\r\n", b"\n")
     picture = _file("emoji.webp")
     for name, content, expected in (("tsv", table, TABLE_SHA256), ("webp", picture, PICTURE_SHA256)):
@@ -108,6 +108,6 @@ def _tiles(picture: bytes, count: int) -> np.ndarray:
         mosaic = np.asarray(opened.convert("RGBA"))
     rows = mosaic.shape[0] // SIDE
     tiles = mosaic.reshape(rows, SIDE, COLUMNS, SIDE, 4).swapaxes(1, 2).reshape(-1, SIDE, SIDE, 4)[:count].copy()
-    # The coder was free to choose the colours nobody sees, which shrinks the file; here they are 0 by definition.
+    # The encoder chose invisible colours freely, to make the file smaller; here they are 0 by definition.
     tiles[tiles[..., 3] == 0] = 0
     return tiles

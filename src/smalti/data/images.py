@@ -1,36 +1,45 @@
-"""Image files to pixels and back: uint8, height x width x channels, sRGB as stored.
+"""Convert image files, Pillow images and arrays to pixels and back: uint8, height x width x channels, sRGB as stored.
 
-Rules, the same for every file:
+The rules are the same for every input:
 
-    turned        the EXIF orientation is applied
-    palette       to RGB, or RGBA where the palette is transparent;  CMYK, YCbCr: to RGB
-    16-bit grey   v/257 rounded (65535 -> 255);  32-bit integer grey: clipped to 16 bits, then the same
-    float grey    values in [0, 1] times 255, values in [0, 255] rounded, anything else refused
-    to 1 channel  luma = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601);  transparency laid over white first
-    to 3 channels grey repeated;  transparency laid over white
-    to 4 channels alpha 255 added where there is none
-    animated      the first frame
+    orientation    the EXIF orientation is applied
+    palette        converted to RGB, or to RGBA if the palette has transparent colours
+    transparent    a grey level or colour declared transparent (PNG tRNS, GIF) becomes alpha 0
+    CMYK, YCbCr, LAB, HSV   converted to RGB
+    premultiplied  (modes RGBa and La) divided by alpha, then treated like RGBA and LA
+    bilevel        0 and 255
+    16-bit grey    v / 257, rounded (65535 -> 255)
+    32-bit grey    clipped to [0, 65535], then the same
+    float grey     values in [0, 1] are multiplied by 255, values in [0, 255] rounded, anything else is refused
+    to 1 channel   luma = 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601), after compositing alpha over white
+    to 3 channels  grey is repeated; alpha is composited over white
+    to 4 channels  alpha 255 is added to opaque images
+    animation      the first frame
 
-Resizing is Lanczos with antialiasing; colours are weighted by their alpha. A picture that has the size already is not
-touched.
+Resizing is Lanczos with antialiasing; colours are weighted by their alpha. An image that already has the requested size
+is left untouched.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from smalti.data.archives import bytes_of
 from smalti.errors import ConfigError, DataError, did_you_mean
 
 PIXEL_LIMIT = 64 * 2**20
-"""Pixels in one image above which it is refused before it is decoded: a few bytes can declare gigabytes."""
+"""Images that declare more pixels than this are refused before decoding: a few bytes can declare gigabytes."""
+
+ImageLike = Image.Image | str | os.PathLike[str] | np.ndarray
+"""What `to_array` accepts: a Pillow image, the path of an image file, or a uint8 array."""
 
 Frame = tuple[float, float, float, float]
 RESIZE_RULES = ("cover", "contain", "stretch")
@@ -39,13 +48,13 @@ _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _TURNED_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _ORIENTATION = 0x0112
 
-# warnings.catch_warnings changes the process, so only one thread at a time may be inside it.
+# warnings.catch_warnings changes global state, so only one thread at a time may use it.
 _warnings_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What the header of an image file says: width and height in pixels after the EXIF turn, Pillow's mode."""
+    """The header of an image file: size in pixels after applying the EXIF orientation, Pillow's mode, transparency."""
 
     width: int
     height: int
@@ -65,21 +74,21 @@ def decode(
     resize: str = "cover",
     pixel_limit: int = PIXEL_LIMIT,
 ) -> np.ndarray:
-    """One image file as pixels.
+    """Decode an image file to pixels.
 
     Args:
         data: the contents of the file, or its path.
-        channels: 1, 3 or 4; None keeps what is there: 1 for grey, 4 where a pixel is transparent, else 3.
+        channels: 1, 3 or 4; None keeps what the image has: 4 if any pixel is transparent, else 1 for grey, else 3.
         size: (height, width) in pixels to resize to; None keeps the size.
-        resize: "cover" fills the size and crops the middle, "contain" fits inside it and pads (white, or
-            transparent with 4 channels), "stretch" ignores the proportions.
-        pixel_limit: pixels above which the image is refused before decoding.
+        resize: "cover" fills the size and crops the centre, "contain" fits inside it and pads (white, or
+            transparent with 4 channels), "stretch" ignores the aspect ratio.
+        pixel_limit: images with more pixels are refused before decoding.
 
     Returns:
         (H, W, C) uint8, writable.
 
     Raises:
-        DataError: not an image, cut short, damaged or too large.
+        DataError: the file is not an image, or is truncated, damaged or too large.
         ConfigError: `channels` or `resize` is unknown.
     """
     check_options(channels=channels, resize=resize)
@@ -88,25 +97,61 @@ def decode(
         if size is not None and image.format == "JPEG":
             frame = _draft(image, size, resize)
         loaded = _loaded(image)
-    if channels is None:
-        channels = 4 if _is_transparent(loaded) else 1 if loaded.mode in _GREY_MODES else 3
-    picture = convert(loaded, channels)
+    picture = convert(loaded, channels or _channels_of(loaded))
     if size is not None:
         picture = fit(picture, size, resize=resize, frame=frame)
     return as_array(picture)
 
 
+def to_array(image: ImageLike, *, channels: int | None = None) -> np.ndarray:
+    """Convert an image in any of its usual Python forms to pixels, by the rules at the top of this file.
+
+    Args:
+        image: a Pillow image of any mode (its current frame; it is not modified), the path of an image file, or a
+            uint8 array (H, W) or (H, W, C) with C = 1, 3 or 4.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA). None keeps what the image has: 1 for grey, 4 if any pixel of a file
+            or Pillow image is transparent, else 3; an array keeps its own.
+
+    Returns:
+        (H, W, C) uint8, a writable copy.
+
+    Raises:
+        DataError: the file cannot be read or is damaged, or a rule refuses the pixels: float values outside
+            [0, 255], an array of another dtype or shape, an image without pixels, an object of another type.
+        ConfigError: `channels` is not 1, 3, 4 or None.
+    """
+    check_options(channels=channels, resize="cover")
+    if isinstance(image, str | os.PathLike):
+        try:
+            return decode(Path(image), channels=channels)
+        except DataError as error:
+            raise DataError(f"{os.fspath(image)}: {error.message}") from error
+    if isinstance(image, np.ndarray):
+        picture = as_image(image)
+        channels = channels or (1 if image.ndim == 2 else image.shape[2])
+    elif isinstance(image, Image.Image):
+        _check_not_empty(image.size)
+        picture = _loaded(image, copy=True)
+        channels = channels or _channels_of(picture)
+    else:
+        raise DataError(
+            f"image is a {type(image).__name__}; expected a Pillow image, a path, or a uint8 array (height, width) or "
+            "(height, width, 1, 3 or 4 channels)"
+        )
+    return as_array(convert(picture, channels))
+
+
 def probe(data: bytes | Path, *, pixel_limit: int = PIXEL_LIMIT, look_at_alpha: bool = False) -> Probe:
-    """Size and mode of one image file from its header.
+    """Read the size and mode of an image file from its header.
 
     Args:
         data: the contents of the file, or its path.
-        pixel_limit: pixels above which the image is refused.
-        look_at_alpha: decode images that have an alpha channel, to see whether any pixel is transparent; without
-            it, `transparent` only says that the file has such a channel.
+        pixel_limit: images with more pixels are refused.
+        look_at_alpha: decode images with an alpha channel to find out whether any pixel is transparent. Otherwise
+            `transparent` only means that there is such a channel.
 
     Raises:
-        DataError: not an image, or too large.
+        DataError: the file is not an image, or is too large.
     """
     with _open(data, pixel_limit) as image:
         width, height = image.size
@@ -120,10 +165,10 @@ def probe(data: bytes | Path, *, pixel_limit: int = PIXEL_LIMIT, look_at_alpha: 
 
 
 def convert(image: Image.Image, channels: int) -> Image.Image:
-    """A Pillow image as mode L, RGB or RGBA by the rules at the head of this file.
+    """Convert a Pillow image to mode L, RGB or RGBA by the rules at the top of this file.
 
     Raises:
-        DataError: float pixels outside [0, 255], or a colour space that Pillow cannot turn into RGB.
+        DataError: float pixels outside [0, 255], or a colour space that Pillow cannot convert to RGB.
     """
     if image.mode not in ("L", "RGB", "RGBA") or "transparency" in image.info:
         image = _plain(image)
@@ -137,15 +182,15 @@ def convert(image: Image.Image, channels: int) -> Image.Image:
 
 
 def fit(image: Image.Image, size: tuple[int, int], *, resize: str = "cover", frame: Frame | None = None) -> Image.Image:
-    """Resize an L, RGB or RGBA image to (height, width); an image of that size is returned as it is.
+    """Resize an image of mode L, RGB or RGBA; an image that already has the size is returned unchanged.
 
-    Pillow weights colours by alpha when it resizes RGBA, so transparent pixels lend no colour to their neighbours.
+    Pillow weights colours by alpha when it resizes RGBA, so transparent pixels do not bleed into their neighbours.
 
     Args:
         image: mode L, RGB or RGBA.
         size: (height, width) in pixels.
         resize: "cover", "contain" or "stretch".
-        frame: (left, top, right, bottom) of the part that counts, in fractions of pixels; None: all of it.
+        frame: (left, top, right, bottom) of the region to use, in fractional pixels; None means the whole image.
     """
     height, width = size
     if image.size == (width, height) and frame is None:
@@ -167,16 +212,16 @@ def fit(image: Image.Image, size: tuple[int, int], *, resize: str = "cover", fra
 
 
 def as_array(image: Image.Image) -> np.ndarray:
-    """An L, RGB or RGBA image as (H, W, C) uint8, writable."""
+    """Convert an image of mode L, RGB or RGBA to a writable (H, W, C) uint8 array."""
     array = np.array(image, dtype=np.uint8)
     return array[:, :, None] if array.ndim == 2 else array
 
 
 def as_image(array: np.ndarray) -> Image.Image:
-    """(H, W, C) uint8 with C of 1, 3 or 4, or (H, W), as a Pillow image.
+    """Convert (H, W, C) uint8 with C = 1, 3 or 4, or (H, W), to a Pillow image of mode L, RGB or RGBA.
 
     Raises:
-        DataError: another shape or type.
+        DataError: the array has another shape or dtype, or no pixels.
     """
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
@@ -185,11 +230,12 @@ def as_image(array: np.ndarray) -> Image.Image:
         raise DataError(
             f"pixels are {array.dtype} of shape {array.shape}; expected uint8 (height, width, 1, 3 or 4 channels)"
         )
+    _check_not_empty(array.shape[1::-1])
     return Image.fromarray(np.ascontiguousarray(array))
 
 
 def change(array: np.ndarray, *, channels: int, size: tuple[int, int] | None, resize: str = "cover") -> np.ndarray:
-    """Pixels (H, W, C) uint8 with other channels and another size, by the same rules as files."""
+    """Convert (H, W, C) uint8 pixels to other channels and another size, by the same rules as files."""
     if array.shape[2] == channels and (size is None or array.shape[:2] == size):
         return array
     picture = convert(as_image(array), channels)
@@ -197,7 +243,7 @@ def change(array: np.ndarray, *, channels: int, size: tuple[int, int] | None, re
 
 
 def check_options(*, channels: int | None, resize: str) -> None:
-    """Raise ConfigError for channels other than None, 1, 3, 4 or an unknown resize rule."""
+    """Raise ConfigError if channels is not None, 1, 3 or 4, or the resize rule is unknown."""
     if channels not in (None, 1, 3, 4):
         raise ConfigError(f"channels is {channels!r}; expected 1 (grey), 3 (colour) or 4 (colour and alpha)")
     if resize not in RESIZE_RULES:
@@ -205,7 +251,7 @@ def check_options(*, channels: int | None, resize: str) -> None:
 
 
 def _open(data: bytes | Path, pixel_limit: int) -> Image.Image:
-    """Read the header only and refuse what is too large; the pixels are not decoded yet."""
+    """Open an image by its header, without decoding the pixels, and refuse it if it is too large."""
     contents = io.BytesIO(bytes_of(data))
     try:
         with _warnings_lock, warnings.catch_warnings():
@@ -214,7 +260,7 @@ def _open(data: bytes | Path, pixel_limit: int) -> Image.Image:
             image = Image.open(contents)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise DataError(f"declares more than {pixel_limit:,} pixels; shrink it first") from error
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged headers
+    except Exception as error:  # Pillow raises almost any type on a damaged header
         raise DataError(_reason(error, "not an image, or its header is damaged")) from error
     width, height = image.size
     if width * height > pixel_limit:
@@ -223,37 +269,44 @@ def _open(data: bytes | Path, pixel_limit: int) -> Image.Image:
     return image
 
 
-def _loaded(image: Image.Image) -> Image.Image:
-    """The decoded pixels, turned as EXIF says; DataError when the file is cut short or damaged."""
+def _loaded(image: Image.Image, *, copy: bool = False) -> Image.Image:
+    """Decode the pixels and apply the EXIF orientation, in place or to a copy.
+
+    Raises:
+        DataError: the file is cut short or damaged.
+    """
     try:
         image.load()
+        if copy:
+            return ImageOps.exif_transpose(image)
         ImageOps.exif_transpose(image, in_place=True)
-    except Exception as error:  # as above: the reader of each format has its own exceptions
+    except Exception as error:  # as above: every format raises its own types
         raise DataError(_reason(error, "cut short or damaged")) from error
     return image
 
 
 def _reason(error: Exception, what: str) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return what
     return f"{what} ({' '.join(str(error).split()) or type(error).__name__})"
 
 
 def _orientation(image: Image.Image) -> int:
-    # PngImageFile.getexif decodes the whole picture in search of a late eXIf chunk; an early one is in info already
+    # PngImageFile.getexif decodes the whole image in search of a late eXIf chunk; an early one is already in info.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF says nothing about orientation; decoding decides whether the file is usable
+    except Exception:  # damaged EXIF: assume no rotation; decoding will show whether the file is usable
         return 1
 
 
 def _draft(image: Image.Image, size: tuple[int, int], resize: str) -> Frame | None:
-    """Let libjpeg shrink by 2, 4 or 8 while it decodes, staying at twice the wanted size or above.
+    """Let libjpeg shrink the image by 2, 4 or 8 while decoding, to no less than twice the requested size.
 
     Returns:
-        Where the picture lies in the turned, shrunk one: 700 pixels shrunk by 8 are 87.5, stored in 88.
+        The region of the shrunk, upright image that the original covers, or None if it was not shrunk. For example,
+        700 pixels shrunk by 8 are 87.5 pixels, stored in 88.
     """
     height, width = size
     orientation = _orientation(image)
@@ -270,36 +323,56 @@ def _draft(image: Image.Image, size: tuple[int, int], resize: str) -> Frame | No
     stored_wide, stored_high = image.size
     if orientation in _TURNED_SIDEWAYS:
         wide, high, stored_wide, stored_high = high, wide, stored_high, stored_wide
-    left = stored_wide - wide if orientation in (2, 3, 6, 7) else 0  # these turn the right edge to the left
+    left = stored_wide - wide if orientation in (2, 3, 6, 7) else 0  # orientations that move the right edge to the left
     top = stored_high - high if orientation in (3, 4, 7, 8) else 0
     return left, top, left + wide, top + high
+
+
+def _check_not_empty(size: tuple[int, ...]) -> None:
+    """Raise DataError if an image of this (width, height) has no pixels."""
+    if 0 in size:
+        raise DataError(f"an image of {size[1]}x{size[0]} pixels (height x width) is empty")
+
+
+def _channels_of(image: Image.Image) -> int:
+    """The channels to keep when none are asked for."""
+    return 4 if _is_transparent(image) else 1 if image.mode in _GREY_MODES else 3
 
 
 def _is_transparent(image: Image.Image) -> bool:
     if not image.has_transparency_data:
         return False
-    alpha = image if image.mode in ("RGBA", "LA") else image.convert("RGBA")
-    lowest, _ = alpha.getchannel("A").getextrema()
+    plain = image if image.mode in ("RGBA", "LA") else _plain(image)
+    if "A" not in plain.getbands():
+        return False
+    lowest, _ = plain.getchannel("A").getextrema()
     return float(lowest) < 255  # type: ignore[arg-type]
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Any mode as L, RGB or RGBA."""
+    """Convert any mode to L, RGB or RGBA; RGBA if the image has transparency data."""
     if image.mode in ("I;16", "I;16B", "I;16L", "I;16N", "I"):
         values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+        if not image.has_transparency_data:
+            return grey
+        alpha = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+        return Image.merge("LA", (grey, Image.fromarray(alpha))).convert("RGBA")
     if image.mode == "F":
         return Image.fromarray(_from_float(np.asarray(image)))
     try:
+        if image.mode == "La":
+            image = image.convert("LA")  # the only conversion of this mode that Pillow has
         if image.mode in _ALPHA_MODES or image.has_transparency_data:
             return image.convert("RGBA")
-        return image.convert("L" if image.mode == "1" else "RGB" if image.mode != "L" else "L")
+        return image.convert("L" if image.mode in ("1", "L") else "RGB")
     except (ValueError, OSError) as error:
-        raise DataError(f"cannot turn mode {image.mode} into RGB; convert it first ({error})") from error
+        raise DataError(f"cannot convert mode {image.mode} to RGB ({error}); convert it first") from error
 
 
 def _from_float(values: np.ndarray) -> np.ndarray:
     lowest, highest = float(values.min()), float(values.max())
     if not (lowest >= 0 and highest <= 255):  # NaN fails this too
         raise DataError(f"float pixels from {lowest:g} to {highest:g}; expected [0, 1] or [0, 255]; rescale it first")
-    return np.rint(values * 255 if highest <= 1 else values).astype(np.uint8)
+    levels: np.ndarray = np.rint(values * 255 if highest <= 1 else values).astype(np.uint8)
+    return levels

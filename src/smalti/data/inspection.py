@@ -1,9 +1,8 @@
-"""What a source holds, found by decoding everything and packing nothing."""
+"""Inspect a data source: decode every image and summarise what is there, without packing anything."""
 
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter
 from dataclasses import dataclass
 
@@ -13,26 +12,26 @@ from smalti.data.opening import find_source
 from smalti.data.sources import Block, Encoded
 from smalti.errors import DataError
 
-_AS_THEY_ARE = 256  # pixels along the longer side of pictures that need no --size
+_LARGEST_UNRESIZED = 256  # pixels along the longer side up to which images of one size need no resizing
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One split of a source.
+    """Summary of one split of a source.
 
     Attributes:
-        source: what was looked at.
+        source: path or name of the source.
         kind: "folder", "zip", "tar", "CIFAR-10 python", "CIFAR-10 binary", "IDX", "npz" or "emoji".
-        split: the split that was looked at, None without splits.
-        splits: images in each split that the source offers, broken ones included.
-        images: images that can be decoded.
-        classes: images in each class, broken ones included; empty without labels.
-        sizes: images of each (height, width), the most frequent first.
-        modes: images of each Pillow mode, the most frequent first.
-        captions: images that have a caption.
+        split: the split that was inspected, None if the source has no splits.
+        splits: number of images in each split of the source, broken ones included.
+        images: number of images that can be decoded.
+        classes: number of images in each class, broken ones included; empty without labels.
+        sizes: number of images of each (height, width), the most frequent first.
+        modes: number of images of each Pillow mode, the most frequent first.
+        captions: number of images with a caption.
         broken: (name, reason) of the files that cannot be decoded.
-        ignored: other files that are no images.
-        suggestion: a command to begin with.
+        ignored: number of files that are not images.
+        suggested_side: suggested size for a first training, pixels along both sides; None means keep the size.
     """
 
     source: str
@@ -46,12 +45,12 @@ class Summary:
     captions: int
     broken: tuple[tuple[str, str], ...]
     ignored: int
-    suggestion: str
+    suggested_side: int | None
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """Some images of one size and mode, or a file with its problem."""
+class _Result:
+    """The result for some images of one size and mode, or for one broken file."""
 
     count: int
     size: tuple[int, int]
@@ -66,16 +65,16 @@ def inspect(
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> Summary:
-    """Look at every image of a source.
+    """Decode every image of a source and summarise them.
 
     Args:
         source: as for `load`.
         split: as for `load`.
-        cache: where "cifar10" is looked for or downloaded to; nothing else is written.
-        progress: called with (images done, images in all).
+        cache: folder in which "cifar10" is looked for and to which it is downloaded; nothing else is written.
+        progress: called with (images done, total images).
 
     Raises:
-        DataError: the source is missing, empty or damaged as a whole; broken files are part of the answer.
+        DataError: the source as a whole is missing, empty or damaged; broken files are part of the summary.
     """
     found = find_source(source, cache=cache_folder(cache), progress=progress)
     listing = found.listing(split, look=False)
@@ -83,7 +82,7 @@ def inspect(
     modes: Counter[str] = Counter()
     broken = []
     done = 0
-    for seen in in_threads(found.stream(listing), _look):
+    for seen in in_threads(found.stream(listing), _inspect_chunk):
         done += seen.count
         if seen.broken is not None:
             broken.append(seen.broken)
@@ -105,34 +104,33 @@ def inspect(
         captions=sum(1 for caption in listing.captions or () if caption),
         broken=tuple(sorted(broken)),
         ignored=listing.ignored,
-        suggestion=_suggestion(os.fspath(source), sizes),
+        suggested_side=_suggested_side(sizes),
     )
 
 
-def _look(chunk: list[Encoded | Block]) -> list[_Seen]:
-    return [_look_at_block(item) if isinstance(item, Block) else _look_at_file(item) for item in chunk]
+def _inspect_chunk(chunk: list[Encoded | Block]) -> list[_Result]:
+    return [_inspect_block(item) if isinstance(item, Block) else _inspect_file(item) for item in chunk]
 
 
-def _look_at_block(block: Block) -> _Seen:
+def _inspect_block(block: Block) -> _Result:
     count, height, width, channels = block.pixels.shape
-    return _Seen(count, (height, width), {1: "L", 3: "RGB", 4: "RGBA"}[channels])
+    return _Result(count, (height, width), {1: "L", 3: "RGB", 4: "RGBA"}[channels])
 
 
-def _look_at_file(item: Encoded) -> _Seen:
+def _inspect_file(item: Encoded) -> _Result:
     try:
         if isinstance(item.contents, DataError):
             raise item.contents
         header = images.probe(item.contents)
         pixels = images.decode(item.contents)
     except DataError as error:
-        return _Seen(1, (0, 0), "", broken=(item.name, str(error)))
-    return _Seen(1, pixels.shape[:2], header.mode)
+        return _Result(1, (0, 0), "", broken=(item.name, str(error)))
+    return _Result(1, pixels.shape[:2], header.mode)
 
 
-def _suggestion(source: str, sizes: Counter[tuple[int, int]]) -> str:
-    """Pictures of one size, if not too large, as they are; else at 64 where three in four fill that, or at 32."""
-    command = f"smalti train vqvae --data {shlex.quote(source)} --out runs/first"
-    if not sizes or (len(sizes) == 1 and max(next(iter(sizes))) <= _AS_THEY_ARE):
-        return command
+def _suggested_side(sizes: Counter[tuple[int, int]]) -> int | None:
+    """None if all images have one size that is not too large; else 64 if three in four are that large, else 32."""
+    if not sizes or (len(sizes) == 1 and max(next(iter(sizes))) <= _LARGEST_UNRESIZED):
+        return None
     sides = sorted(min(size) for size in sizes.elements())
-    return f"{command} --size {64 if sides[len(sides) // 4] >= 64 else 32}"
+    return 64 if sides[len(sides) // 4] >= 64 else 32

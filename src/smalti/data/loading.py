@@ -1,7 +1,7 @@
-"""From a source to packed images: look, decode in threads, write, open.
+"""Load a source as packed images: list it, decode it in threads, write the pack, open it.
 
-Decoding holds at most a few chunks of files in memory, whatever the size of the source. A file that cannot be decoded
-is skipped and listed; more bad files than good ones is an error.
+Decoding holds only a few chunks of files in memory, whatever the size of the source. Files that cannot be decoded are
+skipped and listed; if they are the majority, that is an error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from smalti.data.cache import Options, PackWriter, cache_key, open_pack
 from smalti.data.opening import expanded, find_source
 from smalti.data.packed import PackedImages
 from smalti.data.sources import SPLIT_NAMES, Block, Encoded, Listing, Source, choose_split, first_of
-from smalti.errors import ConfigError, DataError
+from smalti.errors import ConfigError, DataError, arg
 
 T = TypeVar("T")
 Progress = Callable[[int, int | None], None]
@@ -33,15 +33,15 @@ _SIDE_LIMIT = 16384  # pixels along one side of packed images
 
 
 def default_cache_folder() -> Path:
-    """Where packed images and downloads are kept without `cache`: the user cache folder of the system."""
+    """The folder for packed images and downloads if none is given: smalti's folder in the user cache of the system."""
     return Path(platformdirs.user_cache_dir("smalti", appauthor=False))
 
 
 def cache_folder(cache: str | os.PathLike[str] | None) -> Path:
-    """The cache folder that is meant by an option.
+    """Resolve the `cache` argument to a folder.
 
     Raises:
-        DataError: it begins with ~ and a name that no user has.
+        DataError: it begins with ~name and there is no such user.
     """
     return default_cache_folder() if cache is None else expanded(cache)
 
@@ -56,28 +56,28 @@ def load(
     cache: str | os.PathLike[str] | None = None,
     progress: Progress | None = None,
 ) -> PackedImages:
-    """Images of one size, packed on disk the first time and opened at once after that.
+    """Load images of one size. They are packed on disk the first time and opened immediately after that.
 
     Args:
-        source: a folder, zip or tar of images; CIFAR-10 (python or binary); IDX; .npz; "cifar10"; "emoji". A word is
-            always the data set; a folder of that name is "./emoji".
-        size: (height, width) in pixels, or one number for both; None where all images have one size.
-        resize: "cover" (fill, crop the middle), "contain" (fit, pad) or "stretch".
-        channels: 1, 3 or 4; None: 4 where a pixel of any image is transparent, else 1 where all are grey, else 3.
-        split: "train", "test" or "val"; None: "train", or everything where the source has no splits.
-        cache: folder for the packed images; None: `default_cache_folder()`.
-        progress: called with (images done, images in all or None).
+        source: a folder, zip or tar of images; CIFAR-10 (python or binary); IDX; .npz; "cifar10"; "emoji". The last
+            two always mean the data set; a folder of that name is "./emoji".
+        size: (height, width) in pixels, or one number for both; None keeps the size, which must be the same for all.
+        resize: "cover" (fill, crop the centre), "contain" (fit, pad) or "stretch".
+        channels: 1, 3 or 4; None means 4 if any image has a transparent pixel, else 1 if all are grey, else 3.
+        split: "train", "test" or "val"; None means "train", or everything if the source has no splits.
+        cache: folder for the packed images; None means `default_cache_folder()`.
+        progress: called with (images done, total images or None).
 
     Raises:
-        DataError: the source is missing, empty, damaged, or its images differ in size and no size is given.
-        ConfigError: an unknown resize rule, number of channels or size.
+        DataError: the source is missing, empty or damaged, or its images differ in size and no size is given.
+        ConfigError: an invalid resize rule, number of channels or size.
         OutputError: the cache cannot be written.
     """
     options = _options(size, resize, channels)
     place = cache_folder(cache)
     found = find_source(source, cache=place, progress=progress)
     split = SPLIT_NAMES.get(split or "", split)
-    for _ in range(3):  # a pack may be replaced by another process between writing and opening
+    for _ in range(3):  # another process may replace the pack between writing and opening
         signature = found.signature()
         packed = _open_cached(found, split, options, place, signature, os.fspath(source))
         if packed is not None:
@@ -98,7 +98,7 @@ def _options(size: tuple[int, int] | int | None, resize: str, channels: int | No
 def _open_cached(
     found: Source, split: str | None, options: Options, cache: Path, signature: str, source: str
 ) -> PackedImages | None:
-    """The pack of the split that is meant; without looking at the source, so the split may be one of several."""
+    """Open the pack of the requested split. The source is not listed, so each possible default split is tried."""
     for candidate in (split,) if split is not None else ("train", None, "val", "test"):
         packed = open_pack(_folder(found, candidate, options, cache), signature, source)
         if packed is not None and packed.split == choose_split(split, packed.splits, found.location):
@@ -136,7 +136,7 @@ def _pack(
 
 
 def _counted(results: Iterable[Block | Encoded]) -> Iterator[tuple[int, Block | Encoded]]:
-    """Each result with the number of images up to it."""
+    """Yield each result with the number of images so far."""
     done = 0
     for result in results:
         done += len(result.pixels) if isinstance(result, Block) else 1
@@ -153,7 +153,7 @@ def _one_size(listing: Listing, location: str) -> tuple[int, int]:
     more = f" and {len(listing.sizes) - 3} more sizes" if len(listing.sizes) > 3 else ""
     raise DataError(
         f"{location} has images of several sizes: found {shown} and {height}x{width} ({count}){more}; "
-        "give --size, for example --size 64"
+        f"give {arg('size')}, for example {arg('size', 64)}"
     )
 
 
@@ -165,14 +165,14 @@ def _check_enough(good: int, skipped: list[tuple[str, str]], location: str) -> N
 
 @dataclass(frozen=True)
 class _Job:
-    """Decoding to one shape (height, width, channels); `exact` refuses other sizes instead of resizing."""
+    """Decodes images to one shape (height, width, channels); `exact` refuses other sizes instead of resizing."""
 
     shape: tuple[int, int, int]
     resize: str
     exact: bool
 
     def run(self, chunk: list[Encoded | Block]) -> list[Block | Encoded]:
-        """Each image decoded; one that cannot be comes out as Encoded with a DataError inside."""
+        """Decode each image; one that cannot be decoded becomes an `Encoded` with a DataError as contents."""
         return [self._block(item) if isinstance(item, Block) else self._decode(item) for item in chunk]
 
     def _block(self, block: Block) -> Block:
@@ -198,7 +198,7 @@ class _Job:
 
 
 def in_threads(stream: Iterable[Encoded | Block], work: Callable[[list[Encoded | Block]], list[T]]) -> Iterator[T]:
-    """The results of `work` on chunks of the stream, in order; a few chunks a core are held at a time."""
+    """Yield the results of `work` on chunks of the stream, in order, with a few chunks per core in memory."""
     workers = max(1, min(16, os.cpu_count() or 1))
     waiting: deque[Future[list[T]]] = deque()
     with ThreadPoolExecutor(workers, thread_name_prefix="smalti-decode") as pool:
@@ -215,7 +215,7 @@ def in_threads(stream: Iterable[Encoded | Block], work: Callable[[list[Encoded |
 
 
 def _chunks(stream: Iterable[Encoded | Block]) -> Iterator[list[Encoded | Block]]:
-    """Groups of images: few enough to bound the memory, many enough to be worth a task."""
+    """Group images into chunks that are small enough to bound memory and large enough for one task."""
     chunk: list[Encoded | Block] = []
     held_bytes = 0
     for item in stream:

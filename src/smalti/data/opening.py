@@ -1,4 +1,4 @@
-"""Which kind of source a path or word is, told from contents, not from the extension."""
+"""Open a data source from a path or name; its format is recognised by its contents, not by its extension."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ from smalti.data.archives import Folder, Tree, ZipArchive, open_tree
 from smalti.data.arrays import EmojiSource, NpzSource, find_idx
 from smalti.data.cifar import CifarSource, layout_of
 from smalti.data.download import find_or_download
-from smalti.data.sources import Source, TreeSource
+from smalti.data.image_tree import TreeSource
+from smalti.data.sources import Source
 from smalti.errors import DataError, did_you_mean
 from smalti.files import input_errors
 
 WORDS = ("cifar10", "emoji")
-"""Data sets that are known by name."""
+"""Names of the data sets that are available by name."""
 
-_PEEK = 64  # files of an archive that are looked at to tell CIFAR-10 from images: it has eight
+_PEEK = 64  # files of an archive that are checked for the names of CIFAR-10, which has eight files
 
 
 def find_source(
     source: str | os.PathLike[str], *, cache: Path, progress: Callable[[int, int | None], None] | None = None
 ) -> Source:
-    """The source at a path, or the data set of that name.
+    """Open the source at a path, or the data set of that name.
 
     Args:
-        source: a path, or one of `WORDS`, which are always the data set: a folder of that name is "./emoji".
-        cache: where "cifar10" is looked for and downloaded to.
-        progress: called while downloading with (bytes so far, bytes in all or None).
+        source: a path, or one of `WORDS`, which always mean the data set; a folder of that name is "./emoji".
+        cache: folder in which "cifar10" is looked for and to which it is downloaded.
+        progress: called during a download with (bytes so far, total bytes or None).
 
     Raises:
-        DataError: nothing is there, it cannot be read, or it is nothing that holds images.
+        DataError: the path does not exist, cannot be read, or is not a data set of images.
     """
     text = os.fspath(source)
     if text == "emoji":
@@ -45,7 +46,7 @@ def find_source(
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
-    """A path as typed, with ~ and ~name turned into home folders.
+    """Expand ~ and ~name in a path to home folders.
 
     Raises:
         DataError: there is no such user.
@@ -74,9 +75,9 @@ def _at(path: Path, text: str) -> Source:
 
 
 def _hint(path: Path) -> str:
-    """What may have been meant: one of the words, or a name in the same folder."""
+    """Suggest one of `WORDS` or a similar name in the same folder."""
     beside = []
-    with contextlib.suppress(OSError):  # what cannot be listed gives no hint
+    with contextlib.suppress(OSError):  # a folder that cannot be listed gives no suggestions
         beside = [str(path.parent / name) for name in os.listdir(path.parent)]
     letters = re.sub(r"[^a-z0-9]", "", str(path).lower())  # CIFAR-10 and cifar_10 are cifar10
     if letters in WORDS:

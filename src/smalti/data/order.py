@@ -1,7 +1,7 @@
-"""The order in which a training sees what it learns from: a function of (seed, images seen).
+"""Shuffling: the order of the training examples as a function of (seed, images seen).
 
-Position p in the stream of a training shows row permutation(seed, p // N)[p % N]: each epoch shows every row once. The
-permutation is the stable order of the hashes of 0..N-1 (runtime/hashing.py).
+Position p of the training stream is row permutation(seed, p // N)[p % N], so each epoch contains every row once. The
+permutation is the stable argsort of the hashes of 0..N-1 (runtime/hashing.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from smalti.runtime.hashing import hash_integer, hashes
 
 
 class Shuffled(ABC):
-    """Rows that a training sees in the order of its seed; whoever inherits it has a length."""
+    """Base of data sets whose rows are shuffled anew in each epoch; subclasses define the length."""
 
     def __init__(self) -> None:
         self._permutations: tuple[tuple[tuple[int, int], np.ndarray], ...] = ()
@@ -36,7 +36,7 @@ class Shuffled(ABC):
         return np.concatenate(parts) if parts else np.empty(0, np.int64)
 
     def _permutation(self, seed: int, epoch: int) -> np.ndarray:
-        """The order of an epoch; the last two are kept, since a batch may lie across two."""
+        """The shuffled order of an epoch. The last two are cached, because a batch may span two epochs."""
         with self._lock:
             for key, order in self._permutations:
                 if key == (seed, epoch):
@@ -47,11 +47,11 @@ class Shuffled(ABC):
 
 
 def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
-    """Order of `count` images in one epoch: (count,) int64 with each of 0..count-1 once."""
+    """The shuffled order of `count` rows in one epoch: (count,) int64, a permutation of 0..count-1."""
     keys = hashes(hash_integer(hash_integer(seed) ^ hash_integer(2 * epoch)), 0, count)
     return np.argsort(keys, kind="stable").astype(np.int64, copy=False)
 
 
 def evenly_spread(count: int, wanted: int) -> np.ndarray:
-    """Numbers of `wanted` evenly spread rows of `count`, or of all where there are fewer: int64, the same each time."""
+    """Indices of `wanted` evenly spaced rows out of `count`, or of all if there are fewer: int64, deterministic."""
     return np.linspace(0, count - 1, min(wanted, count)).round().astype(np.int64)

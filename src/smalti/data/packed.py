@@ -1,13 +1,13 @@
-"""Packed images: one memory-mapped array, and batches that are a function of (seed, images seen).
+"""Packed images: a memory-mapped array, and shuffled batches as a function of (seed, images seen).
 
-Position p in the stream of training images shows
+Position p of the training stream is
 
-    image  permutation(seed, p // N)[p % N]        each epoch shows every image once
+    image  permutation(seed, p // N)[p % N]        every image once per epoch
     flip   bit 0 of hash(seed, p)
-    shift  halves of another hash(seed, p), taken to -reach..reach
+    shift  the two halves of another hash(seed, p), reduced to -reach..reach
 
-so a run that stops at any moment goes on with the same images, with any batch size, and nothing needs saving.
-The hash and the permutation are those of order.py.
+so an interrupted run resumes with the same images for any batch size, without any saved state. The permutation is that
+of order.py, the hash that of runtime/hashing.py.
 
 Pixels are uint8, (N, height, width, channels).
 """
@@ -25,13 +25,14 @@ import numpy as np
 
 from smalti.data.augmentation import mirrored, moved
 from smalti.data.order import Shuffled
+from smalti.data.spec import ImageSpec
 from smalti.errors import DataError
 from smalti.runtime.hashing import hash_integer, hashes
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of one step.
+    """The images of one training step.
 
     Attributes:
         images: (count, H, W, C) uint8, contiguous and writable.
@@ -46,11 +47,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Order:
-    """Which pixels a batch is made of.
+    """The pixels that make up a batch, as indices.
 
     Attributes:
         indices: (count,) int64, rows of the pack.
-        rows, columns: (count, H) and (count, W) int64, where in its image each row and column of a batch's image lies.
+        rows, columns: (count, H) and (count, W) int64: the image row and column that each output row and column shows.
         labels: (count,) int64, or None.
     """
 
@@ -62,7 +63,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Description:
-    """Everything about packed images but the pixels and labels; see `PackedImages` for the fields."""
+    """Metadata of packed images: everything except pixels and labels. See `PackedImages` for the fields."""
 
     source: str
     split: str | None
@@ -75,14 +76,20 @@ class Description:
 
 
 class RowReader:
-    """Reads rows of a file of equal rows at any place, from any thread, past the memory map.
+    """Reads fixed-size rows of a file by index, from any thread, without using the memory map.
 
-    Mapped pages count as memory of the process, 2 MiB for each touched image where the system caches files in huge
-    pages, and a file that is cut short kills the process that has mapped it. Reading has neither problem.
+    Mapped pages count as memory of the process (2 MiB per image touched if the system caches files in huge pages), and
+    truncating a mapped file kills the process. Plain reads have neither problem.
     """
 
     def __init__(self, path: Path, offset: int, shape: tuple[int, int, int]) -> None:
-        """`offset` is where the first row begins, in bytes; `shape` is that of a row, uint8."""
+        """Open the file.
+
+        Args:
+            path: of the file.
+            offset: position of the first row in bytes.
+            shape: (height, width, channels) of a row, uint8.
+        """
         self._path = path
         self._offset = offset
         self._shape = shape
@@ -91,7 +98,11 @@ class RowReader:
         weakref.finalize(self, os.close, self._file)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """(len(rows), *shape) uint8."""
+        """The rows with these indices, (len(rows), *shape) uint8.
+
+        Raises:
+            DataError: the file was truncated.
+        """
         images = np.empty((len(rows), *self._shape), np.uint8)
         for image, row in zip(images, rows.tolist(), strict=True):
             if os.preadv(self._file, [image.data], self._offset + row * self._row_bytes) != self._row_bytes:
@@ -106,15 +117,15 @@ class PackedImages(Shuffled):
 
     Attributes:
         images: (N, H, W, C) uint8, memory-mapped, read-only.
-        labels: (N,) int64 class numbers, or None.
-        classes: names of the classes, () without labels.
-        names: N paths inside the source, or "train/00012" where images have no names.
-        captions: N texts, or None.
-        fingerprint: SHA-256 over shape, pixels, labels and classes, hexadecimal; names and paths do not count.
-        source: what was loaded.
-        split: which split of it, or None.
-        splits: which splits it offers.
-        skipped: (name, reason) of the files that could not be read.
+        labels: (N,) int64 class indices, or None.
+        classes: class names, () without labels.
+        names: N paths inside the source, or generated names like "train/00012".
+        captions: N captions, or None.
+        fingerprint: SHA-256 over shape, pixels, labels and classes, hexadecimal; independent of names and paths.
+        source: path or name that was loaded.
+        split: the split, or None.
+        splits: all splits of the source.
+        skipped: (name, reason) of the files that could not be decoded.
     """
 
     def __init__(
@@ -125,7 +136,14 @@ class PackedImages(Shuffled):
         *,
         rows: RowReader | None = None,
     ) -> None:
-        """`rows` reads the same pixels from the file; without it they are taken from `images`."""
+        """Wrap arrays that are in memory or memory-mapped.
+
+        Args:
+            images: (N, H, W, C) uint8.
+            labels: (N,) int64, or None.
+            description: the metadata.
+            rows: reads the same pixels from the file; None means they are copied from `images`.
+        """
         self.images = images
         self.labels = labels
         self.classes = description.classes
@@ -148,6 +166,25 @@ class PackedImages(Shuffled):
         _, height, width, channels = self.images.shape
         return channels, height, width
 
+    @property
+    def spec(self) -> ImageSpec:
+        """Channels and size of one image."""
+        return ImageSpec(*self.shape)
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Further entries for a checkpoint's card: none for images."""
+        return {}
+
+    def augmented(self, *, flip: bool = False, shift: int = 0) -> AugmentedImages:
+        """These images with random flips and translations in their batches; see `batch`."""
+        return AugmentedImages(self, flip=flip, shift=shift)
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """The images with these indices, without augmentation."""
+        labels = None if self.labels is None else np.asarray(self.labels)[indices]
+        return Batch(self.pixels(indices), labels, np.asarray(indices))
+
     def __repr__(self) -> str:
         channels, height, width = self.shape
         split = f", split {self.split!r}" if self.split else ""
@@ -155,14 +192,18 @@ class PackedImages(Shuffled):
         return f"PackedImages({size}, {len(self.classes)} classes{split}, {self.source!r})"
 
     def batch(self, seed: int, images_seen: int, count: int, *, flip: bool = False, shift: int = 0) -> Batch:
-        """Images at positions images_seen .. images_seen + count - 1 of the stream of this seed.
+        """The images at positions images_seen .. images_seen + count - 1 of this seed's shuffled stream.
 
         Args:
-            seed: any integer; its lowest 64 bits count.
-            images_seen: images that came before in this training.
-            count: images wanted; a batch may reach into the next epoch.
+            seed: any integer; only its lowest 64 bits are used.
+            images_seen: number of images before this batch in the training.
+            count: batch size; a batch may span two epochs.
             flip: mirror half of the images left to right, chosen by seed and position.
-            shift: then move each by up to so many pixels, less than its sides, mirrored at the border.
+            shift: then translate each image by up to this many pixels, with reflection padding; less than the sides.
+
+        Raises:
+            ValueError: `images_seen` or `count` is negative.
+            DataError: the packed file was truncated.
         """
         if images_seen < 0 or count < 0:
             raise ValueError(f"images_seen is {images_seen} and count is {count}; neither may be negative")
@@ -177,7 +218,7 @@ class PackedImages(Shuffled):
         return Batch(images, labels, indices)
 
     def order(self, seed: int, images_seen: int, count: int, *, flip: bool = False, shift: int = 0) -> Order:
-        """What `batch` would read, without reading it; the arguments are the same."""
+        """The indices of the pixels that `batch` returns for the same arguments, without reading any pixels."""
         height, width = self.shape[1:]
         indices = self.indices(seed, images_seen, count)
         offsets = shifts(seed, images_seen, count, shift) if shift else np.zeros((count, 2), np.int64)
@@ -188,12 +229,12 @@ class PackedImages(Shuffled):
         return Order(indices, rows, columns, None if self.labels is None else np.asarray(self.labels[indices]))
 
     def pixels(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
-        """Copies of some images, (len(indices), H, W, C) uint8; needs no memory but the result.
+        """Copies of the images with these indices, (len(indices), H, W, C) uint8.
 
-        Slices of `images` give the same, but the pages of the memory map that they touch stay in our memory.
+        Unlike slices of `images`, this leaves no pages of the memory map in the process's memory.
 
         Raises:
-            DataError: somebody cut the packed file short.
+            DataError: the packed file was truncated.
             IndexError: an index outside 0..N-1.
         """
         chosen = np.asarray(indices, dtype=np.int64)
@@ -202,18 +243,45 @@ class PackedImages(Shuffled):
         return self.images[chosen] if self._rows is None else self._rows.read(chosen)
 
 
+class AugmentedImages:
+    """Packed images whose batches are randomly flipped and translated; a `Dataset` like the images themselves.
+
+    Attributes:
+        variants: number of augmented versions of each image.
+    """
+
+    def __init__(self, images: PackedImages, *, flip: bool, shift: int) -> None:
+        self.images, self.flip, self.shift = images, flip, shift
+        self.spec, self.source, self.split, self.classes = images.spec, images.source, images.split, images.classes
+        self.fingerprint, self.provenance = images.fingerprint, images.provenance
+        self.variants = (2 if flip else 1) * (2 * shift + 1) ** 2
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, seed: int, images_seen: int, count: int) -> Batch:
+        """`PackedImages.batch` with this flip and shift."""
+        return self.images.batch(seed, images_seen, count, flip=self.flip, shift=self.shift)
+
+    def order(self, seed: int, images_seen: int, count: int) -> Order:
+        """`PackedImages.order` with this flip and shift."""
+        return self.images.order(seed, images_seen, count, flip=self.flip, shift=self.shift)
+
+    def take(self, indices: np.ndarray) -> Batch:
+        """The images with these indices, without augmentation."""
+        return self.images.take(indices)
+
+
 def flips(seed: int, images_seen: int, count: int) -> np.ndarray:
-    """Whether the images at positions images_seen .. + count - 1 are mirrored: (count,) bool."""
-    keys = hashes(
-        hash_integer(hash_integer(seed) ^ hash_integer(1)), images_seen, count
-    )  # odd: never the stream of an epoch
+    """Whether each image at positions images_seen .. images_seen + count - 1 is mirrored: (count,) bool."""
+    # Epochs hash even numbers, so an odd one gives an independent stream.
+    keys = hashes(hash_integer(hash_integer(seed) ^ hash_integer(1)), images_seen, count)
     return (keys & np.uint64(1)).astype(bool)
 
 
 def shifts(seed: int, images_seen: int, count: int, reach: int) -> np.ndarray:
-    """How far the images at positions images_seen .. + count - 1 are moved: (count, 2) int64 in -reach..reach."""
-    keys = hashes(
-        hash_integer(hash_integer(seed) ^ hash_integer(3)), images_seen, count
-    )  # odd, and not that of the flips
+    """Translation of each image at positions images_seen .. images_seen + count - 1: (count, 2) in -reach..reach."""
+    # Odd like that of the flips, but another number.
+    keys = hashes(hash_integer(hash_integer(seed) ^ hash_integer(3)), images_seen, count)
     halves = np.stack([keys >> np.uint64(32), keys & np.uint64(2**32 - 1)], axis=1)
     return (halves % np.uint64(2 * reach + 1)).astype(np.int64) - reach

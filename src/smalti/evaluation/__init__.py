@@ -1,9 +1,9 @@
-"""Measure a generator, an autoencoder, an encoder or any two sets of images: figures, and the exhibits a page shows.
+"""Evaluation of generators, autoencoders, encoders, priors, or two sets of images: metric values and report content.
 
-    evaluation, exhibits = measure_generator(model, reference, extractor=extractor("efficientnet-lite0"))
+    evaluation, content = measure_generator(model, reference, extractor=extractor("efficientnet-lite0"))
 
-Every stream of images has a fingerprint, and its features are taken in one pass and kept under it; nothing holds all
-images at once.  Pixels are uint8, (N, H, W, C).
+Every set of images has a fingerprint, under which its features are cached; they are computed in one pass, without
+holding all images in memory.  Pixels are uint8, (N, H, W, C).
 """
 
 from smalti.evaluation.common import Generated, Options, Reconstructed, ReportContent

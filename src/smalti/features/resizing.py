@@ -1,10 +1,10 @@
-"""The one way in which images reach a feature extractor: channels, then size, in float32 and never rounded.
+"""Preprocessing for feature extractors: conversion of channels, antialiased resize and scaling, all in float32.
 
     out[i] = sum_j w(i, j) in[j] / sum_j w(i, j),   w(i, j) = max(0, 1 - |(j + 1/2) - (i + 1/2) s| / max(s, 1))
 
-along each side, with s the old length over the new one: bilinear interpolation, whose triangle widens with the step
-where an image shrinks, so that nothing aliases.  Enlarged, it is plain bilinear interpolation.  A
-resize that skips pixels instead can move Frechet distances by more than models differ (Parmar et al. 2022,
+along each axis, with s the old length over the new one: bilinear interpolation with antialiasing, whose triangle filter
+widens when an image is downscaled.  When it is upscaled, this is plain bilinear interpolation.  Values are not rounded.
+A resize without antialiasing can change Frechet distances by more than models differ (Parmar et al. 2022,
 arXiv:2104.11222).
 
 Pixels: uint8 NHWC outside; here float32 NCHW in [0, 255].
@@ -24,25 +24,25 @@ from smalti.errors import DataError
 from smalti.runtime.pixels import to_levels
 
 SIDE_LIMIT = 16384
-"""Pixels along one side, as for packed images."""
+"""Maximum height and width in pixels, as for packed images."""
 
 RULE = (
     "bilinear, antialiased (the triangle filter widens where an image shrinks), pixel centres at halves, both sides on "
     "their own, in float32 on 0..255, not rounded; an image of the right size is not touched; grey is repeated to "
     "three channels; transparency is laid over white first"
 )
-CHUNK_VALUES = 2**23  # float32 values in a resize, or on their way into a network, at once: 32 MiB
+CHUNK_VALUES = 2**23  # float32 values per chunk in a resize or at the input of a network: 32 MiB
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in smalti.data.images
 
 
 @dataclass(frozen=True)
-class Preparation:
-    """How pixels become what a network takes: resized by the one rule, then (x - centre) / scale.
+class Preprocessing:
+    """Preprocessing of images for a network: resize, then (x - centre) / scale.
 
     Attributes:
-        size: (height, width) in pixels.
-        channels: 1, 3 or 4.
-        centre, scale: for x in 0..255, one number for all channels or one for each.
+        size: (height, width) of the network input in pixels.
+        channels: channels of the network input: 1, 3 or 4.
+        centre, scale: for x in 0..255, one number for all channels or one per channel.
     """
 
     size: tuple[int, int]
@@ -51,6 +51,7 @@ class Preparation:
     scale: tuple[float, ...]
 
     def record(self) -> dict[str, Any]:
+        """The preprocessing in words, for the record of an extractor."""
         centre, scale = (
             f"{values[0]:g}" if len(values) == 1 else "(" + ", ".join(f"{value:g}" for value in values) + ")"
             for values in (self.centre, self.scale)
@@ -72,15 +73,15 @@ class Preparation:
             parts.append((part - centre) / scale)
         return torch.cat(parts).contiguous(memory_format=torch.channels_last)
 
-    def of_tensor(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) in [-1, 1] -> (B, channels, height, width) by the same rule, with gradients and not rounded."""
+    def apply_to_tensor(self, images: Tensor) -> Tensor:
+        """Differentiable version for tensors: (B, C, H, W) in [-1, 1] -> (B, channels, height, width)."""
         pixels = _fitted(to_levels(images), self.size, self.channels)
         centre, scale = (pixels.new_tensor(values).view(1, -1, 1, 1) for values in (self.centre, self.scale))
         return ((pixels - centre) / scale).contiguous(memory_format=torch.channels_last)
 
 
 def check_images(images: np.ndarray) -> None:
-    """See that an array holds images.
+    """Check that an array holds images.
 
     Raises:
         DataError: not (B, H, W, C) uint8 with 1, 3 or 4 channels and sides of 1 to `SIDE_LIMIT` pixels.
@@ -96,13 +97,13 @@ def check_images(images: np.ndarray) -> None:
 def resized(
     images: np.ndarray, size: tuple[int, int], *, channels: int = 3, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """Images with the channels and the size that an extractor wants.
+    """Images converted to the given channels and size.
 
     Args:
-        images: (B, H, W, C) uint8, C of 1, 3 or 4.
-        size: (height, width) wanted.
-        channels: wanted: 1 (luma), 3, or 4 (opaque where there was no alpha).
-        device: where the work is done.
+        images: (B, H, W, C) uint8 with C = 1, 3 or 4.
+        size: target (height, width).
+        channels: target channels: 1 (luma), 3, or 4 (opaque if the images have no alpha).
+        device: device of the computation.
 
     Returns:
         (B, channels, height, width) float32 in [0, 255].
@@ -130,16 +131,16 @@ def _fitted(pixels: Tensor, size: tuple[int, int], channels: int) -> Tensor:
 
 
 def over_white(pixels: Tensor) -> Tensor:
-    """(B, 4, H, W) -> (B, 3, H, W): colours laid over white by their alpha, all in [0, 255]."""
+    """Composite RGBA over white: (B, 4, H, W) -> (B, 3, H, W), all in [0, 255]."""
     alpha = pixels[:, 3:] / 255
     return pixels[:, :3] * alpha + 255 * (1 - alpha)
 
 
 def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """The rule at the head of this file, on (B, C, H, W) float32 in [0, 255]; of four channels, the last is alpha."""
+    """Antialiased bilinear resize of (B, C, H, W) float32 in [0, 255]; with four channels, the last is alpha."""
     if pixels.shape[2:] == torch.Size(size):
         return pixels
-    if pixels.shape[1] == 4:  # colours count by their alpha: transparent pixels lend none to their neighbours
+    if pixels.shape[1] == 4:  # premultiplied, so that the colour of transparent pixels does not bleed
         alpha = _interpolate(pixels[:, 3:], size)
         colours = _interpolate(pixels[:, :3] * (pixels[:, 3:] / 255), size)
         return torch.cat([(colours * 255 / alpha.clamp(min=1e-3)).clamp(0, 255), alpha], dim=1)
@@ -148,4 +149,4 @@ def resize(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _interpolate(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     found = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
-    return found.clamp(0, 255)  # the weights add up to 1 but for rounding
+    return found.clamp(0, 255)  # rounding may exceed the range by a little

@@ -1,4 +1,4 @@
-"""What the discriminator and the generator minimise, from logits; r = D(real), f = D(fake).
+"""Adversarial losses of the discriminator and the generator, and regularisers; r = D(real), f = D(fake) are logits.
 
                   discriminator                                   generator
     relativistic  softplus(f - r)                                 softplus(r - f)     (arXiv:1807.00734; 2501.05441)
@@ -7,14 +7,14 @@
     least-squares ((r - 1)^2 + f^2) / 2                           (f - 1)^2 / 2       (arXiv:1611.04076, eq. 9)
     wasserstein   f - r                                           -f                  (arXiv:1701.07875)
 
-All are means over the batch. No sigmoid stands before any of them: `bce` takes logits. `relativistic` compares each
-fake image with one real image, so its generator needs real logits too. What keeps a discriminator smooth beside them:
+All are means over the batch, and all take logits, including `bce`. `relativistic` compares each fake image with one
+real image, so its generator loss needs real logits too. Regularisers of the discriminator:
 
-    R1, R2            E |grad_x D(x)|^2 at real, at fake x    (arXiv:1801.04406, equations 9 and 10)
+    R1, R2            E |grad_x D(x)|^2 at real and at fake x (arXiv:1801.04406, equations 9 and 10)
     gradient penalty  E (|grad_x D(x)| - 1)^2 between them    (arXiv:1704.00028, equation 3)
     LeCam             E (r - a_f)^2 + E (f - a_r)^2           (arXiv:2104.03310, equation 7), a running means of logits
 
-None of them is weighted. Norms are over all values of an image. Spectral normalisation is a matter of the network:
+They are returned without weights. Norms are over all values of an image. Spectral normalisation is part of the network:
 models/gan/sngan.py.  Layout: images (B, C, H, W), logits (B,).
 """
 
@@ -38,9 +38,10 @@ class AdversarialLoss:
 
     Attributes:
         discriminator: (B,) real and (B,) fake logits -> ().
-        generator: the same; where not `paired`, the real ones do not matter.
-        middle: between the logits of real and fake images where a discriminator cannot tell them apart; None: anywhere,
-            so that a real image is to be compared with a fake one.
+        generator: the same signature; ignores the real logits unless `paired`.
+        paired: whether the loss compares real and fake logits pairwise.
+        middle: the decision boundary, the logit at which the discriminator is undecided between real and fake; None if
+            only differences between real and fake logits are meaningful.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
@@ -78,11 +79,11 @@ ADVERSARIAL_LOSSES: dict[str, AdversarialLoss] = {
 
 
 def squared_gradients(logits: Tensor, points: Sequence[Tensor]) -> Tensor:
-    """|grad_x D(x)|^2 of each image and of each thing x that D looks at: what R1 and R2 are the means of.
+    """Squared gradient norm |grad_x D(x)|^2 for each image and each input x of D; R1 and R2 are its means.
 
     Args:
-        logits: (B,) of the images, each from its own image alone; or (B, J), the j-th from the j-th point alone.
-        points: J tensors (B, C, H, W), which require gradients.
+        logits: (B,), each a function of its own image only; or (B, J), the j-th a function of the j-th input only.
+        points: J tensors (B, C, H, W) that require gradients.
 
     Returns:
         (B, J) float32, differentiable.
@@ -92,11 +93,12 @@ def squared_gradients(logits: Tensor, points: Sequence[Tensor]) -> Tensor:
 
 
 def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, draws: Draws) -> Tensor:
-    """E (|grad_x D(x)| - 1)^2 at x = u real + (1 - u) fake, u uniform per image.
+    """Gradient penalty E (|grad_x D(x)| - 1)^2 at x = u real + (1 - u) fake, with u uniform per image.
 
     Args:
-        critic: maps (B, C, H, W) to (B,) logits, differentiable twice.
+        critic: maps (B, C, H, W) to (B,) logits; twice differentiable.
         real, fake: (B, C, H, W); neither receives a gradient.
+        draws: source of u.
 
     Returns:
         () float32.
@@ -104,11 +106,16 @@ def gradient_penalty(critic: Callable[[Tensor], Tensor], real: Tensor, fake: Ten
     share = draws.uniform(len(real), 1, 1, 1)
     points = torch.lerp(fake.detach().float(), real.detach().float(), share).requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
-    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
+    norms: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    return (norms - 1).square().mean()
 
 
 class LeCam(TrainingState):
-    """Running means of the logits of both kinds, and the distance to them. They begin at the first batch's."""
+    """LeCam regulariser, with exponential moving averages of the real and fake logits, started at the first batch.
+
+    Args:
+        judges: number of discriminators J, for logits of shape (B, J); None for logits of shape (B,).
+    """
 
     DECAY = 0.99
 
@@ -120,7 +127,7 @@ class LeCam(TrainingState):
         super().__init__(anchors=anchors, begun=torch.zeros((), dtype=torch.bool))
 
     def __call__(self, real: Tensor, fake: Tensor) -> Tensor:
-        """(B,) logits of both, (B, J) of J judges -> (), from the means so far; then the means move on."""
+        """(B,) or (B, J) real and fake logits -> (), from the averages before this batch; then updates the averages."""
         with torch.no_grad():
             now = all_reduce_sum(torch.stack([real.float().mean(dim=0), fake.float().mean(dim=0)])) / world()
             before = torch.where(self.begun, self.anchors, now)

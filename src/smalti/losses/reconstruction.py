@@ -1,4 +1,4 @@
-"""Distances between a reconstruction and its image, means over all elements, float32.
+"""Reconstruction losses between an image and its reconstruction: means over all elements, in float32.
 
 mse          (a - b)^2
 l1           |a - b|
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HUBER_DELTA = 0.1  # in units of [-1, 1] pixels: a twentieth of the range
+HUBER_DELTA = 0.1  # for pixels in [-1, 1]: a twentieth of the range
 CHARBONNIER_EPSILON = 1e-3
 
 

@@ -1,8 +1,8 @@
-"""Intervals by the bootstrap: how far a figure would move with another sample of as many images.
+"""Bootstrap confidence intervals: how much a metric would vary over samples of the same size.
 
-A figure is written as a function of means over images (for a Frechet distance: of its influence values), and the means
-are drawn again, each image counted as often as a draw of N out of N with replacement counts it.  The interval holds the
-middle `LEVEL` of the draws.  Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
+A metric is written as a function of means over images (for the Frechet distance, of its influence values). Each
+resample takes N of the N images with replacement and recomputes the means; the percentile interval holds the central
+`LEVEL` of the resampled values.  Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, section 13.3.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 LEVEL = 0.95
 DRAWS = 1000
-_BLOCK = 2**22  # counts held at once
+_BLOCK = 2**22  # multiplicities held in memory at once
 
 
 def interval(
@@ -24,14 +24,14 @@ def interval(
     draws: int = DRAWS,
     level: float = LEVEL,
 ) -> tuple[float, float]:
-    """Percentile interval of a function of means.
+    """Percentile bootstrap confidence interval of a function of means.
 
     Args:
-        samples: one array for each independent set of images, (N,) or (N, M) float: M values an image.
-        statistic: takes the drawn means, one array of (draws,) or (draws, M) a set, and gives (draws,) values.
-        seed: any integer from 0; the same seed gives the same interval.
-        draws: times everything is drawn again.
-        level: share of the draws inside.
+        samples: one array per independent set of images, (N,) or (N, M) float with M values per image.
+        statistic: maps the resampled means, one (draws,) or (draws, M) array per set, to (draws,) values.
+        seed: non-negative integer; the same seed gives the same interval.
+        draws: number of bootstrap resamples.
+        level: confidence level.
 
     Returns:
         (low, high).
@@ -44,9 +44,9 @@ def interval(
 
 
 def mean_interval(sample: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
-    """`interval` of the mean of one (N,) array; for booleans of the share that is true.
+    """Confidence interval of the mean of an (N,) array; for booleans, of the proportion that is true.
 
-    Booleans that are all alike leave nothing to draw: the far end is then that of Clopper and Pearson (1934).
+    If all booleans are equal, every resample is the same; the exact interval of Clopper and Pearson (1934) is used.
     """
     if sample.dtype == bool and len(sample) and (sample.all() or not sample.any()):
         far = unseen_share(len(sample))
@@ -55,12 +55,12 @@ def mean_interval(sample: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
 
 
 def unseen_share(count: int, *, level: float = LEVEL) -> float:
-    """The largest share of something that may well not be seen once in `count` images."""
+    """Upper Clopper-Pearson bound on a proportion of which `count` images contain no instance."""
     return float(1 - ((1 - level) / 2) ** (1 / count))
 
 
 def _drawn_means(sample: np.ndarray, generator: np.random.Generator, draws: int) -> np.ndarray:
-    """(N, ...) -> (draws, ...): the mean of each draw of N with replacement."""
+    """(N, ...) -> (draws, ...): the mean of each bootstrap resample of size N."""
     count = len(sample)
     flat = sample.reshape(count, -1)
     means = np.empty((draws, flat.shape[1]))
@@ -68,7 +68,7 @@ def _drawn_means(sample: np.ndarray, generator: np.random.Generator, draws: int)
     for start in range(0, draws, step):
         rows = min(step, draws - start)
         chosen = generator.integers(count, size=(rows, count))
-        # How often each image was drawn: one bincount over all rows, each in a range of its own.
+        # The multiplicity of each image per resample; one bincount serves all rows, each in its own range.
         chosen += np.arange(rows)[:, None] * count
         counts = np.bincount(chosen.ravel(), minlength=rows * count).reshape(rows, count)
         means[start : start + rows] = counts @ flat / count

@@ -1,16 +1,16 @@
-"""What a classifier gets right, and what its opinions say about a set of images.
+"""Accuracy, precision, recall and F1 of a classifier, the Inception score and the classification accuracy score.
 
-    accuracy    = right / all
-    precision_c = right in c / called c      recall_c = right in c / truly c      F1_c = 2 P_c R_c / (P_c + R_c)
+    accuracy    = correct / all
+    precision_c = correct in c / predicted c    recall_c = correct in c / true c    F1_c = 2 P_c R_c / (P_c + R_c)
 
-each 0 where it would be 0 / 0; a macro average is the plain mean over all classes.
+with 0 / 0 taken as 0; macro averages are unweighted means over the classes.
 
-    classifier score           = exp( mean over images of KL(p(y|x) || p(y)) ),  p(y) the mean of p(y|x)
-    classification accuracy    = accuracy on real images of a classifier that was trained on generated ones
+    Inception score                = exp( mean over images of KL(p(y|x) || p(y)) ),  p(y) the mean of p(y|x)
+    classification accuracy score  = accuracy on real images of a classifier trained on generated images
 
-The classifier score is the Inception score where the classifier is the Inception network; it is taken over all images
-at once rather than as the mean over ten parts. Sources: Salimans et al. 2016, arXiv:1606.03498; Ravuri and Vinyals
-2019, arXiv:1905.10887 (classification accuracy score).
+The score is named `inception_score` for the Inception network and `classifier_score` for any other classifier. It is
+computed over all images at once, not as the mean over ten splits. Sources: Salimans et al. 2016, arXiv:1606.03498;
+Ravuri and Vinyals 2019, arXiv:1905.10887 (classification accuracy score).
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ from smalti.metrics.groups import GROUPS, bounds, content_groups
 from smalti.metrics.metric import Metric, MetricValue
 
 SCORE_NAMES = ("classifier_score", "inception_score")
-_CELLS = 2**22  # numbers of a confusion matrix drawn at once
+_CELLS = 2**22  # cells of resampled confusion matrices held at once
 _SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class ClassReport:
-    """How predictions fall on the classes.
+    """A confusion matrix, and the accuracy, precision, recall and F1 derived from it.
 
     Attributes:
-        confusion: (C, C) int64, images of true class (row) that were given a class (column).
-        classes: C names.
+        confusion: (C, C) int64, number of images by true class (row) and predicted class (column).
+        classes: C class names.
     """
 
     confusion: np.ndarray
@@ -50,40 +50,41 @@ class ClassReport:
 
     @property
     def count(self) -> int:
-        """Images."""
+        """Number of images."""
         return int(self.confusion.sum())
 
     @property
     def support(self) -> np.ndarray:
-        """(C,) int64, images of each class."""
-        return self.confusion.sum(1)
+        """(C,) int64, number of images of each class."""
+        rows: np.ndarray = self.confusion.sum(1)
+        return rows
 
     @property
     def accuracy(self) -> float:
-        """Share of images given their class."""
+        """Proportion of images that are predicted correctly."""
         return float(_ratio(np.trace(self.confusion), self.confusion.sum()))
 
     @property
     def precision(self) -> np.ndarray:
-        """(C,) float64, of the images given a class the share that is of it; 0 where no image was given it."""
+        """(C,) float64, proportion of the images predicted as a class that belong to it; 0 without predictions."""
         return _ratio(np.diag(self.confusion), self.confusion.sum(0))
 
     @property
     def recall(self) -> np.ndarray:
-        """(C,) float64, of the images of a class the share that was given it; 0 where there is none."""
+        """(C,) float64, proportion of the images of a class that are predicted as it; 0 without images."""
         return _ratio(np.diag(self.confusion), self.support)
 
     @property
     def f1(self) -> np.ndarray:
-        """(C,) float64, harmonic mean of precision and recall; 0 where both are."""
+        """(C,) float64, harmonic mean of precision and recall; 0 if both are 0."""
         return _ratio(2 * np.diag(self.confusion), self.confusion.sum(0) + self.support)
 
     def macro(self) -> dict[str, float]:
-        """Mean over all classes of precision, recall and F1, by these names."""
+        """Macro averages, under the keys `precision`, `recall` and `f1`."""
         return {name: float(getattr(self, name).mean()) for name in ("precision", "recall", "f1")}
 
     def record(self) -> dict[str, Any]:
-        """For a JSON file: accuracy, macro averages, the figures of each class, and the confusion matrix."""
+        """The report as JSON-compatible values: accuracy, macro averages, values per class, confusion matrix."""
         columns = zip(self.classes, self.precision, self.recall, self.f1, self.support, strict=True)
         return {
             "accuracy": self.accuracy,
@@ -97,24 +98,30 @@ class ClassReport:
 
 
 class Confusion(Metric):
-    """Counts predictions against the truth: figures `accuracy`, `macro_precision`, `macro_recall`, `macro_f1`.
+    """Confusion matrix of predictions: `accuracy`, `macro_precision`, `macro_recall` and `macro_f1`.
 
-    The interval is the bootstrap over images, done on the matrix: drawing N images with replacement gives cells that
-    are multinomial, so nothing but the matrix need be kept.
+    The confidence intervals come from a bootstrap over images. The confusion matrix of N images sampled with
+    replacement is multinomial, so the matrix is all that has to be stored.
     """
 
     def __init__(self, classes: Sequence[str]) -> None:
-        """`classes` are the names, in the order of the labels. ConfigError without any."""
+        """
+        Args:
+            classes: class names, in the order of the labels.
+
+        Raises:
+            ConfigError: there are no classes.
+        """
         self.classes = tuple(str(name) for name in classes)
         if not self.classes:
             raise ConfigError("no classes were named; give one name for each label")
         self._confusion = np.zeros((len(self.classes),) * 2, np.int64)
 
     def update(self, truth: Any, predicted: Any) -> None:
-        """Take in a batch: (B,) integers twice, in 0..C-1.
+        """Add a batch of true and predicted labels: two arrays of (B,) integers in 0..C-1.
 
         Raises:
-            DataError: another type or shape, different lengths, or a label without a class.
+            DataError: wrong type or shape, different lengths, or a label out of range.
         """
         count = len(self.classes)
         rows, columns = checked_labels(truth, count), checked_labels(predicted, count)
@@ -129,7 +136,7 @@ class Confusion(Metric):
         self._confusion += other._confusion
 
     def report(self) -> ClassReport:
-        """All of it, class by class. DataError before any image."""
+        """The report per class. Raises DataError before the first image."""
         check_not_empty(int(self._confusion.sum()), "a class report")
         return ClassReport(self._confusion.copy(), self.classes)
 
@@ -145,14 +152,20 @@ class Confusion(Metric):
 
 
 class InceptionScore(Metric):
-    """exp of the mean divergence of a classifier's opinion on an image from its mean opinion; from 1 to C.
+    """Inception score: exp of the mean KL divergence of p(y|x) from p(y); from 1 to C.
 
-    The interval draws groups of images, as that of `CodeUsage` does and for the same reasons, of which only the sums of
-    p and of p ln p are kept.
+    As in `CodeUsage`, the bootstrap resamples groups of images, so that only the sums of p and of p ln p per group have
+    to be stored.
     """
 
     def __init__(self, name: str = "classifier_score") -> None:
-        """`name` is `inception_score` for the Inception network alone, `classifier_score` for any other."""
+        """
+        Args:
+            name: `inception_score` for the Inception network, `classifier_score` for any other classifier.
+
+        Raises:
+            ConfigError: any other name.
+        """
         if name not in SCORE_NAMES:
             raise ConfigError(f"the score's name is {name!r}, but must be one of {', '.join(SCORE_NAMES)}")
         self.name = name
@@ -161,20 +174,20 @@ class InceptionScore(Metric):
         self._counts = np.zeros(GROUPS, np.int64)
 
     def update(self, probabilities: Tensor | np.ndarray) -> None:
-        """Take in a batch.
+        """Add a batch of class probabilities.
 
         Args:
-            probabilities: (B, C) floats from 0 to 1, each row summing to 1.
+            probabilities: (B, C) floats from 0 to 1; each row sums to 1.
 
         Raises:
-            DataError: another type or shape, another C than before, or rows that are no probabilities.
+            DataError: wrong type or shape, a C other than in earlier batches, or rows that are no distributions.
         """
         if isinstance(probabilities, Tensor):
             exact = probabilities.detach().cpu()
             probabilities = (exact.double() if exact.is_floating_point() else exact).numpy()  # numpy has no bfloat16
         rows = self._checked(np.asarray(probabilities))
         group = content_groups(rows, GROUPS)
-        rows = rows / rows.sum(1, keepdims=True)  # float32 sums are off by 1e-7, and a divergence would see it
+        rows = rows / rows.sum(1, keepdims=True)  # float32 sums are off by 1e-7, which would bias the divergence
         if self._sums is None:
             self._sums = np.zeros((GROUPS, rows.shape[1]))
         np.add.at(self._sums, group, rows)
@@ -204,7 +217,7 @@ class InceptionScore(Metric):
         sums, counts = self._sums[filled], self._counts[filled].astype(np.float64)
         marginal = sums.sum(0) / count
         seen = marginal > 0
-        # Sum over a group of KL(p(y|x) || p(y)): also the influence of its images on the logarithm of the score.
+        # Sum of KL(p(y|x) || p(y)) over a group, which is also the influence of its images on the log of the score.
         divergence = self._negentropy[filled] - sums[:, seen] @ np.log(marginal[seen])
         low, high = bounds(
             np.stack([divergence, counts], 1), lambda means: np.exp(np.maximum(means[:, 0] / means[:, 1], 0))
@@ -241,23 +254,23 @@ def classification_accuracy_score(
     device: torch.device | str = "cpu",
     progress: ReportProgress | None = None,
 ) -> tuple[ClassReport, tuple[MetricValue, ...]]:
-    """Train a classifier on some labelled images, for instance generated ones, and test it on others that are real.
+    """Classification accuracy score: train a classifier on generated images and test it on real ones.
 
-    Call it once with generated training images and once with real ones, for the ceiling, everything else being equal.
+    A second call with real training images and otherwise equal arguments gives the upper reference value.
 
     Args:
-        train_images, test_images: (N, H, W, C) uint8 arrays, or packed images, all of one size and channels.
+        train_images, test_images: (N, H, W, C) uint8 arrays or packed images, all of the same size and channels.
         train_labels, test_labels: (N,) integers in 0..len(classes)-1.
-        classes: names.
-        name: of the accuracy's figure.
+        classes: class names.
+        name: name of the metric value that holds the accuracy.
         images_seen, flip, seed, device, progress: see `train_classifier`.
 
     Returns:
-        The report, and the figures: the accuracy under `name`, then `macro_precision`, `macro_recall` and `macro_f1`.
-        The intervals are over the test images; another seed of the training is not drawn.
+        The report, and the metric values: the accuracy under `name`, then `macro_precision`, `macro_recall` and
+        `macro_f1`. The confidence intervals cover the choice of test images, not the randomness of the training.
 
     Raises:
-        DataError: images and labels that do not fit each other.
+        DataError: the images and labels do not match.
     """
     truth = checked_labels(test_labels, len(classes))
     if len(truth) != len(test_images):
@@ -276,17 +289,17 @@ def classification_accuracy_score(
     confusion.update(truth, classifier.predict(test_images))
     accuracy, *others = confusion.compute()
     note = f"one classifier, trained on {len(train_images)} images, {images_seen} seen; interval over test images"
-    figures = (dataclasses.replace(accuracy, name=name, note=note), *others)
-    return confusion.report(), figures
+    return confusion.report(), (dataclasses.replace(accuracy, name=name, note=note), *others)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Division where 0 / 0 is 0; what is divided here is never more than what it is divided by."""
-    return numerator / np.maximum(denominator, 1)
+    """Quotient of counts with 0 / 0 = 0; the numerator never exceeds the denominator."""
+    ratio: np.ndarray = numerator / np.maximum(denominator, 1)
+    return ratio
 
 
 def _multinomial_interval(confusion: np.ndarray) -> tuple[list[float], list[float]]:
-    """Lower and upper ends for accuracy, macro precision, macro recall and macro F1."""
+    """Lower and upper ends of the intervals of accuracy, macro precision, macro recall and macro F1."""
     generator = np.random.default_rng(0)
     size, count = len(confusion), int(confusion.sum())
     cells = np.flatnonzero(confusion)
@@ -296,13 +309,13 @@ def _multinomial_interval(confusion: np.ndarray) -> tuple[list[float], list[floa
     step = max(1, _CELLS // (size * size))
     for start in range(0, DRAWS, step):
         drawn = generator.multinomial(count, shares, size=min(step, DRAWS - start))
-        right, called, truly = (np.zeros((len(drawn), size)) for _ in range(3))
+        correct, predicted, true = (np.zeros((len(drawn), size)) for _ in range(3))
         for cell, (row, column) in enumerate(zip(rows, columns, strict=True)):
-            truly[:, row] += drawn[:, cell]
-            called[:, column] += drawn[:, cell]
+            true[:, row] += drawn[:, cell]
+            predicted[:, column] += drawn[:, cell]
             if row == column:
-                right[:, row] = drawn[:, cell]
-        macro = [_ratio(right, called), _ratio(right, truly), _ratio(2 * right, called + truly)]
-        values.append(np.stack([right.sum(1) / count, *(each.mean(1) for each in macro)]))
+                correct[:, row] = drawn[:, cell]
+        macro = [_ratio(correct, predicted), _ratio(correct, true), _ratio(2 * correct, predicted + true)]
+        values.append(np.stack([correct.sum(1) / count, *(each.mean(1) for each in macro)]))
     low, high = np.quantile(np.concatenate(values, 1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     return low.tolist(), high.tolist()

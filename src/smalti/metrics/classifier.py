@@ -1,15 +1,15 @@
-"""A small residual classifier, for how much labelled images teach.
+"""A small residual classifier that is fast to train, for the classification accuracy score.
 
-    stem     conv SxS, BN, ReLU                     S = 1 up to 63 pixels, then the power of two that leaves 32..63
-    stage i  conv 3x3 stride 2, BN, ReLU, and x + ReLU(BN(conv(ReLU(BN(conv(x))))))    width doubled each time
-    head     maximum over places, linear
+    stem     conv with stride S, BN, ReLU           S = 1 up to 63 pixels, above it the power of two that leaves 32..63
+    stage i  conv 3x3 stride 2, BN, ReLU, and x + ReLU(BN(conv(ReLU(BN(conv(x))))))    doubles the width
+    head     global max pooling, linear
 
-with as many stages as halve the grid down to 4..8, three at the most. Training: cross-entropy with labels smoothed by
-0.1, SGD with Nesterov momentum 0.9, weight decay 5e-4, batches of 128, a learning rate that rises linearly over a
-fifth of the training and falls linearly to nothing; images mirrored by chance and shifted by up to an eighth of their
-side.
+Stages are added until the grid is 4..8 positions wide, three at most. Training: cross-entropy with label smoothing 0.1,
+SGD with Nesterov momentum 0.9, weight decay 5e-4, batch size 128; the learning rate rises linearly over the first fifth
+of the training and then falls linearly to 0. Augmentation: random horizontal flips, and random shifts by up to an
+eighth of the side.
 
-After He et al. 2016, arXiv:1512.03385, and the narrow fast networks of Page 2018 ("How to train your ResNet",
+After He et al. 2016, arXiv:1512.03385, and the narrow, fast networks of Page 2018 ("How to train your ResNet",
 DAWNBench). Pixels: (N, H, W, C) uint8 outside, (B, C, H, W) float32 in [-1, 1] inside.
 """
 
@@ -45,7 +45,7 @@ ReportProgress = Callable[[int, int | None], None]
 
 
 class PixelSource(Protocol):
-    """Images that are read a few at a time, such as `smalti.data.PackedImages`."""
+    """Images that are read in batches, such as `smalti.data.PackedImages`."""
 
     def __len__(self) -> int: ...
     def pixels(self, indices: np.ndarray) -> np.ndarray: ...
@@ -58,7 +58,12 @@ class ClassifierNetwork(nn.Module):
     """The network: (B, C, H, W) in [-1, 1] -> (B, classes) logits."""
 
     def __init__(self, image: tuple[int, int, int], classes: int, *, width: int = WIDTH) -> None:
-        """`image` is (channels, height, width)."""
+        """
+        Args:
+            image: (channels, height, width).
+            classes: number of classes.
+            width: channels after the stem.
+        """
         super().__init__()
         channels, *sides = image
         stride = 1 << max(0, (min(sides) // 32).bit_length() - 1)
@@ -77,11 +82,12 @@ class ClassifierNetwork(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.stages(self.stem(images)).amax((2, 3)))
+        logits: Tensor = self.head(self.stages(self.stem(images)).amax((2, 3)))
+        return logits
 
 
 class _Stage(nn.Module):
-    """Halve the grid, then one residual block of two convolutions."""
+    """A convolution of stride 2, then a residual block of two convolutions."""
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
         super().__init__()
@@ -90,7 +96,8 @@ class _Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.down(x)
-        return x + self.block(x)
+        residual: Tensor = self.block(x)
+        return x + residual
 
 
 def _convolution(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.Sequential:
@@ -102,17 +109,22 @@ def _convolution(channels_in: int, channels_out: int, *, stride: int = 1) -> nn.
 
 
 class Classifier:
-    """A trained network with the names of its classes."""
+    """A trained network with its class names."""
 
     def __init__(self, network: nn.Module, image: tuple[int, int, int], classes: tuple[str, ...]) -> None:
-        """`image` is the (channels, height, width) it was trained for."""
+        """
+        Args:
+            network: maps (B, C, H, W) in [-1, 1] to (B, classes) logits.
+            image: (channels, height, width) of the training images.
+            classes: class names.
+        """
         self.network, self.image, self.classes = network, image, classes
 
     def probabilities(self, images: Images, *, batch: int = 256) -> Tensor:
-        """(N, classes) float32 on the CPU, each row summing to 1.
+        """Class probabilities: (N, classes) float32 on the CPU; each row sums to 1.
 
         Raises:
-            DataError: images of another size, channels or type than in training.
+            DataError: the size, channels or type of the images differ from those in training.
         """
         source = as_source(images)
         device = next(self.network.parameters()).device
@@ -147,20 +159,21 @@ def train_classifier(
     device: torch.device | str = "cpu",
     progress: ReportProgress | None = None,
 ) -> Classifier:
-    """Train a classifier from nothing; the same arguments give the same classifier on the same machine.
+    """Train a classifier from scratch; on the same machine, equal arguments give an equal classifier.
 
     Args:
-        images: (N, H, W, C) uint8, or packed images, which are read a batch at a time; C is 1, 3 or 4, H and W from 4.
-        labels: (N,) integers in 0..len(classes)-1; a class may be without images.
-        classes: names, at least two.
-        images_seen: length of the training, in images.
-        flip: mirror half of the images; not for writing, or where left and right mean something.
-        seed: of weights, order and augmentation.
-        progress: is called with (images seen, in all) after each batch.
+        images: (N, H, W, C) uint8, or packed images, which are read in batches; C is 1, 3 or 4, H and W at least 4.
+        labels: (N,) integers in 0..len(classes)-1; a class may have no images.
+        classes: class names, at least two.
+        images_seen: length of the training in images.
+        flip: random horizontal flips; turn off for text, or if left and right differ in meaning.
+        seed: seed of initial weights, order and augmentation.
+        device: device to train on.
+        progress: called with (images seen, total) after each batch.
 
     Raises:
-        ConfigError: fewer than two classes, or no training asked for.
-        DataError: images and labels that do not fit each other.
+        ConfigError: fewer than two classes, or images_seen below 1.
+        DataError: the images and labels do not match.
     """
     if len(classes) < 2 or images_seen < 1:
         raise ConfigError(
@@ -203,14 +216,14 @@ def _train(
             logits = network(to_tensor(pixels, device))
         loss = F.cross_entropy(logits.float(), targets, label_smoothing=SMOOTHING)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         optimizer.step()
         if progress is not None:
             progress(min(seen + batch, images_seen), images_seen)
 
 
 def augmented(pixels: np.ndarray, draws: Draws, *, flip: bool) -> np.ndarray:
-    """Each image shifted by up to an eighth of its side, mirrored at the border, and maybe flipped: (B, H, W, C)."""
+    """Images shifted by up to an eighth of the side with reflected borders, and randomly flipped: (B, H, W, C)."""
     count, height, width = pixels.shape[:3]
     chance = draws.uniform(count, 3).numpy()
     rows = mirrored(height, _offsets(height, chance[:, 0]))
@@ -221,18 +234,19 @@ def augmented(pixels: np.ndarray, draws: Draws, *, flip: bool) -> np.ndarray:
 
 
 def _offsets(side: int, chance: np.ndarray) -> np.ndarray:
-    """(B,) in [0, 1) -> (B,) pixels to move by, up to an eighth of the side."""
+    """(B,) in [0, 1) -> (B,) shifts in pixels, up to an eighth of the side."""
     reach = side // 8
-    return (chance * (2 * reach + 1)).astype(np.int64) - reach
+    offsets: np.ndarray = (chance * (2 * reach + 1)).astype(np.int64) - reach
+    return offsets
 
 
 def as_source(images: Images) -> PixelSource:
-    """Packed images as they are, an array so that it can be read like them.
+    """Images as a `PixelSource`: arrays are wrapped, anything with a method `pixels` is returned as it is.
 
     Raises:
-        DataError: an array that is not (N, H, W, C) uint8 with 1, 3 or 4 channels.
+        DataError: the array is not (N, H, W, C) uint8 with 1, 3 or 4 channels.
     """
-    if hasattr(images, "pixels"):
+    if not isinstance(images, np.ndarray) and hasattr(images, "pixels"):
         return images
     array = np.asarray(images)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] not in (1, 3, 4) or 0 in array.shape[1:]:
@@ -250,14 +264,15 @@ class _ArraySource:
         return len(self.array)
 
     def pixels(self, indices: np.ndarray) -> np.ndarray:
-        return self.array[indices]
+        pixels: np.ndarray = self.array[indices]
+        return pixels
 
 
 def checked_labels(labels: Any, classes: int) -> np.ndarray:
-    """(N,) int64 in 0..classes-1.
+    """Validated labels, (N,) int64 in 0..classes-1.
 
     Raises:
-        DataError: no labels at all, another type or shape, or a label without a class.
+        DataError: labels are None, have the wrong type or shape, or are out of range.
     """
     if labels is None:
         raise DataError("these images have no labels; take a source with classes")
@@ -278,7 +293,7 @@ def _image_shape(source: PixelSource) -> tuple[int, int, int]:
 
 
 def _indices(seed: int, images_seen: int, count: int, total: int) -> np.ndarray:
-    """The images of a batch, each once an epoch: (count,) int64, where count is at most total."""
+    """Indices of the images of a batch, each once per epoch: (count,) int64, where count is at most total."""
     epoch, start = divmod(images_seen, total)
     order = _order(seed, epoch, total)[start : start + count]
     if len(order) < count:
@@ -286,17 +301,17 @@ def _indices(seed: int, images_seen: int, count: int, total: int) -> np.ndarray:
     return order
 
 
-_order = functools.lru_cache(maxsize=2)(permutation)  # sorting all images anew for each batch would cost more than it
+_order = functools.lru_cache(maxsize=2)(permutation)  # a permutation per batch would cost more than the batch itself
 
 
 def _rate(progress: float) -> float:
-    """Share of the highest learning rate after a share of the training."""
+    """Learning rate as a fraction of its peak, at a fraction of the training."""
     return progress / _WARM_UP if progress < _WARM_UP else (1 - progress) / (1 - _WARM_UP)
 
 
 @contextlib.contextmanager
 def _initial_weights(seed: int) -> Iterator[None]:
-    """Modules built inside get weights that depend on the seed alone; the global generator is left as it was."""
+    """Initialise modules built inside from the seed only, and restore the state of the global generator."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(mix(seed, 1))
         yield

@@ -1,12 +1,12 @@
-"""How far a reconstruction is from its image.
+"""Peak signal-to-noise ratio of reconstructions, and the base class of metrics that are means over images.
 
     PSNR = 10 log10(1 / MSE), pixels in [0, 1], the MSE pooled over every pixel of every image
 
-Pooling first and taking the logarithm once is the convention of the compression papers; the mean of the images'
-own PSNRs is larger and is never printed here.
+Pooling the error first and taking the logarithm once is the convention in image compression; the mean of the PSNRs of
+the images is larger and is never reported here.
 
-What every metric of pairs shares is here too: the check of a batch, and `MeanOverImages`, a metric whose figure is the
-mean of one number an image.  One float64 an image is all that such a metric keeps.
+`MeanOverImages` is the base class of metrics that are the mean of one number per image, and stores one float64 per
+image.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ from smalti.metrics.metric import MetricValue, PairMetric
 
 
 def squared_error(a: Tensor, b: Tensor) -> tuple[float, int]:
-    """Sum of squared differences in [0, 1] pixel units, and the number of values.
+    """Sum of squared differences for pixels in [0, 1], and the number of values.
 
     Args:
-        a, b: the same shape, both in [-1, 1].
+        a, b: tensors of the same shape in [-1, 1].
     """
     return float(((a.cpu().double() - b.cpu().double()) / 2).square().sum()), a.numel()
 
 
 def psnr_db(total_squared_error: float, count: int) -> float:
-    """Peak signal-to-noise ratio in dB of a pooled squared error in [0, 1] units; infinite for no error."""
+    """Peak signal-to-noise ratio in dB of a summed squared error over `count` values in [0, 1]; infinite if it is 0."""
     return math.inf if total_squared_error == 0 else -10 * math.log10(total_squared_error / count)
 
 
 def squared_error_uint8(a: np.ndarray, b: np.ndarray) -> tuple[float, int]:
-    """`squared_error` of two uint8 arrays of the same shape, in [0, 1] pixel units."""
+    """`squared_error` for two uint8 arrays of the same shape; the error is that of pixels in [0, 1]."""
     return float(np.square((a.astype(np.float64) - b.astype(np.float64)) / 255).sum()), a.size
 
 
 def checked_pair(originals: Any, results: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both batches as arrays, (B, H, W, C) uint8 of the same shape; B may be 0.
+    """Validated batches of images and reconstructions, (B, H, W, C) uint8 of the same shape; B may be 0.
 
     Raises:
-        DataError: another type or number of dimensions, no pixels, or shapes that differ.
+        DataError: wrong type or number of dimensions, no pixels, or shapes that differ.
     """
     pair = np.asarray(originals), np.asarray(results)
     for name, images in zip(("originals", "results"), pair, strict=True):
@@ -63,41 +63,36 @@ def checked_pair(originals: Any, results: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 class MeanOverImages(PairMetric):
-    """A metric of pairs whose figure is the mean of one number an image.
+    """A metric of image pairs that is the mean of one number per image.
 
-    The figure depends neither on the order of the images nor on how they were spread over processes.
+    The result depends neither on the order of the images nor on how they are distributed over processes.
     """
 
     name: str
     better: str
 
     def __init__(self) -> None:
-        self._values: list[np.ndarray] = []  # one array a batch, (B,) float64
+        self._values: list[np.ndarray] = []  # one array per batch, (B,) float64
 
     @abstractmethod
     def measure(self, originals: np.ndarray, results: np.ndarray) -> np.ndarray:
-        """The number of each image: (B, H, W, C) uint8 twice -> (B,) float64; B is at least 1."""
+        """The number for each image: two (B, H, W, C) uint8 arrays -> (B,) float64; B is at least 1."""
 
-    def agree(self, other: Any) -> None:
-        """Before a merge with one of the same class: ConfigError or DataError where the two do not measure alike."""
+    def check_compatible(self, other: Any) -> None:
+        """Raise ConfigError or DataError if another metric of the same class cannot be merged into this one."""
 
     def note(self) -> str:
-        """What a reader of the figure must know."""
+        """The note of the metric value."""
         return ""
 
     def update(self, originals: Any, results: Any) -> None:
-        """Take in a batch: (B, H, W, C) uint8 arrays of the same shape.
-
-        Raises:
-            DataError: shapes or types that do not fit.
-        """
         originals, results = checked_pair(originals, results)
         if len(originals):
             self._values.append(self.measure(originals, results))
 
     def merge(self, other: MeanOverImages) -> None:
         check_same_kind(self, other)
-        self.agree(other)
+        self.check_compatible(other)
         self._values.extend(other._values)
 
     def compute(self) -> tuple[MetricValue, ...]:
@@ -108,17 +103,13 @@ class MeanOverImages(PairMetric):
 
 
 class PeakSignalToNoise(PairMetric):
-    """PSNR in dB, pooled over every pixel of every image; the sums are of integers and therefore exact."""
+    """PSNR in dB, pooled over every pixel of every image; exact, because the sums are integers."""
 
     def __init__(self) -> None:
-        self._sums: list[np.ndarray] = []  # (B, 2) int64: squared error in units of 1/255, and values, of each image
+        # (B, 2) int64 per batch: squared error of each image in units of 1/255^2, and its number of values.
+        self._sums: list[np.ndarray] = []
 
     def update(self, originals: Any, results: Any) -> None:
-        """Take in a batch: (B, H, W, C) uint8 arrays of the same shape.
-
-        Raises:
-            DataError: shapes or types that do not fit.
-        """
         originals, results = checked_pair(originals, results)
         sums = np.empty((len(originals), 2), np.int64)
         for row, original, result in zip(sums, originals, results, strict=True):
@@ -133,12 +124,12 @@ class PeakSignalToNoise(PairMetric):
     def compute(self) -> tuple[MetricValue, ...]:
         sums = np.concatenate(self._sums) if self._sums else np.empty((0, 2), np.int64)
         check_not_empty(len(sums), "psnr_db")
-        sums = sums[np.lexsort(sums.T)]  # so that the interval does not depend on the order of the images
+        sums = sums[np.lexsort(sums.T)]  # makes the interval independent of the order of the images
         error, values = (int(total) for total in sums.sum(axis=0))
         low: float | None = None
         high: float | None = None
         if len(sums) > 1:
-            # Drawn as an MSE and then put into dB, because draws without any error are infinite in dB.
+            # Resampled as MSE and then converted to dB, because resamples without any error are infinite in dB.
             few, many = interval([sums], lambda means: means[0][:, 0] / means[0][:, 1])
             low, high = psnr_db(many / 255**2, 1), psnr_db(few / 255**2, 1)
         note = "" if error else "every pixel of every image came back as it was"
@@ -146,12 +137,12 @@ class PeakSignalToNoise(PairMetric):
 
 
 def check_same_kind(metric: object, other: object) -> None:
-    """ConfigError unless the other metric measures the same thing."""
+    """Raise ConfigError unless the two metrics are of the same class."""
     if type(metric) is not type(other):
         raise ConfigError(f"a {type(metric).__name__} cannot take in a {type(other).__name__}; merge like with like")
 
 
 def check_not_empty(count: int, name: str) -> None:
-    """DataError unless at least one image was measured."""
+    """Raise DataError if no image has been measured yet."""
     if count == 0:
         raise DataError(f"{name} was asked for before any image was measured; give it at least one pair")

@@ -1,14 +1,15 @@
-"""All figures that compare two sets of images by their features: each block of pairs is computed once.
+"""All metrics that compare the feature distributions of two sets of images, in one pass over their pairs.
 
     frechet_distance, frechet_distance_infinity          frechet.py
     kernel_distance                                      pairs.py
     precision, recall, density, coverage                 pairs.py
 
-Layout: features (N, D), one row an image.
+Layout: features (N, D), one row per image.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from smalti.metrics.frechet import FrechetDistance
@@ -20,19 +21,19 @@ from smalti.metrics.vectors import BLOCK, at_least_two, checked
 def measure_distribution(
     real: Tensor, fake: Tensor, *, seed: int = 0, neighbours: int = NEIGHBOURS
 ) -> tuple[MetricValue, ...]:
-    """Compare two sets of feature vectors.
+    """Compare the feature distributions of real and generated images.
 
     Args:
-        real, fake: (N, D) and (M, D) floats, from the same extractor.
-        seed: of the intervals.
-        neighbours: k of precision, recall, density and coverage; with fewer images, one less than the smaller set has.
+        real, fake: (N, D) and (M, D) floats from the same feature extractor.
+        seed: seed of the bootstrap.
+        neighbours: k of precision, recall, density and coverage; limited to one less than the size of the smaller set.
 
     Returns:
-        The figures of the table above in its order, each with an interval; `frechet_distance_infinity` is missing
-        with fewer than 4 images in a set.
+        The metric values in the order of the table above, each with a confidence interval;
+        `frechet_distance_infinity` is absent if a set has fewer than 4 images.
 
     Raises:
-        DataError: fewer than 2 images in a set, unlike D, NaN or infinite values.
+        DataError: a set has fewer than 2 images, D differs, or there are NaN or infinite values.
     """
     real = checked(real, what="real features")
     fake = checked(fake, dimension=real.shape[1], what="generated features")
@@ -40,7 +41,7 @@ def measure_distribution(
     at_least_two(len(fake), "generated")
     frechet = FrechetDistance(seed=seed)
     for features, is_real in ((real, True), (fake, False)):
-        for rows in features.split(BLOCK):
+        for rows in torch.split(features, BLOCK):
             frechet.update(rows, real=is_real)
     kernels, balls = compare_pairs(real, fake, neighbours=neighbours)
     assert kernels is not None

@@ -1,23 +1,25 @@
-"""Frechet distance between the Gaussians of two sets of features, and its limit for ever more images.
+"""Frechet distance between Gaussians fitted to two sets of features, and its extrapolation to infinite sample size.
 
     FD = |m1 - m2|^2 + tr(S1 + S2 - 2 (S1^1/2 S2 S1^1/2)^1/2)
 
-With any A A^T = S1 the last trace is the sum of the square roots of the eigenvalues of A^T S2 A, so a symmetric
-eigenvalue problem is all there is to solve; A is the Cholesky factor, or from eigenvectors where S1 is singular.
-Means and covariances (with N - 1) are float64. Source: Heusel et al. 2017, arXiv:1706.08500, who call it FID with one
-certain network.
+For any A with A A^T = S1, the trace of the last term is the sum of the square roots of the eigenvalues of A^T S2 A, so
+one symmetric eigenvalue problem suffices; A is the Cholesky factor, or comes from the eigenvectors if S1 is singular.
+Means and covariances (with N - 1) are float64. Source: Heusel et al. 2017, arXiv:1706.08500; with Inception features
+this is the FID.
 
-FD of N images is too large by about c / N. `frechet_distance_infinity` is where a straight line in 1/N arrives at
-1/N = 0: through FD of all images and of two disjoint halves of both sets. Source: Chong and Forsyth 2020,
-arXiv:1911.07023, who thin out the generated set alone; thinning both also removes the bias of a small reference.
+The estimate from N images is biased upwards by about c / N. `frechet_distance_infinity` removes the bias: it is the
+intercept at 1/N = 0 of a line in 1/N fitted to the FD of all images and of two disjoint halves of both sets. Source:
+Chong and Forsyth 2020, arXiv:1911.07023, who subsample only the generated set; subsampling both sets also removes the
+bias of a small reference set.
 
-The interval draws the images' influence again: drawing the images themselves again would add the bias once more. With
-the canonical coordinates a(x), b(y), in which both covariances are the identity and the cross term is diag(s),
+The confidence interval resamples the influence values of the images: resampling the images themselves would add the
+bias a second time. In the canonical coordinates a(x), b(y), in which both covariances are the identity and the cross
+term is diag(s),
 
-    influence of x:  2 (m1 - m2).(x - m1) + |x - m1|^2 - sum_j s_j a_j(x)^2, less its mean; of y likewise with b
+    influence of x:  2 (m1 - m2).(x - m1) + |x - m1|^2 - sum_j s_j a_j(x)^2, minus its mean; of y likewise with b
 
 (the derivative of FD along a point mass; sum_j s_j a_j^2 is the quadratic form of the optimal transport map).
-Layout: features (N, D), one row an image.
+Layout: features (N, D), one row per image.
 """
 
 from __future__ import annotations
@@ -37,19 +39,19 @@ from smalti.metrics.metric import FeatureMetric, MetricValue
 from smalti.metrics.vectors import at_least_two, checked
 from smalti.runtime.hashing import STEP, hashes
 
-RESERVOIR = 5000  # features kept a set for the interval
-_ROWS = 1024  # features gathered before a product
-_TILE = 320  # columns of a scatter matrix that one product fills
-_RANK = 1e-13  # eigenvalues below this part of the largest, times D, are rounding
+RESERVOIR = 5000  # features kept per set for the confidence interval
+_ROWS = 1024  # features buffered before a matrix product
+_TILE = 320  # columns of the scatter matrix computed by one product
+_RANK = 1e-13  # eigenvalues below D times this fraction of the largest are rounding error
 
 
 class Moments:
-    """Count, mean and scatter of a stream of vectors, float64, summed as Chan et al. 1983 do.
+    """Running count, mean and scatter matrix of a stream of vectors, in float64 (Chan et al. 1983).
 
     Attributes:
-        count: vectors seen.
+        count: number of vectors.
         mean: (D,) float64.
-        scatter: (D, D) float64, the sum of (x - mean)(x - mean)^T; only tiles on and above the diagonal are kept.
+        scatter: (D, D) float64, the sum of (x - mean)(x - mean)^T; only tiles on and above the diagonal are filled.
     """
 
     def __init__(self, dimension: int) -> None:
@@ -58,7 +60,7 @@ class Moments:
         self.scatter = torch.zeros(dimension, dimension, dtype=torch.float64)
 
     def update(self, rows: Tensor) -> None:
-        """Take in (B, D) floats; any B."""
+        """Add (B, D) floats; any B."""
         if not len(rows):
             return
         rows = rows.double()
@@ -71,7 +73,7 @@ class Moments:
         self._move(mean, len(rows) - 1)
 
     def merge(self, other: Moments) -> None:
-        """Take in another stream."""
+        """Add the vectors of another stream."""
         if not other.count:
             return
         between = (other.mean - self.mean) * (self.count * other.count / (self.count + other.count)) ** 0.5
@@ -84,7 +86,7 @@ class Moments:
         self.count += count
 
     def covariance(self) -> Tensor:
-        """(D, D) float64, divided by count - 1."""
+        """Unbiased covariance: (D, D) float64, with divisor count - 1."""
         assert self.count > 1
         return (self.scatter.triu() + self.scatter.triu(1).T).div_(self.count - 1)
 
@@ -94,13 +96,13 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
 
     Args:
         mean1, mean2: (D,) floats.
-        cov1, cov2: (D, D) floats, symmetric, eigenvalues from 0.
+        cov1, cov2: (D, D) floats, symmetric positive semi-definite.
 
     Returns:
-        FD in the features' unit squared.
+        FD, in squared units of the features.
 
     Raises:
-        DataError: shapes that do not fit, NaN or infinite values.
+        DataError: the shapes do not match, or there are NaN or infinite values.
     """
     dimension = len(mean1)
     shapes = [tuple(part.shape) for part in (mean1, cov1, mean2, cov2)]
@@ -122,7 +124,7 @@ def _distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor, squares:
 
 
 def _factor(covariance: Tensor) -> tuple[Tensor, Tensor | None]:
-    """A (D, R) with A A^T the covariance; for a singular one also (A^+)^T (D, R), where A has full column rank."""
+    """A (D, R) with A A^T = covariance; if the covariance is singular, also the pseudo-inverse (A^+)^T (D, R)."""
     lower, failed = torch.linalg.cholesky_ex(covariance)
     diagonal = lower.diagonal()
     if not failed and float(diagonal.min()) ** 2 > len(lower) * _RANK * float(diagonal.max()) ** 2:
@@ -135,16 +137,16 @@ def _factor(covariance: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def _symmetric(factor: Tensor, covariance: Tensor) -> Tensor:
-    """A^T S A, symmetric to the last bit."""
+    """A^T S A, made exactly symmetric."""
     product = factor.T @ covariance @ factor
     return (product + product.T) / 2
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Eigenvalues of a thousand rows are found faster by one thread than by several that wait for each other.
+    """Run an eigenvalue decomposition on one thread, which is faster than several for about a thousand rows.
 
-    With MKL at D = 1280: 0.17 s against 0.9 s with two threads, and many seconds with two where something else runs.
+    With MKL at D = 1280: 0.17 s with one thread, 0.9 s with two, and many seconds with two on a busy machine.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -156,11 +158,11 @@ def _one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Influence:
-    """How much each image moves the Frechet distance between the sets' Gaussians.
+    """Influence function of the Frechet distance: how much each image changes it.
 
     Attributes:
         value: FD.
-        real_map, fake_map: (D, R) float32; a row of (x - m1) @ real_map has the squares s_j a_j(x)^2.
+        real_map, fake_map: (D, R) float32; the squared entries of (x - m1) @ real_map are s_j a_j(x)^2.
         difference: (D,) float64, m1 - m2.
     """
 
@@ -171,7 +173,7 @@ class Influence:
 
     @classmethod
     def between(cls, mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> Influence:
-        """From float64 means (D,) and covariances (D, D)."""
+        """Influence function at float64 means (D,) and covariances (D, D)."""
         factor, inverse = _factor(cov1)
         cross = _symmetric(factor, cov2)
         with _one_thread():
@@ -187,17 +189,17 @@ class Influence:
         return cls(value, real_map.float(), fake_map.float(), mean1 - mean2)
 
     def real(self, features: Tensor, mean: Tensor) -> np.ndarray:
-        """(N,) influences of real images, mean 0; features (N, D), mean (D,) the real one."""
+        """(N,) influences of real images, with mean 0; features (N, D), mean (D,) of the real set."""
         return self._of(features, mean, self.real_map, self.difference)
 
     def fake(self, features: Tensor, mean: Tensor) -> np.ndarray:
-        """(M,) influences of generated images, mean 0; features (M, D), mean (D,) the generated one."""
+        """(M,) influences of generated images, with mean 0; features (M, D), mean (D,) of the generated set."""
         return self._of(features, mean, self.fake_map, -self.difference)
 
     @staticmethod
     def _of(features: Tensor, mean: Tensor, transport: Tensor, difference: Tensor) -> np.ndarray:
         found = []
-        for rows in features.split(_ROWS):
+        for rows in torch.split(features, _ROWS):
             centred = (rows - mean).float()
             spread = centred.square().sum(1) - (centred @ transport).square_().sum(1)
             found.append(spread + 2 * centred @ difference.float())
@@ -206,7 +208,7 @@ class Influence:
 
 
 class _Side:
-    """One set: the moments of its even and its odd images, and a fair sample of its features."""
+    """One set of images: the moments of its even and its odd images, and a uniform random sample of its features."""
 
     def __init__(self, dimension: int, reservoir: int, seed: int) -> None:
         self.halves = (Moments(dimension), Moments(dimension))
@@ -214,21 +216,21 @@ class _Side:
         self.seen = 0
         self.kept = torch.empty(0, dimension)
         self.priorities = np.empty(0, np.uint64)
-        self._waiting: list[Tensor] = []
+        self._buffer: list[Tensor] = []
 
     def update(self, rows: Tensor) -> None:
-        self._waiting.append(rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows.clone())
-        if sum(map(len, self._waiting)) >= _ROWS:
+        self._buffer.append(rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows.clone())
+        if sum(map(len, self._buffer)) >= _ROWS:
             self.flush()
 
     def flush(self) -> None:
-        """Bring the sums up to date."""
-        if not self._waiting:
+        """Add the buffered rows to the moments and the reservoir."""
+        if not self._buffer:
             return
-        rows = torch.cat(self._waiting)
-        self._waiting = []
-        for part in rows.split(_ROWS):
-            # Every other image: a sorted set would otherwise fall into unlike halves.
+        rows = torch.cat(self._buffer)
+        self._buffer = []
+        for part in torch.split(rows, _ROWS):
+            # Alternate images, because the two halves of a sorted set would have different distributions.
             for half in (0, 1):
                 self.halves[(self.seen + half) % 2].update(part[half::2])
             priorities = _priorities(self.seed, self.seen, len(part))
@@ -260,7 +262,7 @@ class _Side:
 
 
 def _priorities(seed: int, first: int, count: int) -> np.ndarray:
-    """(count,) uint64: a fair lot for each image by its place in the stream, however the stream is cut into batches."""
+    """(count,) uint64: a random priority for each image, a function of its index in the stream and not of the batch."""
     return hashes(seed - STEP, first, count)
 
 
@@ -268,16 +270,16 @@ F = TypeVar("F", bound="FrechetDistance")
 
 
 class FrechetDistance(FeatureMetric):
-    """Figures `frechet_distance` and `frechet_distance_infinity`, in memory that does not grow with N.
+    """Computes `frechet_distance` and `frechet_distance_infinity` in memory that does not grow with N.
 
-    Four scatter matrices (13 MB each for D = 1280) and `reservoir` features a set. Merging adds the moments exactly.
+    Holds four scatter matrices (13 MB each for D = 1280) and `reservoir` features per set. Merging is exact.
     """
 
     def __init__(self, *, seed: int = 0, reservoir: int = RESERVOIR) -> None:
         """
         Args:
-            seed: of the features kept for the interval, and of the interval.
-            reservoir: features kept a set; the interval is scaled to all images.
+            seed: seed of the feature sample and of the bootstrap.
+            reservoir: number of features kept per set for the confidence interval, which is scaled to all images.
         """
         if seed < 0 or reservoir < 2:
             raise ConfigError(
@@ -330,10 +332,10 @@ class FrechetDistance(FeatureMetric):
         )
 
     def _spread(self, influence: Influence, mean1: Tensor, mean2: Tensor) -> tuple[float, float]:
-        """The interval's ends, relative to the value."""
+        """The ends of the confidence interval relative to the value."""
         real, fake = self._sides[True], self._sides[False]
         samples = [influence.real(real.kept, mean1), influence.fake(fake.kept, mean2)]
-        # A mean of the kept images is less certain than one of all.
+        # The mean of the kept sample has a larger standard error than the mean of all images.
         samples = [s * (len(s) / side.seen) ** 0.5 for s, side in zip(samples, (real, fake), strict=True)]
         return interval(samples, lambda means: means[0] + means[1], seed=self.seed)
 
@@ -341,12 +343,12 @@ class FrechetDistance(FeatureMetric):
 def _limit(
     value: float, real_count: int, fake_count: int, real: Sequence[Moments], fake: Sequence[Moments]
 ) -> float | None:
-    """Where the line in 1/N ends; None with fewer than 4 images in a set, whose halves have no covariance."""
+    """Intercept of the line in 1/N; None if a set has fewer than 4 images, whose halves have no covariance."""
     points = [(1.0, value)]
     for x, y in zip(real, fake, strict=True):
         if min(x.count, y.count) < 2:
             return None
-        inverse = (real_count / x.count + fake_count / y.count) / 2  # 1/N as a multiple of that of all images
+        inverse = (real_count / x.count + fake_count / y.count) / 2  # 1/N relative to that of all images
         points.append((inverse, frechet_distance(x.mean, x.covariance(), y.mean, y.covariance())))
     inverses, distances = np.array(points).T
     centred = inverses - inverses.mean()

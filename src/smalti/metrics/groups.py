@@ -1,7 +1,8 @@
-"""A bounded number of groups of images, for intervals of figures that are not means over images.
+"""Grouped (cluster) bootstrap: confidence intervals of metrics that are not means over images, in bounded memory.
 
-An image goes into a group by a hash of what was measured of it: neither order nor the number of processes matters, and
-equal images stay together. The bootstrap then draws groups (Efron and Tibshirani 1993, section 8.6).
+Each image is assigned to one of a fixed number of groups by a hash of its content, so the groups depend neither on the
+order of the images nor on the number of processes, and equal images share a group. The bootstrap resamples groups
+(Efron and Tibshirani 1993, section 8.6).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ GROUPS = 64
 
 
 def content_groups(rows: np.ndarray, groups: int) -> np.ndarray:
-    """A group for each row, by a hash of what is in it: (N, M) of any 8-byte type -> (N,) int64 in [0, groups)."""
+    """Group of each row by a hash of its content: (N, M) of any 8-byte type -> (N,) int64 in [0, groups)."""
     words = np.ascontiguousarray(rows).view(np.uint64)
     position = np.arange(words.shape[1], dtype=np.uint64)
     mixed = (hash_words(words) * (2 * hash_words(position) + np.uint64(1))).sum(1)
@@ -27,11 +28,11 @@ def content_groups(rows: np.ndarray, groups: int) -> np.ndarray:
 def bounds(
     groups: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[float, float] | tuple[None, None]:
-    """Bootstrap interval of a function of means over groups, (None, None) where there are fewer than two groups.
+    """Bootstrap interval of a function of means over groups; (None, None) for fewer than two groups.
 
     Args:
         groups: (G,) or (G, M) float.
-        statistic: takes the drawn means, (draws,) or (draws, M), and gives (draws,) values.
+        statistic: maps the resampled means, (draws,) or (draws, M), to (draws,) values.
     """
     if len(groups) < 2:
         return None, None

@@ -1,17 +1,19 @@
-"""Does a generator copy its training images? Three answers from nearest neighbours in feature space.
+"""Memorisation of training images by a generator: three measures from nearest neighbours in feature space.
 
-    d(x)           distance of x to its nearest training image t(x)
-    C_T            z of the Mann-Whitney test of d(generated) against d(held-out), within cells of the feature space,
-                   averaged with the held-out images' shares; below 0: nearer to the training set than new images are
-    authenticity   share of generated y with d(y) > distance of t(y) to its own nearest other training image
-    copied share   (H - F) / (T - F), with H, F, T the shares of generated, held-out and planted images with
-                   r(x) = d(x) / (mean distance of t(x) to its k nearest other training images) below a threshold
+    d(x)           distance from x to its nearest training image t(x)
+    C_T            z statistic of the Mann-Whitney test of d(generated) against d(held-out), per cell of the feature
+                   space, averaged with the held-out images as weights; negative: nearer to the training set than
+                   held-out images are
+    authenticity   proportion of generated y for which d(y) exceeds the distance from t(y) to its nearest other
+                   training image
+    copied share   (H - F) / (T - F), with H, F, T the proportions of generated, held-out and planted images whose
+                   r(x) = d(x) / (mean distance from t(x) to its k nearest other training images) is below a threshold
 
 Sources: Meehan, Chaudhuri and Dasgupta 2020, arXiv:2004.05675 (C_T); Alaa et al. 2022, arXiv:2102.08921 (authenticity).
-The copied share is ours: C_T sees that all images are a little too near, the share sees that a few are copies. The
-planted copies are features of training images after slight damage, as a generator's copies are; they say how many
-copies the threshold misses, and held-out images how many it invents: photographs of the same scene, or near
-duplicates between training and test set. Layout: features (N, D), one row an image.
+The copied share is our own: C_T detects that all images are slightly too near, the copied share that a few are copies.
+Planted copies are training images with slight degradations, like those of a generator. They give the true positive rate
+of the threshold; held-out images give its false positive rate, caused by photographs of the same scene or by
+near-duplicates between the training and the test set. Layout: features (N, D), one row per image.
 """
 
 from __future__ import annotations
@@ -30,18 +32,24 @@ from smalti.metrics.neighbours import nearest
 from smalti.metrics.vectors import BLOCK, at_least_two, checked
 from smalti.runtime.rng import seeded_generator
 
-NEIGHBOURS = 5  # of a training image, for the scale of its surroundings
+NEIGHBOURS = 5  # k, for the local scale around a training image
 SUSPECTS = 64  # generated images listed with their nearest training image
-SIGNIFICANT = 0.01  # a p-value below counts as copies found
-_CELLS = 10
-_CELL_IMAGES = 50  # wanted in a cell, of held-out and of generated images, on average
-_FEWEST = 20  # a cell with fewer of either says nothing
-_QUANTILE = 0.001  # share of held-out images below the threshold where no copies are planted
+SIGNIFICANT = 0.01  # significance level of the test for copies
+_CELLS = 10  # at most
+_CELL_IMAGES = 50  # target mean number of held-out and of generated images per cell
+_FEWEST = 20  # cells with fewer images of either set are skipped
+_QUANTILE = 0.001  # quantile of the held-out images that sets the threshold if no copies are planted
 
 
 @dataclass(frozen=True)
 class SuspectedCopy:
-    """A generated image, the training image nearest to it, and r: the smaller, the more of a copy."""
+    """A generated image that may be a copy.
+
+    Attributes:
+        fake: index of the generated image.
+        training: index of its nearest training image.
+        ratio: r; the smaller, the more likely a copy.
+    """
 
     fake: int
     training: int
@@ -50,19 +58,20 @@ class SuspectedCopy:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """What was found.
+    """The memorisation measures of a generator.
 
     Attributes:
-        figures: `copied_share`, `authenticity`, `c_t`; the last is missing where no cell has enough images.
-        p_value: how likely as many or more hits are among the generated images if they copy no more than held-out
-            images seem to (Fisher's exact test, one-sided).
+        figures: the metric values `copied_share`, `authenticity` and `c_t`; the last is absent if no cell has enough
+            images.
+        p_value: of a one-sided Fisher's exact test of whether more generated than held-out images lie below the
+            threshold.
         detected: p_value < SIGNIFICANT.
-        threshold: of the ratio.
-        hits, false_hits, true_hits: shares of generated, held-out and planted images below it; true_hits is None
-            where no copies were planted.
-        ratios: (M,) float32, r of every generated image, for a histogram.
-        held_out_ratios: (N,) float32, r of every held-out image.
-        nearest_training: the most suspicious generated images, the worst first.
+        threshold: value of r below which an image counts as a copy.
+        hits, false_hits, true_hits: proportions of generated, held-out and planted images below the threshold;
+            true_hits is None if no copies were planted.
+        ratios: (M,) float32, r of each generated image, for a histogram.
+        held_out_ratios: (N,) float32, r of each held-out image.
+        nearest_training: the generated images most likely to be copies, in ascending order of r.
     """
 
     figures: tuple[MetricValue, ...]
@@ -86,23 +95,23 @@ def measure_memorisation(
     seed: int = 0,
     neighbours: int = NEIGHBOURS,
 ) -> Memorisation:
-    """Look for copies of training images.
+    """Measure how far a generator copies its training images.
 
     Args:
-        training: (T, D) floats, the images that the generator learned from, all of them: a copy of one that is left
-            out is not found.
-        held_out: (N, D) floats, images of the same kind that it never saw.
-        fake: (M, D) floats, what it generated.
-        planted: (P, D) floats, features of some training images after slight damage; without them the share counts
-            only copies nearer than almost every held-out image, and is a lower bound.
-        seed: of the cells and the intervals.
-        neighbours: k of the ratio.
+        training: (T, D) floats, features of the complete training set; copies of images left out are not found.
+        held_out: (N, D) floats, features of images from the same distribution that were not trained on.
+        fake: (M, D) floats, features of generated images.
+        planted: (P, D) floats, features of slightly degraded training images; without them the copied share counts
+            only images nearer than almost every held-out image, and is a lower bound.
+        seed: seed of the cells and of the bootstrap.
+        neighbours: k of the ratio r.
 
     Returns:
-        Figures, test and suspects.
+        The metric values, the test and the most likely copies.
 
     Raises:
-        DataError: fewer than 2 images in a set, no more than `neighbours` training images, unlike D, NaN.
+        DataError: a set has fewer than 2 images, there are no more than `neighbours` training images, D differs, or
+            there are NaN or infinite values.
     """
     training = checked(training, what="training features").float().contiguous()
     sets = {"held-out": held_out, "generated": fake} | ({} if planted is None else {"planted": planted})
@@ -111,70 +120,83 @@ def measure_memorisation(
         at_least_two(len(features), what)
     if len(training) <= neighbours:
         raise DataError(f"{len(training)} training images given, expected more than their {neighbours} neighbours")
-    near = _Nearness.of(training, sets, neighbours)
-    ratios = near.ratios["generated"]
+    near = _TrainingNeighbours.of(training, sets, neighbours)
     threshold = _threshold(near.ratios["held-out"], near.ratios.get("planted"))
     hits = {what: (values < threshold).astype(np.float64) for what, values in near.ratios.items()}
-    copied = _copied_share(hits, seed)
-    p_value = _exceeds_by_chance(hits["generated"], hits["held-out"])
-    authentic = near.distances["generated"] > near.closest["generated"]
-    figures = [
-        copied,
-        MetricValue("authenticity", float(authentic.mean()), *mean_interval(authentic, seed=seed), len(fake), "higher"),
-    ]
     cells = _cells(training, sets, seed)
     c_t = _c_t(near.distances["generated"], near.distances["held-out"], cells["generated"], cells["held-out"], seed)
-    order = np.argsort(ratios, kind="stable")[:SUSPECTS]
+    values = (_copied_share(hits, seed), _authenticity(near, seed))
+    p_value = _fisher_p_value(hits["generated"], hits["held-out"])
     return Memorisation(
-        figures=(*figures, c_t) if c_t is not None else tuple(figures),
+        figures=values if c_t is None else (*values, c_t),
         p_value=p_value,
         detected=p_value < SIGNIFICANT,
         threshold=threshold,
         hits=float(hits["generated"].mean()),
         false_hits=float(hits["held-out"].mean()),
         true_hits=float(hits["planted"].mean()) if planted is not None else None,
-        ratios=ratios,
+        ratios=near.ratios["generated"],
         held_out_ratios=near.ratios["held-out"],
-        nearest_training=tuple(
-            SuspectedCopy(int(row), int(near.numbers["generated"][row]), float(ratios[row])) for row in order
-        ),
+        nearest_training=_suspects(near),
     )
 
 
 @dataclass(frozen=True)
-class _Nearness:
-    """Of each set: distance to the nearest training image, which it is, how near that one's nearest is, and r."""
+class _TrainingNeighbours:
+    """The nearest training image of each image, by the name of the set.
+
+    Attributes:
+        distances: (N,) distance d to the nearest training image.
+        indices: (N,) index of that training image.
+        spacings: (N,) distance from that training image to its own nearest other training image.
+        ratios: (N,) r.
+    """
 
     distances: dict[str, np.ndarray]
-    numbers: dict[str, np.ndarray]
-    closest: dict[str, np.ndarray]
+    indices: dict[str, np.ndarray]
+    spacings: dict[str, np.ndarray]
     ratios: dict[str, np.ndarray]
 
     @classmethod
-    def of(cls, training: Tensor, sets: dict[str, Tensor], neighbours: int) -> _Nearness:
+    def of(cls, training: Tensor, sets: dict[str, Tensor], neighbours: int) -> _TrainingNeighbours:
         found = {what: nearest(features, training) for what, features in sets.items()}
-        numbers = {what: index[:, 0] for what, (_, index) in found.items()}
-        # Only training images that are somebody's nearest need neighbours of their own.
-        used, place = torch.cat(list(numbers.values())).unique(return_inverse=True)
+        indices = {what: index[:, 0].numpy() for what, (_, index) in found.items()}
+        # Only training images that are the nearest of some image need neighbours of their own.
+        used, position = np.unique(np.concatenate(list(indices.values())), return_inverse=True)
+        own = torch.from_numpy(used)
         if 2 * len(used) < len(training):
-            around, _ = nearest(training[used], training, neighbours, own=used)
+            around, _ = nearest(training[own], training, neighbours, own=own)
         else:
-            around = nearest(training, training, neighbours, exclude_self=True)[0][used]
-        distances, closest, ratios = {}, {}, {}
-        for what, rows in zip(sets, place.split([len(rows) for rows in numbers.values()]), strict=True):
-            distance = found[what][0][:, 0]
-            distances[what], closest[what] = distance.numpy(), around[rows, 0].numpy()
-            # Among duplicates in the training set 0 / 0 is a copy, and anything else over 0 is none.
-            ratio = torch.where(distance == 0, torch.zeros(()), distance / around[rows].mean(1))
+            around = nearest(training, training, neighbours, exclude_self=True)[0][own]
+        distances, spacings, ratios = {}, {}, {}
+        ends = np.cumsum([len(rows) for rows in indices.values()])
+        for what, rows in zip(sets, np.split(position, ends[:-1]), strict=True):
+            distance, local = found[what][0][:, 0], around[torch.from_numpy(rows)]
+            distances[what], spacings[what] = distance.numpy(), local[:, 0].numpy()
+            # Around duplicates in the training set, 0 / 0 means a copy and a positive distance over 0 does not.
+            ratio = torch.where(distance == 0, torch.zeros(()), distance / local.mean(1))
             ratios[what] = ratio.numpy()
-        return cls(distances, {what: index.numpy() for what, index in numbers.items()}, closest, ratios)
+        return cls(distances, indices, spacings, ratios)
+
+
+def _authenticity(near: _TrainingNeighbours, seed: int) -> MetricValue:
+    authentic = near.distances["generated"] > near.spacings["generated"]
+    ends = mean_interval(authentic, seed=seed)
+    return MetricValue("authenticity", float(authentic.mean()), *ends, len(authentic), "higher")
+
+
+def _suspects(near: _TrainingNeighbours) -> tuple[SuspectedCopy, ...]:
+    ratios, indices = near.ratios["generated"], near.indices["generated"]
+    order = np.argsort(ratios, kind="stable")[:SUSPECTS]
+    return tuple(SuspectedCopy(int(row), int(indices[row]), float(ratios[row])) for row in order)
 
 
 def _threshold(held_out: np.ndarray, planted: np.ndarray | None) -> float:
-    """The ratio below which an image counts as a copy.
+    """Value of r below which an image counts as a copy.
 
-    With planted copies the one that makes few copies stand out most: greatest (T - F) / sqrt(F + 1/N), their number
-    over the noise in counting what held-out images invent; the 1/N stands for what N images are too few to show.
+    With planted copies it maximises (T - F) / sqrt(F + 1/N), the excess of true over false positives relative to the
+    standard error of the number of false positives; 1/N is the resolution of F over N held-out images. Without planted
+    copies it is a low quantile of the held-out images.
     """
     if planted is None:
         return float(np.quantile(held_out, _QUANTILE))
@@ -182,22 +204,24 @@ def _threshold(held_out: np.ndarray, planted: np.ndarray | None) -> float:
     steps = np.nextafter(steps.astype(np.float32), np.float32(np.inf))
     false_hits = np.searchsorted(np.sort(held_out), steps) / len(held_out)
     true_hits = np.searchsorted(np.sort(planted), steps) / len(planted)
-    return float(steps[np.argmax((true_hits - false_hits) / np.sqrt(false_hits + 1 / len(held_out)))])
+    best = np.argmax((true_hits - false_hits) / np.sqrt(false_hits + 1 / len(held_out)))
+    return float(steps[best])
 
 
 def _copied_share(hits: dict[str, np.ndarray], seed: int) -> MetricValue:
     names = [name for name in ("generated", "held-out", "planted") if name in hits]
 
     def share(means: list[np.ndarray]) -> np.ndarray:
-        seen, invented = means[0], means[1]
-        found = means[2] if len(means) > 2 else np.ones_like(seen)
-        return np.clip((seen - invented) / np.maximum(found - invented, 0.01), 0, 1)
+        hit_rate, false_rate = means[0], means[1]
+        true_rate = means[2] if len(means) > 2 else np.ones_like(hit_rate)
+        ratio: np.ndarray = np.clip((hit_rate - false_rate) / np.maximum(true_rate - false_rate, 0.01), 0, 1)
+        return ratio
 
     value = float(share([np.array([hits[name].mean()]) for name in names])[0])
     low, high = interval([hits[name] for name in names], lambda means: share(list(means)), seed=seed)
-    if not hits["generated"].any():  # nothing to draw, but a few copies may not have come up
-        found = hits["planted"].mean() if "planted" in hits else 1.0
-        high = min(1.0, unseen_share(len(hits["generated"])) / max(found - hits["held-out"].mean(), 0.01))
+    if not hits["generated"].any():  # all resamples would be 0, although rare copies may be missing from the sample
+        true_rate = hits["planted"].mean() if "planted" in hits else 1.0
+        high = min(1.0, unseen_share(len(hits["generated"])) / max(true_rate - hits["held-out"].mean(), 0.01))
     note = ""
     if "planted" not in hits:
         note = "no copies were planted: only copies nearer than almost every held-out image count"
@@ -206,8 +230,8 @@ def _copied_share(hits: dict[str, np.ndarray], seed: int) -> MetricValue:
     return MetricValue("copied_share", value, low, high, len(hits["generated"]), better="lower", note=note)
 
 
-def _exceeds_by_chance(fake: np.ndarray, held_out: np.ndarray) -> float:
-    """Fisher's exact test: the chance that a random draw of as many images has as many hits as `fake`, or more."""
+def _fisher_p_value(fake: np.ndarray, held_out: np.ndarray) -> float:
+    """One-sided Fisher's exact test of whether `fake` has a higher rate of hits than `held_out`."""
     draws, others = len(fake), len(held_out)
     seen = int(fake.sum())
     total = seen + int(held_out.sum())
@@ -224,24 +248,24 @@ def _exceeds_by_chance(fake: np.ndarray, held_out: np.ndarray) -> float:
 
 
 def _cells(training: Tensor, sets: dict[str, Tensor], seed: int) -> dict[str, np.ndarray]:
-    """Which cell each held-out and generated image is in: k-means of the training set, 20 rounds of Lloyd's."""
+    """Cell of each held-out and generated image, from k-means of the training set (20 Lloyd iterations)."""
     count = min(len(sets["held-out"]), len(sets["generated"])) // _CELL_IMAGES
     count = max(1, min(_CELLS, count))
     generator = seeded_generator(seed, count)
     sample = training[torch.randperm(len(training), generator=generator)[: 500 * count]]
     centres = sample[:1].clone()
-    for _ in range(1, min(count, len(sample))):  # k-means++: far points are likelier to begin a cell
-        far = torch.cdist(sample, centres).amin(1).square()
-        if not float(far.sum()):
+    for _ in range(1, min(count, len(sample))):  # k-means++: sampled in proportion to the squared distance
+        squared = torch.cdist(sample, centres).amin(1).square()
+        if not float(squared.sum()):
             break
-        centres = torch.cat([centres, sample[torch.multinomial(far, 1, generator=generator)]])
+        centres = torch.cat([centres, sample[torch.multinomial(squared, 1, generator=generator)]])
     for _ in range(20):
         cell = torch.cdist(sample, centres).argmin(1)
         sizes = torch.bincount(cell, minlength=len(centres))
         sums = torch.zeros_like(centres).index_add_(0, cell, sample)
         centres = torch.where(sizes[:, None] > 0, sums / sizes[:, None].clamp_min(1), centres)
     return {
-        what: torch.cat([torch.cdist(rows, centres).argmin(1) for rows in sets[what].split(BLOCK)]).numpy()
+        what: torch.cat([torch.cdist(rows, centres).argmin(1) for rows in torch.split(sets[what], BLOCK)]).numpy()
         for what in ("held-out", "generated")
     }
 
@@ -249,7 +273,7 @@ def _cells(training: Tensor, sets: dict[str, Tensor], seed: int) -> dict[str, np
 def _c_t(
     fake: np.ndarray, held_out: np.ndarray, fake_cells: np.ndarray, held_out_cells: np.ndarray, seed: int
 ) -> MetricValue | None:
-    """C_T from distances to the training set (M,), (N,) and the cells they fall in."""
+    """C_T from the distances to the training set, (M,) and (N,), and the cell of each image; None without any cell."""
     fake_parts, held_out_parts = np.zeros(len(fake)), np.zeros(len(held_out))
     value = weights = 0.0
     for cell in np.unique(held_out_cells):
@@ -257,9 +281,9 @@ def _c_t(
         n, m = int(x.sum()), int(y.sum())
         if min(n, m) < _FEWEST:
             continue
-        # How many held-out images each generated one lies farther out than, ties by half; and the other way round.
-        above = _placement(fake[y], held_out[x])
-        below = 1 - _placement(held_out[x], fake[y])
+        # Proportion of held-out images that each generated one is farther out than, and vice versa; ties count half.
+        above = _fraction_below(fake[y], held_out[x])
+        below = 1 - _fraction_below(held_out[x], fake[y])
         _, ties = np.unique(np.concatenate([fake[y], held_out[x]]), return_counts=True)
         total = n + m
         variance = n * m / 12 * (total + 1 - float((ties**3 - ties).sum()) / (total * (total - 1)))
@@ -279,7 +303,7 @@ def _c_t(
     )
 
 
-def _placement(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Share of the others below each value, ties counted by half."""
+def _fraction_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Fraction of the others below each value; ties count half."""
     others = np.sort(others)
     return (np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")) / (2 * len(others))

@@ -1,9 +1,11 @@
-"""What every measurement gives, and how it is taken: `update` as data streams by, `merge` across processes, `compute`.
+"""Base classes of the metrics: `update` with each batch, `merge` across processes, then `compute`.
 
-fid = FrechetDistance()
-for batch in batches:
-    fid.update(features(batch), real=False)
-print(fid.compute())
+    fid = FrechetDistance()
+    for batch in batches:
+        fid.update(features(batch), real=False)
+    print(fid.compute())
+
+Each `MetricValue` carries its confidence interval.
 """
 
 from __future__ import annotations
@@ -19,16 +21,16 @@ M = TypeVar("M", bound="Metric")
 
 @dataclass(frozen=True)
 class MetricValue:
-    """One measured number.
+    """A measured value with its confidence interval.
 
     Attributes:
-        name: the word it goes by in files, never renamed: `frechet_distance`.
+        name: identifier in files, such as `frechet_distance`; never renamed.
         value: the estimate.
-        low, high: ends of the bootstrap interval, both None where the data allows none.
-        count: images it rests on.
-        better: "lower", "higher", or "" where neither end is good.
-        unit: "dB", "bits per pixel", "" for a pure number.
-        note: one plain sentence a reader must know, "" without.
+        low, high: ends of the bootstrap confidence interval; both None if the data allow none.
+        count: number of images measured.
+        better: "lower" or "higher"; "" if neither direction is better.
+        unit: "dB", "bits per pixel"; "" for a dimensionless number.
+        note: a caveat to print with the value, one sentence; "" if there is none.
     """
 
     name: str
@@ -42,48 +44,48 @@ class MetricValue:
 
 
 class Metric(ABC):
-    """A measurement in progress. Subclasses add `update`, whose arguments depend on what is measured."""
+    """A metric accumulated over batches. Subclasses add `update`, whose arguments depend on the metric."""
 
     @abstractmethod
     def merge(self: M, other: M) -> None:
-        """Take in what another process has seen; the result is as if this one had seen all of it.
+        """Add the data of another instance, as if this one had been updated with all of it.
 
         Raises:
-            ConfigError: the other was set up differently.
+            ConfigError: the other instance has different settings.
         """
 
     @abstractmethod
     def compute(self) -> tuple[MetricValue, ...]:
-        """The figures of everything seen so far; may be called at any time, and again after more updates.
+        """The metric values over all data so far; may be called at any time and again after further updates.
 
         Raises:
-            DataError: too little was seen, or what was seen cannot be measured.
+            DataError: there are too few images, or the metric is undefined for them.
         """
 
 
 class FeatureMetric(Metric):
-    """Compares two sets of feature vectors."""
+    """A metric that compares the feature vectors of a reference set with those of generated images."""
 
     @abstractmethod
     def update(self, features: Tensor, *, real: bool) -> None:
-        """Take in a batch.
+        """Add a batch of features.
 
         Args:
             features: (B, D) floats.
-            real: whether they belong to the reference, rather than to what is judged.
+            real: True for features of the reference set, False for those of generated images.
 
         Raises:
-            DataError: NaN or infinite features, or another D than before.
+            DataError: features are NaN or infinite, or D differs from earlier batches.
         """
 
 
 class PairMetric(Metric):
-    """Compares images with what came back for them."""
+    """A metric that compares each image with its reconstruction."""
 
     @abstractmethod
     def update(self, originals: Any, results: Any) -> None:
-        """Take in a batch: (B, H, W, C) uint8 arrays of the same shape.
+        """Add a batch of images and their reconstructions: two (B, H, W, C) uint8 arrays of the same shape.
 
         Raises:
-            DataError: shapes or types that do not fit.
+            DataError: the arrays have the wrong type, or their shapes differ.
         """

@@ -1,8 +1,8 @@
-"""Nearest neighbours of feature vectors, exact, without a matrix of all pairs.
+"""Exact k-nearest-neighbour search over feature vectors, without the full distance matrix.
 
-Each block of pairs is searched for a few more neighbours than asked for, by float32 dot products; the distances of
-those are then computed again from differences, so that a copy has distance 0 and ties are ties.
-Layout: features (N, D), Euclidean distances in the features' own unit.
+Each block of pairs is searched with float32 dot products for a few more candidates than requested. The distances of
+the candidates are then recomputed from differences, so that copies have distance exactly 0 and ties are exact.
+Layout: features (N, D); Euclidean distances.
 """
 
 from __future__ import annotations
@@ -13,26 +13,28 @@ from torch import Tensor
 from smalti.errors import ConfigError, DataError
 from smalti.metrics.vectors import Buffers, Centred, checked, mean_vector, pair_blocks, squared_distances
 
-_SPARE = 3  # candidates beyond k, so that rounding does not push out a true neighbour
+_SPARE = 3  # candidates beyond k, so that rounding does not lose a true neighbour
 
 
 def nearest(
     queries: Tensor, references: Tensor, k: int = 1, *, exclude_self: bool = False, own: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The k nearest references of every query; memory beyond the features is bounded.
+    """The k nearest references of each query, in bounded memory beyond the features.
 
     Args:
         queries, references: (N, D) and (M, D) floats.
-        k: neighbours wanted.
-        exclude_self: the two are the same set, and no vector is its own neighbour. Half the work of two sets.
-        own: (N,) int64, for queries that are some of the references: the number of each, which is not its neighbour.
+        k: number of neighbours.
+        exclude_self: queries and references are the same set, and no vector is its own neighbour. Takes half the work
+            of two different sets.
+        own: (N,) int64, if the queries are a subset of the references: the index of each query in `references`, which
+            is excluded from its neighbours.
 
     Returns:
-        distances (N, k) float32, from near to far, and their numbers in `references` (N, k) int64.
+        distances (N, k) float32 in ascending order, and the indices into `references` (N, k) int64.
 
     Raises:
-        ConfigError: k below 1.
-        DataError: fewer than k references, another D, NaN.
+        ConfigError: k is below 1.
+        DataError: there are fewer than k references, D differs, or there are NaN or infinite values.
     """
     references = checked(references, what="reference features").float().contiguous()
     available = len(references) - int(exclude_self or own is not None)
@@ -53,54 +55,54 @@ def nearest(
         squared = torch.add(y.squares[block.columns], block.products, alpha=-2, out=buffers.take(0, block))
         squared += x.squares[block.rows, None]
         if own is not None:
-            leave_out(squared, own[block.rows] - block.columns.start)
+            exclude_columns(squared, own[block.rows] - block.columns.start)
         if exclude_self:
-            within_one_set(found, squared, block.rows, block.columns)
+            offer_symmetric(found, squared, block.rows, block.columns)
         else:
             found.offer(squared, block.rows, block.columns)
-    distances, numbers = found.refined(queries, references)
-    return distances[:, :k].sqrt(), numbers[:, :k]
+    distances, indices = found.refined(queries, references)
+    return distances[:, :k].sqrt(), indices[:, :k]
 
 
 class Candidates:
-    """The nearest seen so far of every query."""
+    """The nearest candidates found so far for each query."""
 
     def __init__(self, queries: int, count: int) -> None:
         self.squared = torch.full((queries, count), torch.inf)
-        self.numbers = torch.zeros(queries, count, dtype=torch.int64)
+        self.indices = torch.zeros(queries, count, dtype=torch.int64)
 
-    def offer(self, squared: Tensor, queries: slice, references: slice, *, columns_ask: bool = False) -> None:
-        """Take in a block of squared distances, (queries, references) or with `columns_ask` the other way round."""
-        axis = 0 if columns_ask else 1
+    def offer(self, squared: Tensor, queries: slice, references: slice, *, transposed: bool = False) -> None:
+        """Update with a block of squared distances, (queries, references); (references, queries) if `transposed`."""
+        axis = 0 if transposed else 1
         count = min(self.squared.shape[1], squared.shape[axis])
-        values, numbers = squared.topk(count, dim=axis, largest=False, sorted=False)
-        if columns_ask:
-            values, numbers = values.T, numbers.T
+        values, indices = squared.topk(count, dim=axis, largest=False, sorted=False)
+        if transposed:
+            values, indices = values.T, indices.T
         values = torch.cat([self.squared[queries], values], 1)
-        numbers = torch.cat([self.numbers[queries], numbers + references.start], 1)
+        indices = torch.cat([self.indices[queries], indices + references.start], 1)
         self.squared[queries], kept = values.topk(self.squared.shape[1], dim=1, largest=False, sorted=False)
-        self.numbers[queries] = numbers.gather(1, kept)
+        self.indices[queries] = indices.gather(1, kept)
 
     def refined(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, count) squared distances from differences, from near to far, and the numbers, also ordered."""
-        rows = torch.arange(len(x)).repeat_interleave(self.numbers.shape[1])
-        exact = squared_distances(x, y, rows, self.numbers.flatten()).view(self.numbers.shape)
-        # A place that was never filled (its own copy was the only one left) must not come back as neighbour 0.
+        """(N, count) squared distances recomputed from differences, ascending, and the indices in the same order."""
+        rows = torch.arange(len(x)).repeat_interleave(self.indices.shape[1])
+        exact = squared_distances(x, y, rows, self.indices.flatten()).view(self.indices.shape)
+        # A slot that was never filled, because the query itself was excluded, must not come back as neighbour 0.
         exact[torch.isinf(self.squared)] = torch.inf
         exact, order = exact.sort(dim=1, stable=True)
-        return exact, self.numbers.gather(1, order)
+        return exact, self.indices.gather(1, order)
 
 
-def leave_out(squared: Tensor, column: Tensor) -> None:
-    """Sets to infinity, in place, one column in each row of (rows, columns); numbers outside are none of this block."""
+def exclude_columns(squared: Tensor, column: Tensor) -> None:
+    """Set one column of each row of (rows, columns) to infinity, in place; indices outside the block are ignored."""
     here = ((column >= 0) & (column < squared.shape[1])).nonzero().flatten()
     squared[here, column[here]] = torch.inf
 
 
-def within_one_set(found: Candidates, squared: Tensor, rows: slice, columns: slice) -> None:
-    """Offers a block of a symmetric matrix to its rows and, off the diagonal, to its columns."""
+def offer_symmetric(found: Candidates, squared: Tensor, rows: slice, columns: slice) -> None:
+    """Offer a block of a symmetric distance matrix to its rows and, off the diagonal, to its columns as well."""
     if rows == columns:
         squared.fill_diagonal_(torch.inf)
     found.offer(squared, rows, columns)
     if rows != columns:
-        found.offer(squared, columns, rows, columns_ask=True)
+        found.offer(squared, columns, rows, transposed=True)

@@ -1,15 +1,16 @@
-"""Kernel distance (KID), precision, recall, density and coverage: one pass over all pairs of two sets.
+"""Kernel distance (KID), precision, recall, density and coverage, from one pass over all pairs of two sets.
 
     kernel distance   mean k(x, x') + mean k(y, y') - 2 mean k(x, y),   k(x, y) = (x.y / D + 1)^3,  x != x', y != y'
-    precision         share of generated y inside a ball of some real x; the ball reaches to the k-th nearest real
-    recall            share of real x inside a ball of some generated y
-    density           balls of real x around a generated y, over k: unlike precision it may exceed 1
-    coverage          share of real x whose own ball holds some generated y
+    precision         proportion of generated y that lie in the ball of at least one real x
+    recall            proportion of real x that lie in the ball of at least one generated y
+    density           number of real balls that contain a generated y, divided by k, averaged over y; may exceed 1
+    coverage          proportion of real x whose ball contains at least one generated y
 
+The ball of a vector has the distance to its k-th nearest neighbour in its own set as radius. "In" means strictly nearer
+than the radius, as in the authors' package, so ties lie outside.
 Sources: Binkowski et al. 2018, arXiv:1801.01401 (KID) with the unbiased estimate of Gretton et al. 2012;
 Kynkaanniemi et al. 2019, arXiv:1904.06991 (precision, recall); Naeem et al. 2020, arXiv:2002.09797 (density, coverage).
-"Inside" is strictly nearer than the radius, as in the authors' package, so a tie is outside.
-Every block of dot products is computed once and serves all of them. Layout: features (N, D), one row an image.
+Each block of dot products is computed once for all five metrics. Layout: features (N, D), one row per image.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch import Tensor
 from smalti.errors import ConfigError, DataError
 from smalti.metrics.bootstrap import interval, mean_interval
 from smalti.metrics.metric import FeatureMetric, MetricValue
-from smalti.metrics.neighbours import Candidates, within_one_set
+from smalti.metrics.neighbours import Candidates, offer_symmetric
 from smalti.metrics.vectors import (
     TOLERANCE,
     Buffers,
@@ -37,17 +38,17 @@ from smalti.metrics.vectors import (
     squared_distances,
 )
 
-NEIGHBOURS = 5  # as Naeem et al.; Kynkaanniemi et al. took 3 for precision and recall
+NEIGHBOURS = 5  # as in Naeem et al.; Kynkaanniemi et al. use 3 for precision and recall
 _SPARE = 3
-_EXACT_PAIRS = 2**19  # doubtful pairs computed again; where more are as near to a tie, ties count as outside
+_EXACT_PAIRS = 2**19  # near-ties recomputed exactly; beyond this number, near-ties count as outside
 
 
 @dataclass(frozen=True)
 class Kernels:
-    """Means of the cubic kernel over pairs, for each image, all less the same constant.
+    """Mean of the cubic kernel between each image and each set, all minus the same constant.
 
     Attributes:
-        real_real, fake_fake: (N,), (M,) float64 means over the other images of the own set.
+        real_real, fake_fake: (N,), (M,) float64 means over the other images of the same set.
         real_fake, fake_real: (N,), (M,) float64 means over all images of the other set.
     """
 
@@ -59,13 +60,13 @@ class Kernels:
 
 @dataclass(frozen=True)
 class Balls:
-    """Who lies in whose ball.
+    """Membership of the images of one set in the k-nearest-neighbour balls of the other.
 
     Attributes:
-        neighbours: k, the neighbour that the balls reach to.
-        inside: (M,) int64, for each generated image the number of real balls around it.
-        covered: (N,) bool, whether a real image's ball holds some generated image.
-        recalled: (N,) bool, whether a real image lies in the ball of some generated one.
+        neighbours: k.
+        inside: (M,) int64, the number of real balls that contain each generated image.
+        covered: (N,) bool, whether the ball of each real image contains a generated image.
+        recalled: (N,) bool, whether each real image lies in the ball of a generated image.
     """
 
     neighbours: int
@@ -77,19 +78,20 @@ class Balls:
 def compare_pairs(
     real: Tensor, fake: Tensor, *, neighbours: int = NEIGHBOURS, kernel: bool = True, balls: bool = True
 ) -> tuple[Kernels | None, Balls | None]:
-    """One pass over the pairs of two sets.
+    """Kernel means and ball memberships from one pass over the pairs of two sets.
 
     Args:
         real, fake: (N, D) and (M, D) floats.
-        neighbours: k of the balls; at most one less than the smaller set has images.
-        kernel, balls: what to compute.
+        neighbours: k of the balls; limited to one less than the size of the smaller set.
+        kernel: whether to compute the kernel means.
+        balls: whether to compute the ball memberships.
 
     Returns:
-        Kernels and balls, None for what was not asked for.
+        The kernel means and the ball memberships; None for the one not computed.
 
     Raises:
-        DataError: fewer than 2 images in a set, unlike D, NaN or infinite values.
-        ConfigError: neighbours below 1.
+        DataError: a set has fewer than 2 images, D differs, or there are NaN or infinite values.
+        ConfigError: neighbours is below 1.
     """
     real = checked(real, what="real features").float().contiguous()
     fake = checked(fake, dimension=real.shape[1], what="generated features").float().contiguous()
@@ -101,8 +103,8 @@ def compare_pairs(
     centre = mean_vector(real)
     x, y = Centred(real, centre), Centred(fake, centre)
     x_kernel, y_kernel = (_KernelSums(vectors) if kernel else None for vectors in (x, y))
-    x_radii = _within(x, k if balls else 0, x_kernel)
-    y_radii = _within(y, k if balls else 0, y_kernel)
+    x_radii = _compare_within(x, k if balls else 0, x_kernel)
+    y_radii = _compare_within(y, k if balls else 0, y_kernel)
     counts = _BallCounts(x, y, x_radii, y_radii) if balls else None
     buffers = Buffers(2)
     for block in pair_blocks(x, y):
@@ -117,10 +119,11 @@ def compare_pairs(
 
 
 class _KernelSums:
-    """What the kernel needs of one set, and its sums.
+    """Kernel sums of the vectors of one set, over their own set and over the other.
 
-    With u = x'.y' / D + p + q, where p = m.x' / D and q = m.y' / D, and c = 1 + m.m / D the kernel is (c + u)^3. A
-    constant cancels between the three means, so c^3 is left out: what is left is of the size of the differences.
+    With u = x'.y' / D + p + q, where p = m.x' / D and q = m.y' / D, and c = 1 + m.m / D, the kernel is (c + u)^3. A
+    constant cancels between the three means, so c^3 is subtracted, which leaves values of the size of the differences
+    and avoids cancellation error.
     """
 
     def __init__(self, vectors: Centred) -> None:
@@ -149,8 +152,8 @@ def _means(x: _KernelSums, y: _KernelSums) -> Kernels:
     return Kernels(*(means.numpy() for means in found))
 
 
-def _within(x: Centred, k: int, kernel: _KernelSums | None) -> Tensor:
-    """All pairs of one set, into the kernel's sums; returns (N,) squared distances to the k-th nearest."""
+def _compare_within(x: Centred, k: int, kernel: _KernelSums | None) -> Tensor:
+    """Add all pairs of one set to the kernel sums; returns the (N,) squared distances to the k-th neighbours."""
     if k == 0 and kernel is None:
         return torch.empty(0)
     found = Candidates(x.count, min(k + _SPARE, x.count - 1))
@@ -166,7 +169,7 @@ def _within(x: Centred, k: int, kernel: _KernelSums | None) -> Tensor:
             kernel.own[block.rows] += values.sum(1)
         if k:
             squared = torch.add(x.squares[block.columns], block.products, alpha=-2, out=buffers.take(0, block))
-            within_one_set(found, squared.add_(x.squares[block.rows, None]), block.rows, block.columns)
+            offer_symmetric(found, squared.add_(x.squares[block.rows, None]), block.rows, block.columns)
     if k == 0:
         return torch.empty(0)
     exact, _ = found.refined(x.features, x.features)
@@ -174,7 +177,7 @@ def _within(x: Centred, k: int, kernel: _KernelSums | None) -> Tensor:
 
 
 class _BallCounts:
-    """Counts of the pairs inside balls; those that float32 products cannot decide are computed from differences."""
+    """Counts of the pairs inside balls; pairs too close to call in float32 products are recomputed from differences."""
 
     def __init__(self, x: Centred, y: Centred, x_radii: Tensor, y_radii: Tensor) -> None:
         self.x, self.y = x, y
@@ -187,20 +190,20 @@ class _BallCounts:
 
     def add(self, block: PairBlock) -> None:
         rows, columns = block.rows, block.columns
-        # The least that each squared distance can be: whatever is not below a radius here is surely outside.
+        # A lower bound on each squared distance: a pair whose bound is not below the radius is certainly outside.
         least = self.buffers.take(0, block)
         torch.add(self.y.squares[columns] * (1 - TOLERANCE), block.products, alpha=-2, out=least)
         least += self.x.squares[rows, None] * (1 - TOLERANCE)
-        row, column = self._decided(least, least < self.x_radii[rows, None], block, self.x_radii[rows], 0)
+        row, column = self._confirmed(least, least < self.x_radii[rows, None], block, self.x_radii[rows], 0)
         self.inside[columns] += torch.bincount(column, minlength=least.shape[1])
         self.covered[rows.start + row] = True
-        row, _ = self._decided(least, least < self.y_radii[columns], block, self.y_radii[columns], 1)
+        row, _ = self._confirmed(least, least < self.y_radii[columns], block, self.y_radii[columns], 1)
         self.recalled[rows.start + row] = True
 
-    def _decided(
+    def _confirmed(
         self, least: Tensor, candidate: Tensor, block: PairBlock, radii: Tensor, axis: int
     ) -> tuple[Tensor, Tensor]:
-        """Rows and columns, within the block, of the candidates whose distance is truly below the radius."""
+        """Rows and columns, within the block, of the candidates whose distance is below the radius."""
         pair = candidate.nonzero()
         row, column = pair[:, 0], pair[:, 1]
         if not len(pair):
@@ -209,7 +212,7 @@ class _BallCounts:
         global_row, global_column = row + block.rows.start, column + block.columns.start
         slack = 2 * TOLERANCE * (self.x.squares[global_row] + self.y.squares[global_column])
         surely = least[row, column] + slack < radius
-        # Nothing is strictly inside a ball of no size, so those need not be looked at.
+        # A ball of radius 0 contains nothing, so its candidates need no check.
         doubtful = (~surely & (radius > 0)).nonzero().flatten()[: self.exact_left]
         self.exact_left -= len(doubtful)
         exact = squared_distances(self.x.features, self.y.features, global_row[doubtful], global_column[doubtful])
@@ -221,10 +224,11 @@ class _BallCounts:
 
 
 def kernel_figures(kernels: Kernels, *, seed: int = 0) -> tuple[MetricValue, ...]:
-    """`kernel_distance` with its standard error and interval.
+    """The metric value `kernel_distance`, with its standard error as the note.
 
-    Both come from each image's share in the estimate (its Hoeffding projection). Between two samples of one
-    distribution the shares are noise themselves, and the interval is up to 1.4 times too wide.
+    The standard error and the interval come from the contribution of each image to the estimate (its Hoeffding
+    projection). For two samples of the same distribution the contributions are themselves noise, which makes the
+    interval up to 1.4 times too wide.
     """
     value = kernels.real_real.mean() + kernels.fake_fake.mean() - 2 * kernels.real_fake.mean()
     shares = [2 * (kernels.real_real - kernels.real_fake), 2 * (kernels.fake_fake - kernels.fake_real)]
@@ -237,7 +241,7 @@ def kernel_figures(kernels: Kernels, *, seed: int = 0) -> tuple[MetricValue, ...
 
 
 def ball_figures(balls: Balls, *, seed: int = 0) -> tuple[MetricValue, ...]:
-    """`precision`, `recall`, `density` and `coverage`; the intervals hold the balls fixed and draw the images again."""
+    """The metric values `precision`, `recall`, `density` and `coverage`; the bootstrap keeps the balls fixed."""
     note = f"k = {balls.neighbours}"
     samples = {
         "precision": balls.inside > 0,
@@ -254,7 +258,7 @@ def ball_figures(balls: Balls, *, seed: int = 0) -> tuple[MetricValue, ...]:
 
 
 class _StoredFeatures(FeatureMetric):
-    """Keeps the features it was given: N x D x 4 bytes a set (51 MB for 10,000 of 1,280 dimensions)."""
+    """A metric that stores all features: N x D x 4 bytes per set (51 MB for 10,000 of 1,280 dimensions)."""
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
@@ -289,7 +293,7 @@ S = TypeVar("S", bound=_StoredFeatures)
 
 
 class KernelDistance(_StoredFeatures):
-    """KID over all pairs, figure `kernel_distance`; keeps the features (N x D x 4 bytes a set)."""
+    """KID over all pairs, as `kernel_distance`; stores the features (N x D x 4 bytes per set)."""
 
     def compute(self) -> tuple[MetricValue, ...]:
         kernels, _ = compare_pairs(*self._sets(), balls=False)
@@ -298,7 +302,7 @@ class KernelDistance(_StoredFeatures):
 
 
 class PrecisionRecall(_StoredFeatures):
-    """Figures `precision`, `recall`, `density`, `coverage`; keeps the features (N x D x 4 bytes a set)."""
+    """Improved precision and recall, density and coverage; stores the features (N x D x 4 bytes per set)."""
 
     def __init__(self, *, neighbours: int = NEIGHBOURS, seed: int = 0) -> None:
         super().__init__(seed=seed)

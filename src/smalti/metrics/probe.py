@@ -1,14 +1,14 @@
-"""How much of the classes a straight line through feature space can tell: the linear probe.
+"""Linear probe: the test accuracy of a linear classifier (logistic regression) trained on frozen features.
 
     minimise over W, b    mean of CE(softmax(W z + b), y) + penalty / 2 * ||W||^2,    z = (x - mean) / std
 
-on training features, every dimension made mean 0 and variance 1 by the training set's own; the accuracy is that on
-test features. The penalty is the best of a grid on a held-out tenth of the training set, and the fit is then done
-again with all of it. scikit-learn's `LogisticRegression(C=1 / (penalty * N))` on standardised features is the same
-minimum.
+with the mean and standard deviation of each dimension over the training set. The penalty is chosen from a grid on a
+held-out tenth of the training set, and the classifier is then refitted on all of it. The minimum is that of
+scikit-learn's `LogisticRegression(C=1 / (penalty * N))` on standardised features.
 
-Full-batch L-BFGS with a strong Wolfe line search: nothing is drawn but the held-out tenth.  Sources: Alain and Bengio
-2016, arXiv:1610.01644 (linear probes); Liu and Nocedal 1989, doi:10.1007/BF01589116.
+The optimizer is full-batch L-BFGS with a strong Wolfe line search, so the held-out split is the only source of
+randomness.  Sources: Alain and Bengio 2016, arXiv:1610.01644 (linear probes); Liu and Nocedal 1989,
+doi:10.1007/BF01589116.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ PENALTIES = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 HELD_OUT = 0.1
 _ITERATIONS = 500
 _GRADIENT_TOLERANCE = {torch.float64: 1e-7, torch.float32: 1e-5}
-_CHOICE_TOLERANCE = 1e-4  # enough to tell which penalty is better
-_SMALL = 2**22  # features that are fitted in float64
+_CHOICE_TOLERANCE = 1e-4  # accurate enough to choose between penalties
+_SMALL = 2**22  # up to this many feature values are fitted in float64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LogisticRegression:
-    """A fit: logits are `standardised @ weight.T + bias`.
+    """A fitted classifier, with logits `standardised @ weight.T + bias`.
 
     Attributes:
         weight: (C, D), for standardised features.
         bias: (C,).
-        mean, scale: (D,) of the training features; the scale of a constant dimension is 1.
+        mean, scale: (D,) mean and standard deviation of the training features; the scale of a constant dimension is 1.
     """
 
     weight: Tensor
@@ -66,21 +66,22 @@ def linear_probe(
     penalties: Sequence[float] = PENALTIES,
     seed: int = 0,
 ) -> tuple[MetricValue, ClassReport]:
-    """Accuracy of a linear classifier on features.
+    """Test accuracy of a linear classifier trained on features.
 
     Args:
         train_features, test_features: (N, D) floats.
         train_labels, test_labels: (N,) integers in 0..len(classes)-1.
-        classes: names.
-        penalties: to choose from; one alone is taken as it is.
-        seed: draws the held-out tenth.
+        classes: class names.
+        penalties: candidate penalties; a single one is used without a search.
+        seed: seed of the held-out split.
 
     Returns:
-        The figure `linear_probe_accuracy` with its interval over test images, and the report by class.
+        The metric value `linear_probe_accuracy`, whose confidence interval is over test images, and the report per
+        class.
 
     Raises:
         ConfigError: no penalty, or a negative one.
-        DataError: features and labels that do not fit each other, no features, or features that are NaN or infinite.
+        DataError: the features and labels do not match, there are none, or they are NaN or infinite.
     """
     if not penalties or min(penalties) < 0:
         raise ConfigError(f"the penalties are {tuple(penalties)}; at least one is needed, and none may be negative")
@@ -105,24 +106,26 @@ def fit_logistic(
     start: LogisticRegression | None = None,
     tolerance: float | None = None,
 ) -> LogisticRegression:
-    """Multinomial logistic regression on standardised features; see the module's formula.
+    """Fit multinomial logistic regression on standardised features; the objective is at the top of this module.
 
     Args:
-        features: (N, D) floats; float64 is used for up to four million values, float32 for more.
+        features: (N, D) floats; fitted in float64 up to four million values, in float32 above.
         labels: (N,) int64.
-        start: a fit of the same features to begin at.
-        tolerance: largest derivative to stop at; None for 1e-7, or 1e-5 in float32.
+        classes: number of classes.
+        penalty: weight of the L2 regularisation.
+        start: an earlier fit on the same features, as a warm start.
+        tolerance: stop once all derivatives are below it; None uses 1e-7, or 1e-5 in float32.
     """
     features = features.to(torch.float64 if features.numel() <= _SMALL else torch.float32)
     mean = features.mean(0)
     scale = (features - mean).square().mean(0).sqrt()
-    # A constant dimension has a spread of rounding alone, and must not be blown up.
+    # The deviation of a constant dimension is rounding error only and must not be scaled up.
     scale = torch.where(scale <= 1e-6 * mean.abs(), torch.ones_like(scale), scale)
     standardised = (features - mean) / scale
     weight = torch.zeros(classes, features.shape[1], dtype=features.dtype) if start is None else start.weight.clone()
     bias = torch.zeros(classes, dtype=features.dtype) if start is None else start.bias.clone()
     parameters = [weight.requires_grad_(), bias.requires_grad_()]
-    optimizer = torch.optim.LBFGS(
+    optimizer: torch.optim.Optimizer = torch.optim.LBFGS(
         parameters,
         max_iter=_ITERATIONS,
         history_size=20,
@@ -131,19 +134,19 @@ def fit_logistic(
         line_search_fn="strong_wolfe",
     )
 
-    def loss() -> Tensor:
+    def loss() -> float:
         optimizer.zero_grad(set_to_none=True)
-        # F.linear's gradient is several times faster here than that of `standardised @ weight`.
+        # The gradient of F.linear is several times faster here than that of `standardised @ weight`.
         value = F.cross_entropy(F.linear(standardised, weight, bias), labels) + penalty / 2 * weight.square().sum()
-        value.backward()
-        return value
+        torch.autograd.backward(value)
+        return value.item()
 
     optimizer.step(loss)
     return LogisticRegression(weight.detach(), bias.detach(), mean, scale)
 
 
 def _best_penalty(features: Tensor, labels: Tensor, classes: int, penalties: Sequence[float], seed: int) -> float:
-    """The penalty with the best accuracy on the held-out tenth, of equals the largest."""
+    """The penalty with the best accuracy on the held-out split; the largest of them if there is a tie."""
     order = torch.randperm(len(features), generator=seeded_generator(seed, len(features)))
     held = max(1, round(HELD_OUT * len(features)))
     if held >= len(features):
@@ -151,7 +154,7 @@ def _best_penalty(features: Tensor, labels: Tensor, classes: int, penalties: Seq
     out, kept = order[:held], order[held:]
     rows, targets = features[kept], labels[kept]
     fit, best, best_accuracy = None, max(penalties), -1.0
-    for penalty in sorted(penalties, reverse=True):  # each begins where the smoother one before it ended
+    for penalty in sorted(penalties, reverse=True):  # each fit is the warm start of the next, less regularised one
         fit = fit_logistic(rows, targets, classes=classes, penalty=penalty, start=fit, tolerance=_CHOICE_TOLERANCE)
         accuracy = float((fit.predict(features[out]) == labels[out]).double().mean())
         if accuracy > best_accuracy:

@@ -1,11 +1,11 @@
-"""Sets of feature vectors: what is accepted, and how all pairs of two sets are walked through in blocks.
+"""Validation of feature vectors, and iteration over all pairs of two sets in blocks.
 
-    |x - y|^2 = |x'|^2 + |y'|^2 - 2 x'.y'        x' = x - m, m the reference's mean
+    |x - y|^2 = |x'|^2 + |y'|^2 - 2 x'.y'        x' = x - m, m the mean of the reference set
 
-One matrix product a block gives the dot products; the squares follow from them. Subtracting m first keeps the rounding
-small: features of real networks lie far from the origin. Products are float32, blocks of 1024 x 1024, so memory does
-not grow with the number of pairs.
-Layout: features (N, D), one row an image.
+One matrix product per block gives the dot products, and the squared distances follow from them. Subtracting m first
+keeps the rounding error small, because the features of real networks lie far from the origin. Products are float32 in
+blocks of 1024 x 1024, so memory does not grow with the number of pairs.
+Layout: features (N, D), one row per image.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from torch import Tensor
 from smalti.errors import DataError
 
 BLOCK = 1024  # rows and columns of a block of pairs: 4 MB of float32
-TOLERANCE = 4e-6  # of |x'|^2 + |y'|^2: what float32 products may get wrong in a squared distance
+TOLERANCE = 4e-6  # error bound of a float32 squared distance, relative to |x'|^2 + |y'|^2
 _GATHERED = 2**22  # values gathered at once for exact distances
 
 
 def checked(features: Tensor, *, dimension: int | None = None, what: str = "features") -> Tensor:
-    """The features on the CPU, if they can be measured.
+    """Validated features, on the CPU.
 
     Args:
         features: (N, D) floats.
-        dimension: the D they must have, None for any.
-        what: the word for them in an error.
+        dimension: required D; None accepts any.
+        what: name of the features in error messages.
 
     Raises:
-        DataError: not a matrix of floats, another D, NaN or infinite values.
+        DataError: not a matrix of floats, a D other than `dimension`, or NaN or infinite values.
     """
     if features.ndim != 2 or not features.is_floating_point():
         raise DataError(
@@ -44,7 +44,7 @@ def checked(features: Tensor, *, dimension: int | None = None, what: str = "feat
             f"{what} have {features.shape[1]} dimensions, the others {dimension}; take both from the same extractor"
         )
     features = features.detach().cpu()
-    # A finite sum has only finite terms, and takes no memory; an infinite one may just be large terms.
+    # A finite sum implies finite terms and costs no memory; a non-finite sum may also be an overflow.
     if not bool(torch.isfinite(features.sum())):
         broken = ~torch.isfinite(features).all(dim=1)
         if bool(broken.any()):
@@ -54,7 +54,7 @@ def checked(features: Tensor, *, dimension: int | None = None, what: str = "feat
 
 
 def mean_vector(features: Tensor) -> Tensor:
-    """(N, D) floats -> (D,) float32: the mean, summed in float64 a block at a time."""
+    """(N, D) floats -> (D,) float32: the mean, accumulated in float64 block by block."""
     total = torch.zeros(features.shape[1], dtype=torch.float64)
     for start in range(0, len(features), BLOCK):
         total += features[start : start + BLOCK].double().sum(0)
@@ -62,13 +62,13 @@ def mean_vector(features: Tensor) -> Tensor:
 
 
 def at_least_two(count: int, what: str) -> None:
-    """Raises DataError where there are fewer than 2 images."""
+    """Raise DataError if there are fewer than 2 images."""
     if count < 2:
         raise DataError(f"{count} {what} image{'s' * (count != 1)} given, at least 2 are needed to compare two sets")
 
 
 class Centred:
-    """A set of vectors with a point subtracted, a block at a time; no second copy is held."""
+    """A set of vectors centred at a point, one block at a time, without a second copy in memory."""
 
     def __init__(self, features: Tensor, centre: Tensor) -> None:
         """
@@ -87,19 +87,20 @@ class Centred:
         return range(0, self.count, BLOCK)
 
     def rows(self, start: int) -> Tensor:
-        """(up to BLOCK, D), those from `start` on."""
+        """The centred block that begins at row `start`: (up to BLOCK, D)."""
         return self.features[start : start + BLOCK] - self.centre
 
     def part(self, start: int) -> slice:
+        """The rows of that block."""
         return slice(start, min(start + BLOCK, self.count))
 
 
 @dataclass(frozen=True)
 class PairBlock:
-    """All pairs of some rows with some columns.
+    """A block of the pairwise matrix of two sets.
 
     Attributes:
-        rows, columns: which they are.
+        rows, columns: the vectors of the first and of the second set that it covers.
         products: (rows, columns) float32 dot products of the centred vectors; overwritten by the next block.
     """
 
@@ -109,19 +110,19 @@ class PairBlock:
 
 
 class Buffers:
-    """Memory for blocks, taken once: fresh memory for every block costs as much as a pass over it."""
+    """Scratch memory reused for every block: allocating it anew would cost as much as a pass over the block."""
 
     def __init__(self, count: int) -> None:
         self._flat = [torch.empty(BLOCK * BLOCK) for _ in range(count)]
 
-    def take(self, number: int, like: PairBlock) -> Tensor:
-        """A float32 matrix of the block's size, with anything in it."""
+    def take(self, index: int, like: PairBlock) -> Tensor:
+        """An uninitialised float32 matrix of the block's size."""
         height, width = like.products.shape
-        return self._flat[number][: height * width].view(height, width)
+        return self._flat[index][: height * width].view(height, width)
 
 
 def pair_blocks(x: Centred, y: Centred) -> Iterator[PairBlock]:
-    """All blocks of pairs of x with y; of x with itself (`x is y`) only those on and above the diagonal."""
+    """All blocks of pairs of x with y; if `x is y`, only those on and above the diagonal."""
     memory = torch.empty(BLOCK * BLOCK)
     for first in x.starts():
         rows = x.rows(first)
@@ -135,11 +136,11 @@ def pair_blocks(x: Centred, y: Centred) -> Iterator[PairBlock]:
 
 
 def squared_distances(x: Tensor, y: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Squared distances of chosen pairs from their differences, to 1e-6 of themselves; 0 for equal vectors.
+    """Squared distances of selected pairs, computed from differences: relative error 1e-6, exactly 0 for equal vectors.
 
     Args:
         x, y: (N, D) and (M, D) float32.
-        rows, columns: (P,) int64, which pairs.
+        rows, columns: (P,) int64 indices of the pairs into x and y.
 
     Returns:
         (P,) float32.

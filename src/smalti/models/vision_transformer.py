@@ -5,9 +5,9 @@
     feature the mean of the tokens, and beside it a quarter of the mean of the stem's last map
 
 A stem of convolutions instead of one patch projection makes a transformer learn from few images (Xiao et al. 2021,
-arXiv:2106.14881); there is no class token (Zhai et al. 2022, arXiv:2106.04560). The stem's mean keeps what the blocks
-leave behind, texture and colour: a linear probe, for which size does not matter, gains points from it. At full size it
-would lead every distance, and it sees blur before anything else; at a quarter the tokens lead.
+arXiv:2106.14881); there is no class token (Zhai et al. 2022, arXiv:2106.04560). The stem's mean keeps texture and
+colour, which the blocks discard: a linear probe, for which scale does not matter, gains accuracy from it. At full scale
+it would dominate every distance, and it reacts to blur most of all; at a quarter the tokens dominate.
 Layout: images (B, C, H, W) in [-1, 1]; tokens (B, T, W) in rows from the top.
 """
 
@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.config.contrastive import VisionTransformerConfig
+from smalti.config.contrastive import ContrastiveConfig, VisionTransformerConfig
+from smalti.data.spec import ImageSpec
 from smalti.nn.attention import attention
 from smalti.nn.blocks import BatchNorm2d
 
@@ -102,3 +103,10 @@ class TransformerBlock(nn.Module):
 def _convolution(channels_in: int, channels_out: int, *, stride: int = 1) -> list[nn.Module]:
     convolution = nn.Conv2d(channels_in, channels_out, 3, stride=stride, padding=1, bias=False)
     return [convolution, BatchNorm2d(channels_out), nn.ReLU()]
+
+
+def build_encoder(
+    config: ContrastiveConfig, spec: ImageSpec, classes: int, tokenizer: nn.Module | None
+) -> VisionTransformer:
+    """The network of the kind `contrastive`, without its weights: the encoder."""
+    return VisionTransformer(config.encoder, spec.shape)

@@ -1,4 +1,4 @@
-"""Attention among the places of a feature map. Layout: (B, C, H, W)."""
+"""Attention, and attention among the positions of a feature map. Layout: (B, C, H, W)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.nn.blocks import group_norm
+from smalti.nn.export import is_exporting
 
-FEW_PLACES = 64
+FEW_POSITIONS = 64
 MOST_HEADS = 65_535  # of all images together, in one launch of a kernel on a GPU
 
 
@@ -22,10 +23,10 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
     """
     # torch's fused kernel works through one head of one image at a time: at 16 tokens it takes seven times as long; at
     # one token, as keys and values are kept for, a fifth of the time, since it copies nothing.
-    if query.device.type != "cpu" or query.shape[2] > FEW_PLACES or query.shape[2] == 1:
+    if query.device.type != "cpu" or query.shape[2] > FEW_POSITIONS or query.shape[2] == 1:
         return _fused(query, key, value, mask)
     scale = query.shape[3] ** -0.5
-    if mask is not None and len(mask) * mask.shape[1] > 1:  # not the same one for every head
+    if mask is not None and (is_exporting() or len(mask) * mask.shape[1] > 1):  # not the same one for every head
         scores = (query @ key.transpose(2, 3) * scale).masked_fill(~mask, -math.inf)
         return torch.softmax(scores, dim=3) @ value
     hidden = (
@@ -37,7 +38,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = N
 
 def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     rows = max(1, MOST_HEADS // query.shape[1])
-    if len(query) <= rows:
+    if is_exporting() or len(query) <= rows:  # an exported program takes any batch
         return F.scaled_dot_product_attention(query, key, value, mask)
     masks = [mask] * -(-len(query) // rows) if mask is None or len(mask) == 1 else mask.split(rows)
     parts = zip(query.split(rows), key.split(rows), value.split(rows), masks, strict=True)
@@ -45,7 +46,7 @@ def _fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Te
 
 
 class SpatialAttention(nn.Module):
-    """x + attention over all places: one head, normalised first (Esser et al. 2021, arXiv:2012.09841, table 7)."""
+    """x + attention over all positions: one head, normalised first (Esser et al. 2021, arXiv:2012.09841, table 7)."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -56,7 +57,7 @@ class SpatialAttention(nn.Module):
         nn.init.zeros_(self.merge.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
-        places = self.attend(self.norm(x)).flatten(2).transpose(1, 2)[:, None]  # (B, 1, H*W, 3*C)
-        mixed = attention(*places.chunk(3, dim=3))[:, 0].transpose(1, 2)
+        positions = self.attend(self.norm(x)).flatten(2).transpose(1, 2)[:, None]  # (B, 1, H*W, 3*C)
+        mixed = attention(*positions.chunk(3, dim=3))[:, 0].transpose(1, 2)
         grid = mixed.reshape(x.shape).contiguous(memory_format=torch.channels_last)
         return x + self.merge(grid)

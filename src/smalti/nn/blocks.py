@@ -1,4 +1,4 @@
-"""Blocks the networks are stacked from. Layout: (B, C, H, W)."""
+"""Building blocks of the networks. Layout: (B, C, H, W)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 class Dropout(nn.Module):
-    """Zero a share of the values and scale up the rest, with the noise handed in rather than drawn globally."""
+    """Dropout with noise that is an argument, not from the global generator: zeros a share, scales up the rest."""
 
     def __init__(self, probability: float) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class PlainBlock(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Nearest-neighbour doubling: followed by a convolution it leaves no checkerboard."""
+    """Nearest-neighbour upsampling by two; with a convolution after it there are no checkerboard artifacts."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2.0, mode="nearest")

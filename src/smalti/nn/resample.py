@@ -1,10 +1,10 @@
-"""Grids made twice as fine or twice as coarse. Layout: (B, C, H, W), channels last in memory.
+"""Upsampling and downsampling by two. Layout: (B, C, H, W), channels last in memory.
 
     box     up  nearest neighbour             down  mean of 2x2
     smooth  up  bilinear                      down  [1, 3, 3, 1] / 8 along each side, zeros beyond the border
 
-Both ups are the transposes of their downs, times 4, but for the border of `smooth`. The smooth ones alias less; on a
-processor the boxes take a fraction of their time.
+Each upsampling is the transpose of its downsampling, times 4, except at the border of `smooth`. The smooth ones alias
+less; on a CPU the box ones take a fraction of their time.
 """
 
 from __future__ import annotations

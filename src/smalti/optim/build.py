@@ -1,4 +1,4 @@
-"""Optimizers by name, their schedules, and one update of one of them."""
+"""Optimizers by name, learning-rate schedules, and one optimization step."""
 
 from __future__ import annotations
 
@@ -34,23 +34,26 @@ OPTIMIZERS: dict[str, Callable[[nn.Module, OptimizerConfig, torch.dtype], torch.
 def build_optimizer(
     module: nn.Module, config: OptimizerConfig, precision: torch.dtype = torch.float32
 ) -> torch.optim.Optimizer:
-    """The optimizer a configuration names, over the parameters of a module.
+    """Build the optimizer of a configuration for the parameters of a module.
 
     Args:
-        precision: of products within a step, where an optimizer has any.
+        module: whose parameters are optimized.
+        config: name and hyperparameters.
+        precision: dtype of the matrix products inside a Muon step; other optimizers ignore it.
     """
     return OPTIMIZERS[config.name](module, config, precision)
 
 
 def rate_factor(config: OptimizerConfig, images_seen: int, images: int) -> float:
-    """What the learning rate is times by now.
+    """Factor of the learning rate at this point of the learning-rate schedule.
 
         warm-up  seen / warm_up, at most 1
         cosine   (1 + cos(pi seen / images)) / 2         (Loshchilov and Hutter 2016, arXiv:1608.03983, equation 5)
 
     Args:
-        images_seen: counted with the step that is about to be taken.
-        images: of the whole training.
+        config: schedule and warm-up.
+        images_seen: number of images seen, including the step about to be taken.
+        images: length of the whole training in images.
     """
     factor = min(1.0, images_seen / config.warm_up) if config.warm_up else 1.0
     if config.schedule == "cosine":
@@ -59,7 +62,7 @@ def rate_factor(config: OptimizerConfig, images_seen: int, images: int) -> float
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """One update: gradients of the loss, their mean over the ranks, one step of the optimizer."""
+    """One optimization step: backward pass, gradients averaged over the ranks, optimizer step."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     average_gradients(p for group in optimizer.param_groups for p in group["params"])

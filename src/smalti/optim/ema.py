@@ -1,9 +1,9 @@
-"""Exponential moving average of weights, with a half-life counted in images.
+"""Exponential moving average (EMA) of weights, with a half-life in images.
 
     average <- decay * average + (1 - decay) * weights,   decay = 0.5 ** (batch / half_life)
 
-A young average would remember the random start, so the half-life is ramped: never more than a twentieth of what
-has been seen (Karras et al. 2020, arXiv:2006.06676, "EMA ramp-up").
+Early in training the average would be dominated by the random initialisation, so the half-life is capped at a
+twentieth of the images seen (Karras et al. 2020, arXiv:2006.06676, "EMA ramp-up").
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ RAMP = 0.05
 
 
 class WeightAverage:
-    """A module and its running average; buffers are averaged where they are floats and copied where not."""
+    """The EMA of a module's weights. Floating-point buffers are averaged too, other buffers are copied.
+
+    Args:
+        module: the module to average; it is copied.
+        half_life_images: half-life of the average, in images.
+
+    Attributes:
+        module: the averaged module, in eval mode.
+    """
 
     def __init__(self, module: nn.Module, half_life_images: float) -> None:
         self.half_life_images = half_life_images
@@ -25,11 +33,12 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module, *, batch: int, images_seen: int) -> None:
-        """Move the average towards the module's weights.
+        """Update the average after an optimization step.
 
         Args:
-            batch: images in this step, over all ranks.
-            images_seen: images after this step.
+            module: the module that is trained.
+            batch: batch size over all ranks.
+            images_seen: number of images seen, including this step.
         """
         half_life = min(self.half_life_images, images_seen * RAMP)
         decay = 0.5 ** (batch / half_life) if half_life > 0 else 0.0

@@ -1,13 +1,13 @@
-"""Muon: steps along the nearest orthogonal matrix to the momentum. What is no matrix takes the steps of AdamW.
+"""Muon: each weight matrix is updated by the orthogonalised momentum; all other parameters are updated by AdamW.
 
     M <- beta1 M + G,   U = G + beta1 M                                   Nesterov's momentum
     X <- a X + b (X X^T) X + c (X X^T)^2 X, five times from U / |U|       Newton-Schulz: singular values come near 1
     W <- (1 - r d) W - r 0.2 sqrt(max(rows, columns)) X                   r the learning rate, d the weight decay
 
-With that factor a step is as large as one of AdamW, so that both take the same learning rate and weight decay.
+With that factor an update has the same size as one of AdamW, so both use the same learning rate and weight decay.
 Sources: Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks", for the iteration and its
 coefficients; Liu et al. 2025, arXiv:2502.16982, equation 4, for the factor; Loshchilov and Hutter 2017,
-arXiv:1711.05101, for AdamW. A kernel of a convolution is a matrix of its outputs' rows.
+arXiv:1711.05101, for AdamW. A convolution kernel is treated as a matrix with one row per output channel.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ import torch
 from torch import Tensor, nn
 
 COEFFICIENTS, ITERATIONS = (3.4445, -4.7750, 2.0315), 5
-SIZE = 0.2  # of a step, root mean square in learning rates, as AdamW's usually is
+SIZE = 0.2  # root mean square of an update at learning rate 1, typical of AdamW
 EPSILON = 1e-8
 
 
 class Muon(torch.optim.Optimizer):
-    """Two groups of parameters: `matrices` and all others.
+    """The Muon optimizer, with one parameter group for matrices and one for all other parameters.
 
     Args:
-        betas: of the others; the first one is the momentum of the matrices too.
-        precision: that the iteration runs in; it needs no more than bfloat16.
+        matrices: parameters updated by Muon.
+        others: parameters updated by AdamW.
+        lr: learning rate of both.
+        betas: of AdamW; the first is also the momentum of Muon.
+        weight_decay: decoupled weight decay of both.
+        precision: dtype of the Newton-Schulz iteration; bfloat16 is enough.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """One update of all that have a gradient; there is no closure."""
+        """Update every parameter that has a gradient; closures are not supported."""
         assert closure is None
         for group in self.param_groups:
             update = self._orthogonal if group["matrices"] else self._adam
@@ -80,7 +84,14 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
-    """(rows, columns) -> U V^T of its singular value decomposition, with singular values between 0.7 and 1.2."""
+    """Approximate U V^T of the singular value decomposition of a matrix by the Newton-Schulz iteration.
+
+    Args:
+        matrix: (rows, columns).
+
+    Returns:
+        The same shape, with singular values between 0.7 and 1.2.
+    """
     a, b, c = COEFFICIENTS
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.t() if tall else matrix
@@ -92,7 +103,7 @@ def orthogonal(matrix: Tensor) -> Tensor:
 
 
 def split(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The weights of linear layers and convolutions; and all other parameters."""
+    """Split parameters into the weights of linear and convolutional layers, and all others."""
     layers = (nn.Linear, nn.modules.conv._ConvNd)
     matrices = {id(_weight(layer)) for layer in module.modules() if isinstance(layer, layers)}
     parts: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
@@ -102,6 +113,6 @@ def split(module: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
 
 
 def _weight(layer: nn.Module) -> object:
-    """The parameter itself where `weight` is computed from one, as spectral normalisation does."""
+    """The weight of a layer, or the parameter it is computed from (as by spectral normalisation)."""
     parametrizations = getattr(layer, "parametrizations", {})
     return parametrizations["weight"].original if "weight" in parametrizations else layer.weight

@@ -1,353 +1,120 @@
-"""What one does with a trained model, from Python. Pictures are uint8 arrays, (N, H, W, C).
-
-model = smalti.load("runs/emoji")
-smalti.save_grid(model.generate(16, seed=0), "grid.png")
-"""
+"""Base class of the pipelines, and loading of trained models."""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, ClassVar, Self, TypeVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.file import Card
 from smalti.checkpoint.run_dir import RunFolder
-from smalti.errors import CheckpointError, ConfigError, did_you_mean
-from smalti.files import input_errors
-from smalti.models.autoencoder.autoencoder import Autoencoder
-from smalti.models.autoencoder.refinement import refine
-from smalti.models.gan.base import Generator
-from smalti.models.prior.image_prior import ImagePrior
-from smalti.models.prior.sampling import Sampling
-from smalti.pipelines import inversion, latents
-from smalti.pipelines.prior import BLOCK, PriorModel
-from smalti.report.pictures import grid, write_png
+from smalti.config.kinds import KINDS
+from smalti.errors import CheckpointError, ConfigError, arg
+from smalti.files import input_errors, output_errors
 from smalti.runtime.device import Machine
-from smalti.runtime.pixels import to_pixels, to_tensor
 
-LARGEST_EFFORT = 10_000
-MOST_STEPS = 100_000  # of an inversion
-PIXEL_LIMIT = 4096 * 4096  # of one batch through an autoencoder: some 4 GB of activations
+BLOCK = 16  # batch size of generation; fixed, because rounding depends on the shape of a batch
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-def check_effort(effort: int) -> None:
-    """See that a number of rounds to improve codes in makes sense.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    if not 0 <= effort <= LARGEST_EFFORT:
-        raise ConfigError(f"effort is {effort}, but must be from 0 to {LARGEST_EFFORT} rounds")
-
-
-class Model(PriorModel):
-    """A trained network and its card.
+class Pipeline:
+    """A trained model and its card; each kind of model has its own subclass.
 
     Attributes:
-        card: everything the checkpoint says about itself.
-        module: the network, float32, in eval mode.
-        path: the file it was read from.
+        module: the network, in eval mode.
+        card: metadata of the checkpoint: settings, data, score, licence, digest.
+        path: the file that it was loaded from.
+        device: of the network.
+        dtype: that the network computes in; its weights are float32.
     """
+
+    # Ends the error "runs/x is a vqvae, which ..." for a model of another kind, and says which model to give instead.
+    missing: ClassVar[str] = "cannot do this"
 
     def __init__(self, module: nn.Module, card: Card, path: Path, device: torch.device | str = "cpu") -> None:
         self.module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.card, self.path, self.device = card, path, torch.device(device)
+        self.dtype = torch.float32
 
-    @torch.no_grad()
-    def generate(
-        self,
-        count: int,
-        *,
-        seed: int = 0,
-        label: str | None = None,
-        truncation: float = 1.0,
-        first: int = 0,
-        prompt: str | None = None,
-        sampling: Sampling | None = None,
-    ) -> np.ndarray:
-        """Draw new images; image i depends on (seed, i) alone, so more images begin with the same ones.
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({os.fspath(self.path)!r}, device={str(self.device)!r})"
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Self:
+        """Load a trained model of this kind.
 
         Args:
-            count: how many.
-            first: number of the first image, to go on where an earlier call ended.
-            seed: any integer from 0.
-            label: a class name, for a model trained with labels; None takes the classes in turn, of a prior each as
-                often as in its training images.
-            truncation: latents of a GAN are multiplied by it, from 0 to 1: less varied images, more like the mean
-                (Karras et al. 2019, arXiv:1812.04948, section B, with the mean latent 0).
-            prompt: what to draw, for a prior that was trained with captions; None: anything.
-            sampling: how a prior draws codes.
-
-        Returns:
-            (count, H, W, C) uint8.
+            path: a run folder (its last save) or a checkpoint file.
+            device: auto (a GPU if available), cpu, cuda, cuda:1 or mps.
 
         Raises:
-            CheckpointError: the model is no generator.
-            ConfigError: the count, seed, label, truncation, prompt or sampling does not fit.
+            CheckpointError: the file does not exist, cannot be read, or holds another kind of model.
+            ConfigError: there is no such device.
         """
-        self.check_drawing(label=label, truncation=truncation, prompt=prompt, sampling=sampling, seed=seed)
-        if count < 1 or first < 0:
-            raise ConfigError(f"count is {count} and first {first}; the count must be 1 or more, the first 0 or more")
-        # Images are drawn in blocks that begin at the same numbers always: even the last bit of an image depends on
-        # the shape of the batch that it is in.
-        begin, end = first // BLOCK * BLOCK, -(-(first + count) // BLOCK) * BLOCK
-        pictures = []
-        for start in range(begin, end, BLOCK):
-            numbers = range(start, start + BLOCK)
-            if isinstance(self.module, ImagePrior):
-                pictures.append(self._draw_codes(self.module, numbers, seed, label, prompt, sampling or Sampling()))
-                continue
-            z = self.latents(numbers, seed=seed)
-            pictures.append(self.draw(z, labels=self.labels(numbers, label), truncation=truncation))
-        return np.concatenate(pictures)[first - begin : first - begin + count]
-
-    def check_drawing(
-        self,
-        *,
-        label: str | None = None,
-        truncation: float = 1.0,
-        prompt: str | None = None,
-        sampling: Sampling | None = None,
-        seed: int = 0,
-    ) -> None:
-        """See that `generate` can draw this. Raises as it does."""
-        if not isinstance(self.module, ImagePrior):
-            self._generator()
-            if prompt is not None or sampling is not None:
-                raise ConfigError(
-                    f"{self.path} is a GAN; prompt, temperature, top k, top p, guidance and steps are for a prior"
-                )
-            return
-        if seed < 0:
-            raise ConfigError(f"seed is {seed}, but must be 0 or more")
-        if truncation != 1:
-            raise ConfigError(f"{self.path} is a prior, which has no latents to truncate; lower the temperature")
-        if prompt is not None and self.module.condition != "text":
-            raise ConfigError(
-                f"{self.path} was trained without captions, so a prompt means nothing to it; leave it out, "
-                "or train with --set model.condition=text on codes that have captions"
-            )
-        self._label(label)
-        if self.module.condition == "text" and prompt is None:
-            self._check_left_out("so give a prompt")
-        if sampling is not None and sampling.steps is not None and self.module.prior.causal:
-            raise ConfigError(f"{self.path} draws code after code, so there are no steps; leave --steps out")
-        if sampling is not None and sampling.guidance != 1:
-            if self.module.condition == "none":
-                raise ConfigError(f"{self.path} was trained without labels or captions: guidance has nothing to go by")
-            self._check_left_out("which guidance needs")
-            if self.module.condition == "text" and prompt is None:
-                raise ConfigError("guidance leads from any image to what a prompt says; give a prompt, or no guidance")
-
-    def latents(self, numbers: Sequence[int], *, seed: int = 0) -> np.ndarray:
-        """What `generate` makes images of these numbers from: (N, D) float32. Raises as `generate`."""
-        dimension = self._generator().latent
-        if seed < 0 or min(numbers, default=0) < 0:
-            raise ConfigError(f"seed is {seed}, image {min(numbers, default=0)} is asked for; both must be 0 or more")
-        return latents.drawn(numbers, dimension, seed)
-
-    def labels(self, numbers: Sequence[int], label: str | None = None) -> list[int] | None:
-        """The class numbers of `generate` for images of these numbers; None without labels. Raises as `generate`."""
-        drawer, chosen = self._drawer(), self._label(label)
-        if chosen is None and isinstance(drawer, ImagePrior):
-            return drawer.labels_by_frequency(numbers)
-        classes = drawer.classes
-        return [n % classes if chosen is None else chosen for n in numbers] if classes else None
-
-    @torch.no_grad()
-    def draw(self, z: np.ndarray, *, labels: Sequence[int] | None = None, truncation: float = 1.0) -> np.ndarray:
-        """Images of latents.
-
-        Args:
-            z: (N, D) float32.
-            labels: class numbers, for a model with labels.
-            truncation: as in `generate`.
-
-        Returns:
-            (N, H, W, C) uint8.
-
-        Raises:
-            CheckpointError, ConfigError: no generator, or latents or labels that are not this model's.
-        """
-        generator = self._generator()
-        if z.ndim != 2 or z.shape[1] != generator.latent:
-            raise ConfigError(f"found latents of shape {z.shape}; {self.path} takes (N, {generator.latent})")
-        if not 0 <= truncation <= 1:
-            raise ConfigError(f"truncation is {truncation:g}, but must be from 0, the mean image, to 1, no truncation")
-        if (labels is not None) != bool(generator.classes) or (labels is not None and len(labels) != len(z)):
-            raise ConfigError(f"{self.path} takes {'a label' if generator.classes else 'no labels'} for each image")
-        if labels is not None and not all(0 <= label < generator.classes for label in labels):
-            raise ConfigError(f"labels are {list(labels)[:8]}, but must be from 0 to {generator.classes - 1}")
-        pictures = [np.empty((0, self.card.image[1], self.card.image[2], self.card.image[0]), np.uint8)]
-        # Always as many at once: even the last bit of an image depends on the shape of the batch that it is in.
-        spare = -len(z) % BLOCK
-        points = np.concatenate([truncation * z, np.zeros((spare, generator.latent))])
-        numbers = None if labels is None else [*labels, *[0] * spare]
-        for start in range(0, len(z), BLOCK):
-            part = torch.from_numpy(points[start : start + BLOCK]).float().to(self.device)
-            chosen = None if numbers is None else torch.tensor(numbers[start : start + BLOCK], device=self.device)
-            pictures.append(to_pixels(generator(part, chosen)))
-        return np.concatenate(pictures)[: len(z)]
-
-    def invert(self, image: np.ndarray, *, label: str | None = None, steps: int = 200, seed: int = 0) -> np.ndarray:
-        """The latent from which `draw` makes an image most like a given one: pipelines/inversion.py.
-
-        Args:
-            image: (H, W, C) uint8, of the shape that the model makes.
-            label: its class name, for a model with labels.
-            steps: of the search; more come nearer.
-
-        Returns:
-            (D,) float32.
-
-        Raises:
-            CheckpointError: the model is no generator.
-            ConfigError: an image of another shape, no label or one too many, or steps out of range.
-        """
-        self.check_inversion(label=label, steps=steps)
-        self.check_image(image)
-        target = to_tensor(image[None].copy(), self.device)[0]
-        z = inversion.invert(self._generator(), target, self._label(label), steps=steps, seed=seed)
-        return z.cpu().numpy()
-
-    def check_inversion(self, *, label: str | None, steps: int) -> None:
-        """See, before any image is read, that this model can invert with these settings. Raises as `invert`."""
-        classes = self._generator().classes
-        if not 0 <= steps <= MOST_STEPS:
-            raise ConfigError(f"steps is {steps}, but must be from 0 to {MOST_STEPS}")
-        if self._label(label) is None and classes:
-            known = did_you_mean("", self.card.classes)
-            raise ConfigError(f"{self.path} draws by label; say which with --label; {known}")
-
-    def _drawer(self) -> Generator | ImagePrior:
-        return self.module if isinstance(self.module, ImagePrior) else self._generator()
-
-    def _generator(self) -> Generator:
-        if isinstance(self.module, ImagePrior):
+        file = find_checkpoint(path)
+        kind = pipeline_class(checkpoint.read_card(file))
+        if not issubclass(kind, cls):
             raise CheckpointError(
-                f"{self.path} is a prior, which has no latents to walk between or to find; "
-                "give a model trained with a gan preset, for example gan-nano"
+                f"{file} is for {kind.__name__}, not for {cls.__name__}; open it with smalti.{kind.__name__}"
             )
-        if not isinstance(self.module, Generator):
-            raise CheckpointError(
-                f"{self.path} is a {self.card.kind}, which draws no new images; "
-                "give a model trained with a gan preset, for example gan-nano"
-            )
-        return self.module
+        model = load(file, device=device)
+        assert isinstance(model, cls)
+        return model
 
-    def _label(self, label: str | None) -> int | None:
-        if label is None:
-            return None
-        if not self._drawer().classes:
-            prior = isinstance(self.module, ImagePrior)
-            raise ConfigError(
-                f"{self.path} was trained without labels, so --label {label} means nothing to it; "
-                f"leave it out, or train with --set model.{'condition=class' if prior else 'conditional=true'}"
-            )
-        if label not in self.card.classes:
-            raise ConfigError(f"{self.path} knows no label {label!r}; {did_you_mean(label, self.card.classes)}")
-        return self.card.classes.index(label)
-
-    def check_image(self, image: np.ndarray) -> None:
-        """See that an image has the shape that this model makes.
-
-        Raises:
-            ConfigError: it has not.
-        """
-        channels, height, width = self.card.image
-        if image.shape != (height, width, channels) or image.dtype != np.uint8:
-            found = "x".join(map(str, image.shape))
-            raise ConfigError(
-                f"found an image of {found} ({image.dtype}); {self.path} makes {height}x{width}x{channels}"
-            )
-
-    @torch.no_grad()
-    def reconstruct(self, images: np.ndarray, *, effort: int = 0, batch: int = 64) -> np.ndarray:
-        """Images through the codes and back, at any size.
+    def save_pretrained(self, path: str | os.PathLike[str], *, half: bool = False) -> Path:
+        """Write the model and its card as one checkpoint file.
 
         Args:
-            images: (N, H, W, C) uint8, C as the model was trained with.
-            effort: rounds in which the codes are improved, see models/autoencoder/refinement.py; 0 takes the encoder's.
-
-        Returns:
-            The same shape, uint8.
+            path: a file, or a folder in which `model.safetensors` is written.
+            half: store floats as float16.
 
         Raises:
-            CheckpointError: the model is no autoencoder.
-            ConfigError: another number of channels, images too large for memory, or an effort out of range.
+            OutputError: the disk is full or the path is not writable.
         """
-        height, width = images.shape[1:3] if images.ndim == 4 else (0, 0)
-        return self.decode(self.encode(images, effort=effort, batch=batch), batch=batch)[:, :height, :width]
+        target = Path(path)
+        target = target / "model.safetensors" if target.is_dir() or not target.suffix else target
+        with output_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        checkpoint.write(target, self.module, self.card, half=half)
+        return target
 
-    @torch.no_grad()
-    def encode(self, images: np.ndarray, *, effort: int = 0, batch: int = 64) -> np.ndarray:
-        """The codes of (N, H, W, C) uint8 images: (N, P, ceil(H/stride), ceil(W/stride)) int64; raises as above."""
-        autoencoder = self._autoencoder()
-        check_effort(effort)
-        parts = self._parts(images, batch)
-        return np.concatenate([refine(autoencoder, part, rounds=effort).cpu().numpy() for part in parts])
-
-    @torch.no_grad()
-    def decode(self, codes: np.ndarray, *, batch: int = 64) -> np.ndarray:
-        """Images of (N, P, h, w) codes: (N, h * stride, w * stride, C) uint8.
+    def to(self, device: torch.device | str | None = None, *, dtype: torch.dtype | None = None) -> Self:
+        """Move the network to a device, or change the dtype that it computes in.
 
         Raises:
-            CodeRangeError: codes that this model cannot have written.
+            ConfigError: there is no such device, or the dtype is not supported.
         """
-        autoencoder = self._autoencoder()
-        parts = torch.from_numpy(np.ascontiguousarray(codes, dtype=np.int64)).split(batch)
-        return np.concatenate([to_pixels(autoencoder.decode(part.to(self.device))) for part in parts])
+        if dtype is not None and dtype not in DTYPES:
+            raise ConfigError(f"{arg('dtype')} is {dtype}, but must be one of {', '.join(map(str, DTYPES))}")
+        if device is not None:
+            self.device, _ = Machine(device=str(device)).resolve()
+            self.module.to(self.device)
+        self.dtype = self.dtype if dtype is None else dtype
+        return self
 
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """Number of codes in each plane of what `encode` gives; CheckpointError for a model that is no autoencoder."""
-        return self._autoencoder().quantizer.codebook_sizes
-
-    @property
-    def stride(self) -> int:
-        """Pixels along each side that one place of the grid of codes is for; raises as `codebook_sizes`."""
-        return self._autoencoder().stride
-
-    def _autoencoder(self) -> Autoencoder:
-        if not isinstance(self.module, Autoencoder):
-            raise CheckpointError(
-                f"{self.path} is a {self.card.kind}, which cannot reconstruct images; "
-                "give a model trained with a vqvae preset"
-            )
-        return self.module
-
-    def _parts(self, images: np.ndarray, batch: int) -> Iterator[Tensor]:
-        """Images on the device, batch after batch; what does not fit is refused at once."""
-        channels = self.card.image[0]
-        if images.ndim != 4 or images.shape[3] != channels or images.dtype != np.uint8 or 0 in images.shape:
-            raise ConfigError(
-                f"found images of shape {images.shape} and type {images.dtype}; "
-                f"{self.path} takes (N, H, W, {channels}) uint8"
-            )
-        pixels = images.shape[1] * images.shape[2]
-        if pixels > PIXEL_LIMIT:
-            raise ConfigError(
-                f"an image of {images.shape[1]}x{images.shape[2]} is too large to go through the network at once; "
-                "give --size, for example --size 1024"
-            )
-        batch = max(1, min(batch, PIXEL_LIMIT // 16 // pixels))
-        # Copied, because a memory-mapped array is read-only and torch has no such thing.
-        return (to_tensor(images[start : start + batch].copy(), self.device) for start in range(0, len(images), batch))
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The autocast context that the network runs in."""
+        if self.dtype == torch.float32:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
 
     def provenance(self, **settings: object) -> dict[str, str]:
-        """What a picture of this model says about its origin, for its PNG text."""
+        """Provenance of a generated image as PNG text entries: the model, and the given settings that are not None."""
         card = self.card
         text = {"model": card.digest, "version": card.version, "license": card.license, **settings}
         return {f"smalti.{name}": _storable(str(value)) for name, value in text.items() if value is not None}
 
 
+P = TypeVar("P", bound=Pipeline)
+
+
 def _storable(text: str) -> str:
-    """The text with what PNG cannot store written out: NUL, and bytes of a file name that are not UTF-8."""
+    """Escape what PNG text cannot store: NUL, and bytes of a file name that are not valid UTF-8."""
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
@@ -355,47 +122,64 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     """The file to load for a run folder (its last save) or for a file (itself).
 
     Raises:
-        CheckpointError: nothing is there, a folder without a checkpoint, or no permission to look.
+        CheckpointError: the path does not exist or is not accessible, or the folder has no checkpoint.
     """
-    place = Path(path)
-    with input_errors(place, CheckpointError):
-        if place.is_dir():
-            last = RunFolder(place).last
+    location = Path(path)
+    with input_errors(location, CheckpointError):
+        if location.is_dir():
+            last = RunFolder(location).last
+            pretrained = location / "model.safetensors"
+            if not last.exists() and pretrained.exists():
+                return pretrained
             if not last.exists():
-                raise CheckpointError(f"the folder {place} holds no checkpoint; expected {last.name} from smalti train")
+                raise CheckpointError(
+                    f"the folder {location} holds no checkpoint; expected {last.name} from smalti train"
+                )
             return last
-        if not place.exists():
-            raise CheckpointError(f"there is no {place}; give a run folder or a .safetensors file from smalti train")
-        return place
+        if not location.exists():
+            raise CheckpointError(f"there is no {location}; give a run folder or a .safetensors file from smalti train")
+        return location
 
 
-def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Model:
-    """A trained model, from a run folder or a checkpoint file.
+def pipeline_class(card: Card) -> type[Pipeline]:
+    """The pipeline class for a card."""
+    found: type[Pipeline] = KINDS[card.kind].load_pipeline()
+    return found
+
+
+def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> Any:
+    """Load a trained model as the pipeline of its kind: a `GAN`, `Autoencoder`, `Prior` or `Encoder`.
 
     Args:
-        path: a run folder (its last save) or a file.
-        device: auto (a GPU where there is one), cpu, cuda, cuda:1 or mps.
+        path: a run folder (its last save) or a checkpoint file.
+        device: auto (a GPU if available), cpu, cuda, cuda:1 or mps.
 
     Raises:
-        CheckpointError: nothing is there, or it cannot be read; the message says what is wrong.
+        CheckpointError: the file does not exist or cannot be read.
         ConfigError: there is no such device.
     """
-    place, _ = Machine(device=str(device)).resolve()
+    resolved, _ = Machine(device=str(device)).resolve()
     file = find_checkpoint(path)
     module, card = checkpoint.read(file)
-    return Model(module, card, file, place)
+    return pipeline_class(card)(module, card, file, resolved)
 
 
-def save_grid(
-    images: np.ndarray,
-    path: str | os.PathLike[str],
-    *,
-    columns: int | None = None,
-    text: Mapping[str, str] | None = None,
-) -> None:
-    """Write (N, H, W, C) uint8 images as one PNG, in rows.
+def load_as(path: str | os.PathLike[str], wanted: type[P], *, device: torch.device | str = "cpu") -> P:
+    """Load a model that must be of a given kind.
 
     Raises:
-        OutputError: it cannot be written.
+        CheckpointError: as `load`; or the model is of another kind.
+        ConfigError: there is no such device.
     """
-    write_png(Path(path), grid(images, columns=columns), text)
+    return require(load(path, device=device), wanted)
+
+
+def require(model: Pipeline, wanted: type[P]) -> P:
+    """Check that a model is of a given kind, and return it.
+
+    Raises:
+        CheckpointError: it is of another kind; the message says what that kind cannot do.
+    """
+    if not isinstance(model, wanted):
+        raise CheckpointError(f"{model.path} is a {model.card.kind}, which {wanted.missing}")
+    return model

@@ -1,14 +1,14 @@
-"""Holes filled and images varied, by drawing some of their codes anew.
+"""Inpainting and image variations, by resampling some of the codes of an image.
 
-    emptied   a hole is first filled by what is around it: means of 2, 4, 8, ... known pixels, the finer the nearer the
-              edge. What lies in it reaches some way through the encoder, and from an image that goes on smoothly most
-              codes around the hole are those of the whole image
-    hidden    the places of the grid whose pixels the hole touches, and those within `leak` places of them
-    drawn     hidden codes from a prior that knows the rest.  A masked prior sees all that is not hidden.  A causal one
-              sees what comes before alone; of K candidates one is taken with the probability  w_k / sum w,
-              w = prod p(c_t | c_<t) over the known codes:  sampling-importance-resampling (Rubin 1987)
-    blended   inside the hole  decoded + g B(original - decoded), B the mean over known pixels with Gaussian weights,
-              g = exp(-distance to the hole's edge / 2); outside the original, to the last bit
+    pre-fill   The hole is filled smoothly from its surroundings: means of 2, 4, 8, ... known pixels, finer near the
+               edge. The encoder's receptive field extends across the edge, and with a smooth filling most codes around
+               the hole equal those of the complete image.
+    masking    The positions of the code grid whose pixels the hole touches are masked, and those within `leak` of them.
+    sampling   A prior samples the masked codes given the others. A masked prior is conditioned on all unmasked codes, a
+               causal one only on those before. Of K samples of a causal prior one is chosen with probability
+               w_k / sum w, w = prod p(c_t | c_<t) over the unmasked codes: sampling-importance-resampling (Rubin 1987).
+    blending   Inside the hole, decoded + g B(original - decoded), where B is the Gaussian-weighted mean over known
+               pixels and g = exp(-distance to the edge / 2). Outside, the original pixels are unchanged.
 
 Layout: images (H, W, C) uint8, holes (H, W) bool; codes (B, P, h, w).
 """
@@ -29,17 +29,23 @@ from smalti.models.prior.likelihood import bits_of_codes
 from smalti.models.prior.sampling import Sampling
 from smalti.runtime.rng import seeded_generator
 
-LEAK = 1  # places beside the hole
-CANDIDATES = 8  # of a causal prior
-FEATHER = 2.0  # pixels over which the difference at the edge fades
-REACH = 7  # pixels to each side that the mean at the edge is taken over
+LEAK = 1  # masked positions around the hole
+CANDIDATES = 8  # K, samples of a causal prior per version
+FEATHER = 2.0  # pixels over which the correction at the edge decays
+REACH = 7  # radius of B in pixels
 
 
 def masked_positions(hole: np.ndarray, grid: tuple[int, int], stride: int, leak: int = LEAK) -> np.ndarray:
-    """(H, W) bool pixels -> (h, w) bool places.
+    """The positions of the code grid to resample: (H, W) bool pixels -> (h, w) bool.
+
+    Args:
+        hole: true where the image is to be filled.
+        grid: (h, w).
+        stride: pixels per position along each side.
+        leak: number of positions around the hole to resample as well.
 
     Raises:
-        ConfigError: nothing is hidden, or nothing would be left to go by.
+        ConfigError: no position or every position would be masked.
     """
     if not hole.any():
         raise ConfigError("the mask is empty: it has no pixel to fill (white is the hole)")
@@ -48,40 +54,40 @@ def masked_positions(hole: np.ndarray, grid: tuple[int, int], stride: int, leak:
     padded = np.zeros((grid[0] * stride, grid[1] * stride), bool)
     padded[: hole.shape[0], : hole.shape[1]] = hole
     touched = padded.reshape(grid[0], stride, grid[1], stride).any(axis=(1, 3))
-    places = torch.from_numpy(touched)[None, None].float()
-    spread = F.max_pool2d(places, 2 * leak + 1, stride=1, padding=leak)[0, 0].bool().numpy()
-    if spread.all():
+    positions = torch.from_numpy(touched)[None, None].float()
+    dilated = F.max_pool2d(positions, 2 * leak + 1, stride=1, padding=leak)[0, 0].bool().numpy()
+    if dilated.all():
         raise ConfigError(
             f"the hole touches all {grid[0]}x{grid[1]} places of the codes, so nothing would be left to go by; make it "
             "smaller, or use a tokenizer with a finer grid"
         )
-    return spread
+    return dilated
 
 
 def filled_from_surroundings(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """An image with its hole filled smoothly from what is around it: pull and push (Gortler et al. 1996, section 3.4).
+    """Fill a hole smoothly from its surroundings, by the pull-push algorithm (Gortler et al. 1996, section 3.4).
 
     Args:
         image: (H, W, C) uint8.
-        hole: (H, W) bool, not all of it.
+        hole: (H, W) bool, not true everywhere.
 
     Returns:
-        (H, W, C) uint8, which does not depend on what lay in the hole.
+        (H, W, C) uint8, independent of the original pixels in the hole.
     """
     values = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float()
-    filled = _pulled_and_pushed(values, torch.from_numpy(~hole)[None, None].float())
-    found = image.copy()
-    found[hole] = filled[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()[hole]
-    return found
+    filled = _pull_push(values, torch.from_numpy(~hole)[None, None].float())
+    result = image.copy()
+    result[hole] = filled[0].permute(1, 2, 0).round().clamp(0, 255).byte().numpy()[hole]
+    return result
 
 
-def _pulled_and_pushed(values: Tensor, known: Tensor) -> Tensor:
-    """(1, C, H, W), of which (1, 1, H, W) are known where it is above 0."""
+def _pull_push(values: Tensor, known: Tensor) -> Tensor:
+    """Fill unknown values, (1, C, H, W); values are known where `known`, (1, 1, H, W), is above 0."""
     if bool((known > 0).all()):
         return values
     share = F.avg_pool2d(known, 2, ceil_mode=True)
     means = F.avg_pool2d(values * known, 2, ceil_mode=True) / share.clamp_min(1e-6)
-    coarse = _pulled_and_pushed(means, (share > 0).float())
+    coarse = _pull_push(means, (share > 0).float())
     return torch.where(known > 0, values, F.interpolate(coarse, size=values.shape[2:], mode="bilinear"))
 
 
@@ -96,58 +102,56 @@ def resample_codes(
     labels: Tensor | None = None,
     texts: Sequence[str] | None = None,
 ) -> Tensor:
-    """Draw hidden codes anew, for several versions.
+    """Sample masked codes anew, in several versions.
 
     Args:
-        codes: (N, P, h, w), the known ones the same in all.
-        hidden: (N, h, w) bool, as many in each.
-        seed: version i of a seed is the same however many there are.
-        labels, texts: what they are of, (N,).
+        codes: (N, P, h, w), equal in all versions where unmasked.
+        hidden: (N, h, w) bool, true for masked positions, the same number in each version.
+        seed: version i depends only on the seed and i, not on N.
+        how: sampling settings.
+        labels: (N,) class numbers, or None.
+        texts: N prompts, or None.
 
     Returns:
-        (N, P, h, w).
+        (N, P, h, w) int64.
     """
     count = len(codes)
     candidates = CANDIDATES if generator.prior.causal else 1
-    kept = []
+    chosen = []
     for version in range(count):
-        some = [torch.stack([part[version]] * candidates) for part in (codes, hidden)]
+        repeated, masked = (torch.stack([part[version]] * candidates) for part in (codes, hidden))
         label = None if labels is None else labels[version].expand(candidates)
         text = None if texts is None else [texts[version]] * candidates
         numbers = range(version * candidates, (version + 1) * candidates)
-        drawn = generator.draw(numbers, seed, how, labels=label, texts=text, codes=some[0], hidden=some[1])
+        samples = generator.draw(numbers, seed, how, labels=label, texts=text, codes=repeated, hidden=masked)
         if candidates == 1:
-            kept.append(drawn[0])
+            chosen.append(samples[0])
             continue
-        known = ~some[1]
-        weights = (
-            -bits_of_codes(generator, drawn, labels=label, texts=text)
-            .sum(dim=1)
-            .masked_fill(~known, 0.0)
-            .sum(dim=(1, 2))
-        )
-        shares = torch.softmax(weights.cpu().double() * math.log(2), dim=0)
+        bits = bits_of_codes(generator, samples, labels=label, texts=text).sum(dim=1)
+        log_weights = -bits.masked_fill(masked, 0.0).sum(dim=(1, 2))
+        probabilities = torch.softmax(log_weights.cpu().double() * math.log(2), dim=0)
         chance = torch.rand((), generator=seeded_generator(seed, 10, version), dtype=torch.float64)
-        kept.append(drawn[int(torch.searchsorted(shares.cumsum(0), chance).clamp(max=candidates - 1))])
-    return torch.stack(kept)
+        index = torch.searchsorted(probabilities.cumsum(0), chance).clamp(max=candidates - 1)
+        chosen.append(samples[int(index)])
+    return torch.stack(chosen)
 
 
 def check_strength(strength: float) -> None:
-    """Raise ConfigError for what is no share of an image's places."""
+    """Raise ConfigError if the fraction of positions to resample is not in (0, 1]."""
     if not 0 < strength <= 1:  # true for NaN too
         raise ConfigError(f"strength is {strength:g}, but must be above 0, and at most 1 for an image of its own")
 
 
 def blend(original: np.ndarray, decoded: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """Decoded pixels in the hole of an image, without a seam.
+    """Insert decoded pixels into the hole of an image, without a visible seam.
 
     Args:
         original: (H, W, C) uint8.
-        decoded: (N, H, W, C) uint8, versions of it.
+        decoded: (N, H, W, C) uint8, N versions of the image.
         hole: (H, W) bool.
 
     Returns:
-        (N, H, W, C) uint8, outside the hole the original.
+        (N, H, W, C) uint8, equal to the original outside of the hole.
     """
     known = torch.from_numpy(~hole)[None, None].float()
     offsets = torch.arange(-REACH, REACH + 1, dtype=torch.float32)
@@ -159,15 +163,15 @@ def blend(original: np.ndarray, decoded: np.ndarray, hole: np.ndarray) -> np.nda
     for version, picture in zip(filled, decoded, strict=True):
         difference = torch.from_numpy(original.astype(np.float32) - picture).permute(2, 0, 1)[:, None]
         near = F.conv2d(difference * known, kernel, padding=REACH) / weight
-        mended = picture + (fade * near[:, 0]).permute(1, 2, 0).numpy()
-        version[hole] = mended.round().clip(0, 255).astype(np.uint8)[hole]
+        corrected = picture + (fade * near[:, 0]).permute(1, 2, 0).numpy()
+        version[hole] = corrected.round().clip(0, 255).astype(np.uint8)[hole]
     return filled
 
 
 def _depth(hole: np.ndarray) -> Tensor:
-    """(H, W) float32: how many pixels inside the hole lie between a pixel and the edge."""
+    """Distance of each pixel in the hole to its edge in pixels, up to 4 * REACH: (H, W) float32."""
     inside, depth = torch.from_numpy(hole)[None, None].float(), torch.zeros(hole.shape)
     for _ in range(4 * REACH):
-        inside = -F.max_pool2d(F.pad(-inside, (1, 1, 1, 1), value=-1.0), 3, stride=1)  # what lies one pixel deeper
+        inside = -F.max_pool2d(F.pad(-inside, (1, 1, 1, 1), value=-1.0), 3, stride=1)  # erosion by one pixel
         depth += inside[0, 0]
     return depth

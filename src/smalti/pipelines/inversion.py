@@ -1,11 +1,11 @@
-"""The latent whose picture is most like a given one.
+"""GAN inversion: the latent whose image is most similar to a given image.
 
     z* = argmin_z  w |G(z) - x|^2 / n + d(G(z), x) + r (|z|^2 / D - 1)^2
 
-d is the distance of feature maps (losses/perceptual.py) under smalti-vit, n the values of an image, D those of z. The
-last term keeps z where latents of training lie. Many latents are drawn and the few whose pictures are nearest, seen at
-a quarter of the resolution, are improved by Adam at a rate that falls on a cosine; of all that these passed through,
-the latent with the smallest w |G(z) - x|^2 / n + d(G(z), x) is kept.
+d is the perceptual distance (losses/perceptual.py) under smalti-vit, n the number of pixel values, D the dimension of
+z. The last term keeps the norm of z typical of N(0, 1). Of many random latents, those whose images are nearest at a
+quarter of the resolution are optimised by Adam with a cosine learning-rate schedule. The result is the latent with the
+smallest w |G(z) - x|^2 / n + d(G(z), x) of all steps.
 Source: Karras et al. 2020, arXiv:1912.04958, section 5, for latents of one vector.  Layout: (B, C, H, W) in [-1, 1].
 """
 
@@ -25,17 +25,18 @@ from smalti.runtime.rng import seeded_generator
 CANDIDATES, STARTS = 1024, 4
 RATE = 0.1
 PIXEL_WEIGHT, RADIUS_WEIGHT = 4.0, 0.1
-CHUNK = 64  # candidates drawn at a time
+CHUNK = 64  # candidates per batch
 
 
 def invert(generator: Generator, image: Tensor, label: int | None, *, steps: int, seed: int = 0) -> Tensor:
-    """The latent of one image.
+    """Invert one image.
 
     Args:
         generator: in eval mode.
         image: (C, H, W) float32 in [-1, 1], of the generator's shape.
-        label: class number, for a generator with labels.
-        steps: of the optimizer.
+        label: class number, for a conditional generator.
+        steps: optimizer steps.
+        seed: of the initial candidates.
 
     Returns:
         (D,) float32.
@@ -59,21 +60,21 @@ def invert(generator: Generator, image: Tensor, label: int | None, *, steps: int
     return best[int(lowest.argmin())]
 
 
-def _losses(found: Tensor, wanted: Tensor, features: PerceptualLoss) -> Tensor:
-    """(B,): of each image alone."""
-    pixels = (found - wanted).square().flatten(1).mean(dim=1)
-    layers = zip(*features.compare(found.clamp(-1, 1), wanted), strict=True)
-    distances = torch.stack([map_distance(a, b).view(len(found), -1).mean(dim=1) for a, b in layers])
+def _losses(images: Tensor, targets: Tensor, features: PerceptualLoss) -> Tensor:
+    """(B,) pixel and perceptual loss of each image."""
+    pixels = (images - targets).square().flatten(1).mean(dim=1)
+    layers = zip(*features.compare(images.clamp(-1, 1), targets), strict=True)
+    distances = torch.stack([map_distance(a, b).view(len(images), -1).mean(dim=1) for a, b in layers])
     return PIXEL_WEIGHT * pixels + distances.mean(dim=0)
 
 
 @torch.no_grad()
 def _nearest(generator: Generator, image: Tensor, label: int | None, seed: int) -> Tensor:
-    """(STARTS, D) latents whose pictures come near the image, seen coarsely."""
+    """(STARTS, D) random latents whose images are nearest to the given one at low resolution."""
     draws = seeded_generator(seed, 4)
     z = torch.randn(CANDIDATES, generator.latent, generator=draws).to(image.device)
     coarse = F.avg_pool2d(image[None], 4)
-    found = [F.avg_pool2d(generator(part, _labels(label, part)), 4) for part in z.split(CHUNK)]
+    found = [F.avg_pool2d(generator(part, _labels(label, part)), 4) for part in torch.split(z, CHUNK)]
     distances = (torch.cat(found) - coarse).square().flatten(1).mean(dim=1)
     return z[distances.topk(STARTS, largest=False).indices].clone()
 

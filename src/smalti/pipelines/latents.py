@@ -1,10 +1,10 @@
-"""Points in a generator's latent space: drawn, mixed, walked between, and kept in files.
+"""Latent vectors: sampling, interpolation, and files.
 
     slerp(a, b, t) = (sin((1 - t) w) a + sin(t w) b) / sin w,   w the angle between a and b
 
-Latents are N(0, 1) in many dimensions, so they lie near a sphere; the straight line between two of them passes where no
-latent ever was in training, and pictures from there are washed out (White 2016, arXiv:1609.04468, section 2).
-A latent file is JSON: who made it, of which model, and its numbers.
+Latents are N(0, 1) in many dimensions, so they lie close to a sphere. Linear interpolation leaves that sphere and
+passes through points that were never sampled in training, whose images look washed out (White 2016, arXiv:1609.04468,
+section 2). A latent file is JSON with the values and the digest of the model.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from smalti.runtime.rng import seeded_generator
 
 KIND = "smalti latent"
 FILE_LIMIT_BYTES = 4 * 2**20
-LARGEST_VALUE = 1000.0  # of a latent in a file: no N(0, 1) comes near it, nor does an inversion
+LARGEST_VALUE = 1000.0  # limit for values in a file, far beyond samples of N(0, 1) and results of an inversion
 NEARLY_PARALLEL = 1e-4  # radians
 
 
 @dataclass(frozen=True)
 class Latent:
-    """One point.
+    """A latent vector.
 
     Attributes:
         values: (D,) float32.
         label: a class name, or None.
-        model: digest of the model it belongs to.
+        model: digest of its model.
     """
 
     values: np.ndarray
@@ -44,8 +44,8 @@ class Latent:
     model: str
 
 
-def drawn(numbers: Sequence[int], dimension: int, seed: int) -> np.ndarray:
-    """(N, D) float32 from N(0, 1); row i depends on (seed, numbers[i]) alone."""
+def sample_latents(numbers: Sequence[int], dimension: int, seed: int) -> np.ndarray:
+    """Sample (N, D) float32 from N(0, 1); row i depends only on (seed, numbers[i])."""
     values = np.empty((len(numbers), dimension), np.float32)
     for row, number in zip(values, numbers, strict=True):
         row[:] = torch.randn(dimension, generator=seeded_generator(seed, number)).numpy()
@@ -53,7 +53,7 @@ def drawn(numbers: Sequence[int], dimension: int, seed: int) -> np.ndarray:
 
 
 def slerp(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
-    """The point at `share` of the way from a to b, both (D,): the formula above, a straight line where they align."""
+    """Spherical interpolation between a and b, both (D,), at t = `share`; linear if they are nearly parallel."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     angle = math.acos(min(1.0, max(-1.0, float(a @ b) / norms))) if norms else 0.0
@@ -64,9 +64,9 @@ def slerp(a: np.ndarray, b: np.ndarray, share: float) -> np.ndarray:
 
 
 def walk(points: np.ndarray, frames: int) -> np.ndarray:
-    """From the first of (K, D) points over each of the others to the last: (frames, D), of K frames or more.
+    """A path through all of (K, D) points, interpolated between successive ones: (frames, D), with frames >= K.
 
-    The way from one point to the next has the same number of frames as the others, or one more.
+    The frames are distributed as evenly as possible over the K - 1 legs.
     """
     legs = len(points) - 1
     stops = [leg * (frames - 1) // legs for leg in range(legs + 1)]
@@ -78,16 +78,19 @@ def walk(points: np.ndarray, frames: int) -> np.ndarray:
     return np.stack([*found, points[-1].astype(np.float32)])
 
 
-def mixed(points: np.ndarray) -> np.ndarray:
-    """(K, D) -> (K, K, D): at (i, j) the middle between points i and j, on the diagonal the points themselves."""
+def mixtures(points: np.ndarray) -> np.ndarray:
+    """Midpoints between all pairs of points, with the points themselves on the diagonal: (K, D) -> (K, K, D)."""
     return np.stack([[slerp(a, b, 0.5) for b in points] for a in points])
 
 
 def write(path: Path, latent: Latent, **about: Any) -> None:
-    """Write a latent file; `about` is added for people.
+    """Write a latent file.
+
+    Args:
+        about: further entries, for information only.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: the file cannot be written.
     """
     plain = {"kind": KIND, "model": latent.model, "label": latent.label, **about,
              "values": [float(value) for value in latent.values]}  # fmt: skip
@@ -96,13 +99,14 @@ def write(path: Path, latent: Latent, **about: Any) -> None:
 
 
 def read(path: Path, *, dimension: int, model: str) -> Latent:
-    """A latent file's point.
+    """Read a latent file.
 
     Args:
-        dimension: D of the model it is wanted for, and `model` that model's digest.
+        dimension: D of the model that it is for.
+        model: digest of that model.
 
     Raises:
-        DataError: missing, no latent file, or one of another model.
+        DataError: the file is missing, is not a latent file, or belongs to another model.
     """
     with input_errors(path, DataError), path.open("rb") as file:
         text = file.read(FILE_LIMIT_BYTES + 1)

@@ -11,7 +11,7 @@ independent under p, so the first entropy is a sum over bits. The mean over late
 over groups of at most ten bits and summed over the groups. A group's table of 2^10 means is one product of two
 N x 2^5 matrices; neither codes x latents nor all codes are ever built.
 Sources: Yu et al. 2023 (LFQ), arXiv:2310.05737; Zhao et al. 2024 (BSQ), arXiv:2406.07548.
-Layout: (B, D, H, W), one code plane.
+Layout: (B, D, *grid), one code plane.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from smalti.config.quantizer import BinaryConfig
 from smalti.quantize.base import Quantizer
+from smalti.quantize.examples import Examples
 from smalti.quantize.gradients import straight_through
 from smalti.runtime.distributed import all_reduce_sum_with_gradient, world
 
@@ -37,6 +38,7 @@ class BinaryQuantizer(Quantizer):
         commitment: beta, the weight of the commitment term.
         entropy: w, the weight of the entropy term.
         inverse_temperature: t of the soft assignment in the entropy term.
+        channel_last: latents are (B, *grid, D), in place of (B, D, *grid).
 
     Raises:
         ConfigError: an argument out of its range.
@@ -50,8 +52,9 @@ class BinaryQuantizer(Quantizer):
         commitment: float = 0.25,
         entropy: float = 0.1,
         inverse_temperature: float = 1.0,
+        channel_last: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(channel_last=channel_last)
         BinaryConfig("binary", bits, spherical, commitment, entropy, inverse_temperature)
         self.codebook_sizes, self.dimension = (2**bits,), bits
         self.spherical, self.commitment, self.entropy = spherical, commitment, entropy
@@ -71,28 +74,28 @@ class BinaryQuantizer(Quantizer):
     def bound_rows(self, rows: Tensor) -> Tensor:
         return F.normalize(rows, dim=1, eps=1e-6) if self.spherical else rows
 
-    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: int) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
         codes = self.encode_rows(rows)
         chosen = self.decode_rows(codes)
         loss = self.commitment * F.mse_loss(committed, chosen)
         if self.entropy > 0:
-            loss = loss + self.entropy * self._entropy_loss(committed)
+            loss = loss + self.entropy * self._entropy_loss(committed, examples)
         return straight_through(rows, chosen), codes, loss
 
     def encode_rows(self, rows: Tensor) -> Tensor:
-        return ((rows > 0) * self._places(rows.device)).sum(dim=1, keepdim=True)
+        return ((rows > 0) * self._bit_values(rows.device)).sum(dim=1, keepdim=True)
 
     def decode_rows(self, codes: Tensor) -> Tensor:
-        set_bits = (codes & self._places(codes.device)) != 0
+        set_bits = (codes & self._bit_values(codes.device)) != 0
         return (set_bits * 2.0 - 1.0) * self.size
 
     def residual_scale(self) -> Tensor | float:
         return 0.5  # of numbers in [-2c, 2c], signs leave numbers in [-c, c]
 
-    def _places(self, device: torch.device) -> Tensor:
+    def _bit_values(self, device: torch.device) -> Tensor:
         return 2 ** torch.arange(self.dimension, device=device)
 
-    def _entropy_loss(self, rows: Tensor) -> Tensor:
+    def _entropy_loss(self, rows: Tensor, examples: Examples) -> Tensor:
         """E[H(p(.|u))] - H(E[p(.|u)]), over the latents of all ranks in training."""
         logits = 4 * self.inverse_temperature * self.size * rows
         # h = -p log p - (1-p) log(1-p), from the logit so that a sure bit has the entropy 0 and not NaN.
@@ -102,9 +105,9 @@ class BinaryQuantizer(Quantizer):
         groups = -(-self.dimension // GROUP_BITS)
         for part in torch.sigmoid(logits).tensor_split(groups, dim=1):
             first, second = part.tensor_split(2, dim=1)
-            joint = _products(first).T @ _products(second) / len(rows)
-            if self.training:
-                joint = all_reduce_sum_with_gradient(joint) / world()
+            joint = _products(first).T @ _products(second) / max(rows.shape[0], 1)
+            if self.training and world() > 1:
+                joint = all_reduce_sum_with_gradient(joint * examples.weight) / world()
             diverse = diverse - (joint * joint.clamp_min(1e-30).log()).sum()
         return sure - diverse
 

@@ -1,4 +1,4 @@
-"""The table of quantizers, and the one that a configuration names."""
+"""The table of quantizers by name, and the function that builds one from its configuration."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ QUANTIZERS: dict[str, Callable[[Any], Quantizer]] = {
 
 
 def build_quantizer(config: QuantizerConfig) -> Quantizer:
-    """The quantizer a configuration names."""
+    """Build the quantizer that a configuration describes."""
     return QUANTIZERS[config.name](config)

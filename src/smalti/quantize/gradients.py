@@ -1,4 +1,4 @@
-"""How a gradient passes through the choice of a code. The forward value is q; what differs is the derivative.
+"""Gradient estimators for the choice of a code. The forward value is q; they differ in the derivative.
 
     straight-through   q' = z + sg(q - z)                            dq'/dz = I
     rotation           q' = sg(|q|/|z| R) z,                         dq'/dz = |q|/|z| R
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.runtime.rng import Draws
+from smalti.nn.export import is_exporting
 
 SMALLEST_NORM = 1e-6  # of a vector that still has a direction
 SMALLEST_SUM = 1e-4  # of two unit vectors that still have a direction between them
@@ -38,7 +38,9 @@ class _StraightThrough(torch.autograd.Function):
 
 def straight_through(z: Tensor, q: Tensor) -> Tensor:
     """The gradient of q' goes to z as it is, and none to q."""
-    found: Tensor = _StraightThrough.apply(z, q.detach())
+    if is_exporting():  # which does not know the function above; what is added is zero
+        return q.detach() + (z - z.detach())
+    found: Tensor = _StraightThrough.apply(z, q.detach())  # type: ignore[no-untyped-call,unused-ignore]
     return found
 
 
@@ -57,20 +59,21 @@ def rotation(z: Tensor, q: Tensor) -> Tensor:
     return straight_through(torch.where(turns, scale * turned, z), q)
 
 
-def diveq(z: Tensor, q: Tensor, noise: Draws) -> Tensor:
+def diveq(z: Tensor, q: Tensor, noise: Tensor) -> Tensor:
     """The gradient of q' goes to the latent and to the code, along the line between them.
 
     The paper's noise has the variance 1e-3 whatever the latents' scale. Here it is that share of |q - z|^2, so that
     the direction is as exact for small latents as for large ones.
 
     Args:
-        noise: of the training step.
+        noise: (N, D) from N(0, 1), of the training step.
     """
     with torch.no_grad():
         gap = q - z
         spread = torch.linalg.vector_norm(gap, dim=1, keepdim=True) * (DIVEQ_VARIANCE / z.shape[1]) ** 0.5
-        direction = F.normalize(gap + spread * noise.normal(len(z), z.shape[1]), dim=1)
-    return z + torch.linalg.vector_norm(q - z, dim=1, keepdim=True) * direction
+        direction = F.normalize(gap + spread * noise, dim=1)
+    distance: Tensor = torch.linalg.vector_norm(q - z, dim=1, keepdim=True)
+    return z + distance * direction
 
 
 ESTIMATORS = {"straight-through": straight_through, "rotation": rotation}

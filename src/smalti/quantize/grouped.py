@@ -1,10 +1,10 @@
-"""Product quantization with many EMA codebooks, all groups in each operation.
+"""Product quantization with many EMA codebooks, all groups computed in each operation.
 
     k_g(z) = argmin_k |z_g - e_gk|^2,   q = (e_1k_1, ..., e_Gk_G)                 z = (z_1, ..., z_G)
 
 Formulas and results are those of one VectorQuantizer for each group (vector.py, product.py); with 64 groups of few
-numbers that would spend its time on calling functions.
-Layout: (B, D, H, W), channels of the first group first; codebooks (G, K, d).
+numbers each those would spend their time on calling functions.
+Layout: (B, D, *grid), channels of the first group first; codebooks (G, K, d).
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from torch import Tensor
 
 from smalti.config.quantizer import ProductConfig, VectorConfig
 from smalti.quantize.base import CountedQuantizer
+from smalti.quantize.examples import Examples
 from smalti.quantize.gradients import straight_through
 from smalti.quantize.kmeans import kmeans
 from smalti.quantize.search import nearest_in_groups
-from smalti.runtime.distributed import all_reduce_sum, gather_rows, world
+from smalti.runtime.distributed import all_reduce_sum
 
 
 class GroupedVectorQuantizer(CountedQuantizer):
@@ -28,7 +29,7 @@ class GroupedVectorQuantizer(CountedQuantizer):
         codes: K, the size of each codebook.
         dimension: D, the channels of the latents.
         groups: G, which share the channels evenly.
-        commitment, decay, dead_code_threshold: as those of VectorQuantizer.
+        commitment, decay, dead_code_threshold, channel_last: as those of VectorQuantizer.
     """
 
     codebooks: Tensor
@@ -44,8 +45,9 @@ class GroupedVectorQuantizer(CountedQuantizer):
         commitment: float = 0.25,
         decay: float = 0.99,
         dead_code_threshold: float = 0.25,
+        channel_last: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(channel_last=channel_last)
         layer = VectorConfig("vector", codes, dimension // groups, "ema", commitment, decay, dead_code_threshold)
         ProductConfig("product", layer, groups)
         assert dimension % groups == 0
@@ -86,15 +88,15 @@ class GroupedVectorQuantizer(CountedQuantizer):
             dead_code_threshold=layer.dead_code_threshold,
         )
 
-    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: int) -> tuple[Tensor, Tensor, Tensor]:
-        if self.training and self.step_number() == 0:
-            seeds = self._latents_of_batch(rows.detach())
+    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
+        if self.learning and self.step_number() == 0:
+            seeds = self._latents_of_batch(rows.detach(), examples)
             self.codebooks.copy_(torch.where(seeds.isfinite(), seeds, self.codebooks))
         codes = self.encode_rows(rows)
         chosen = self.decode_rows(codes)
         loss = self.commitment * F.mse_loss(committed, chosen)
-        if self.training:
-            self._observe(rows.detach(), codes)
+        if self.learning:
+            self._observe(rows.detach(), codes, examples)
         return straight_through(rows, chosen), codes, loss
 
     def encode_rows(self, rows: Tensor) -> Tensor:
@@ -114,8 +116,8 @@ class GroupedVectorQuantizer(CountedQuantizer):
         self.count_step()  # the first training batch shall not begin anew
 
     @torch.no_grad()
-    def _observe(self, rows: Tensor, codes: Tensor) -> None:
-        """After a batch: running use, the codebooks, and new places for dead codes."""
+    def _observe(self, rows: Tensor, codes: Tensor, examples: Examples) -> None:
+        """Update the running use and the codebooks after a batch, and re-seed dead codes."""
         count, batch_sums = self._statistics(rows, codes)
         total = all_reduce_sum(torch.cat([batch_sums, count[..., None]], dim=2))  # one message for both
         # A batch with a number that is not finite counts as empty: whoever skips such steps keeps the codebooks.
@@ -130,7 +132,7 @@ class GroupedVectorQuantizer(CountedQuantizer):
         self.codebooks.copy_(torch.where(seen[..., None], means, self.codebooks))
         self.count_step()
         if self.dead_code_threshold > 0:
-            seeds = self._latents_of_batch(rows)
+            seeds = self._latents_of_batch(rows, examples)
             dead = (self.used < self.dead_code_threshold * mean_use) & seeds.isfinite().all(dim=2)
             self.codebooks.copy_(torch.where(dead[..., None], seeds, self.codebooks))
             self.used.copy_(torch.where(dead, mean_use, self.used))
@@ -139,21 +141,21 @@ class GroupedVectorQuantizer(CountedQuantizer):
     def _statistics(self, rows: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
         """(G, K) how often each code was chosen, and (G, K, d) the sum of what chose it."""
         flat = self._flat(codes).flatten()
-        parts = rows.reshape(len(flat), -1)  # row by row, group by group, as the codes are
+        parts = rows.reshape(len(flat), self.sums.shape[2])  # row by row, group by group, as the codes are
         sums = torch.zeros_like(self.sums).flatten(0, 1).index_add_(0, flat, parts)
         count = torch.zeros_like(self.used).flatten().index_add_(0, flat, torch.ones_like(parts[:, 0]))
         return count.view_as(self.used), sums.view_as(self.sums)
 
-    def _latents_of_batch(self, rows: Tensor) -> Tensor:
-        """(G, K, d) latents of the whole batch: which ones depends on the step alone."""
+    def _latents_of_batch(self, rows: Tensor, examples: Examples) -> Tensor:
+        """(G, K, d) latents of all ranks' batch; which ones depends on the step alone."""
         numbers = torch.arange(self.used.shape[1], device=rows.device)
         mixed = (numbers * 2654435761 + self.steps * 40503 + self.stage * 2971215073) * 2246822519 % 4294967291
-        return self._in_groups(gather_rows(rows, mixed % (len(rows) * world()))).contiguous()
+        return self._in_groups(examples.gather(rows, mixed % examples.total)).contiguous()
 
     def _in_groups(self, rows: Tensor) -> Tensor:
         """(N, D) -> (G, N, d), a view."""
-        return rows.unflatten(1, (self.groups, -1)).transpose(0, 1)
+        return torch.unflatten(rows, 1, (self.groups, -1)).transpose(0, 1)
 
     def _flat(self, codes: Tensor) -> Tensor:
-        """(N, G) codes as places in all codebooks one after the other."""
+        """(N, G) codes as indices into all codebooks one after the other."""
         return codes + torch.arange(self.groups, device=codes.device) * self.used.shape[1]

@@ -1,11 +1,11 @@
-"""How well a codebook is used, and what to try when it is not: the collapse doctor.
+"""Statistics of codebook use, and advice against a collapse.
 
 `UsageMonitor` counts codes over the last images, plane by plane; `diagnose` turns the figures into a line of advice.
 
     used        share of the codes that occur at all
-    perplexity  exp of the entropy of the counts, over K: the share that is used as if evenly
-    norm ratio  root mean square of the encoder's latents over that of their codes: 1 where the codebook keeps up, and
-                without a meaning where the quantizer moves latents to another place first (`codes_in_latent_space`)
+    perplexity  exp of the entropy of the counts, over K
+    norm ratio  root mean square of the encoder's latents over that of their codes: 1 where the codebook keeps up;
+                without meaning where the quantizer maps latents elsewhere first (`codes_in_latent_space`)
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FADED = 0.05  # a count under which a code was last seen more than four half-liv
 
 
 class UsageMonitor(TrainingState):
-    """Running counts of the codes, forgotten with a half-life of `half_life` images."""
+    """Running counts of the codes, which decay with a half-life of `half_life` images."""
 
     counts: Tensor
 
@@ -34,28 +34,30 @@ class UsageMonitor(TrainingState):
         self.codebook_sizes, self.half_life = codebook_sizes, half_life
 
     @torch.no_grad()
-    def update(self, codes: Tensor, *, batch: int) -> None:
-        """Count a batch.
+    def update(self, codes: Tensor, *, batch: int, mask: Tensor | None = None) -> None:
+        """Count the codes of a batch.
 
         Args:
-            codes: (B, P, H, W), this rank's share.
+            codes: (B, P, *grid), this rank's share.
             batch: images over all ranks.
+            mask: (B, *grid) bool, false where a code is padding.
         """
         starts = torch.arange(len(self.codebook_sizes), device=codes.device) * self.counts.shape[1]
-        counted = count_codes(codes + starts.view(1, -1, 1, 1), self.counts.numel())
+        indices = codes.movedim(1, -1) + starts
+        counted = count_codes(indices if mask is None else indices[mask], self.counts.numel())
         decay = 0.5 ** (batch / self.half_life)
         self.counts.mul_(decay).add_(all_reduce_sum(counted).view_as(self.counts))
 
     def mature(self) -> bool:
-        """Whether so much was counted that every code could have been chosen `MATURE` times."""
+        """Whether enough was counted for every code to have been chosen `MATURE` times."""
         sizes = torch.tensor(self.codebook_sizes, device=self.counts.device)
         return bool((self.counts.sum(dim=1) >= MATURE * sizes).all())
 
     @torch.no_grad()
     def figures(self) -> dict[str, Tensor]:
-        """Perplexity (mean over the planes), `used` (share of all codes) and `dead` (how many).
+        """Perplexity (mean over the planes), `used` (share of all codes) and `dead` (their number).
 
-        A code is dead that has faded from the counts although it could have been chosen `MATURE` times.
+        A code is dead if it has decayed from the counts although it could have been chosen `MATURE` times.
         """
         totals = self.counts.sum(dim=1, keepdim=True)
         sizes = torch.tensor(self.codebook_sizes, device=self.counts.device)[:, None]
@@ -69,11 +71,21 @@ class UsageMonitor(TrainingState):
 
 
 @torch.no_grad()
-def norm_ratio(latents: Tensor, quantized: Quantized) -> Tensor:
-    """Size of the latents over the size of their codes, over all ranks."""
-    squares = torch.stack([latents.float().square().mean(), quantized.values.square().mean()])
+def norm_ratio(latents: Tensor, quantized: Quantized, *, mask: Tensor | None = None) -> Tensor:
+    """Root mean square of the latents over that of their codes, over all ranks.
+
+    Args:
+        latents: (B, D, *grid).
+        mask: (B, *grid) bool, false where a latent is padding.
+    """
+    if mask is None:
+        squares = torch.stack([latents.float().square().mean(), quantized.values.square().mean()])
+    else:
+        kept = (tensor.movedim(1, -1)[mask].float() for tensor in (latents, quantized.values))
+        squares = torch.stack([tensor.square().sum() for tensor in kept])
     of_latents, of_codes = all_reduce_sum(squares).sqrt()
-    return of_latents / of_codes.clamp_min(1e-12)
+    ratio: Tensor = of_latents / of_codes.clamp_min(1e-12)
+    return ratio
 
 
 def diagnose(
@@ -84,15 +96,15 @@ def diagnose(
     ratio: float | None = None,
     config: QuantizerConfig = VectorConfig(),
 ) -> str | None:
-    """What is wrong with a codebook, in a line for people; None while all is well.
+    """Say in one line what is wrong with a codebook; None while nothing is.
 
-    What stands before the colon has no figures in it, so that the same advice can be known again.
+    The text before the colon is the same whenever the advice is.
 
     Args:
         codes: K, the mean size of a plane's alphabet.
         perplexity, used: as `UsageMonitor.figures` gives them.
         ratio: as `norm_ratio` gives it; None where it has no meaning.
-        config: of the quantizer; no setting is named that it does not have.
+        config: of the quantizer; only settings that it has are named.
     """
     if perplexity < max(0.02 * codes, min(2.0, 0.6 * codes)):  # of two codes, no more than two can be used
         found = f"the codebook has collapsed: {perplexity:.1f} of {codes} codes are used as if evenly"

@@ -1,4 +1,4 @@
-"""k-means over the latents of the first batch, as the beginning of a codebook.
+"""k-means over the latents of the first batch, which a codebook starts from.
 
     k(z) = argmin_k |z - e_k|,   e_k <- mean of {z: k(z) = k}        ten times (Lloyd's algorithm)
 
@@ -13,21 +13,29 @@ from torch import Tensor
 
 from smalti.errors import ConfigError
 from smalti.quantize.base import count_codes
+from smalti.quantize.examples import Examples
 from smalti.quantize.search import nearest
-from smalti.runtime.distributed import gather_rows, world
 
 ITERATIONS = 10
 LATENTS_PER_CODE = 64  # looked at most, spread evenly over the batch
 
 
 @torch.no_grad()
-def kmeans(rows: Tensor, codes: int, *, iterations: int = ITERATIONS, shared: bool = True) -> Tensor:
-    """Centres of the batch that all ranks share, the same on every rank.
+def kmeans(
+    rows: Tensor,
+    codes: int,
+    *,
+    iterations: int = ITERATIONS,
+    shared: bool = True,
+    examples: Examples | None = None,
+) -> Tensor:
+    """Find the centres of the batch that all ranks share, the same on every rank.
 
     Args:
         rows: (N, D), this rank's share.
         codes: K, the number of centres.
         shared: whether the batch is what all ranks hold together; otherwise each has the whole of it.
+        examples: the origin of the rows; None: all ranks hold equally many.
 
     Returns:
         (K, D).
@@ -35,7 +43,8 @@ def kmeans(rows: Tensor, codes: int, *, iterations: int = ITERATIONS, shared: bo
     Raises:
         ConfigError: the batch holds fewer than K latents.
     """
-    total = len(rows) * (world() if shared else 1)
+    share = examples or Examples.equal(len(rows), len(rows))
+    total = share.total if shared else len(rows)
     if total < codes:
         where, remedy = (
             ("the first batch has", "a larger batch or start=latents")
@@ -46,7 +55,7 @@ def kmeans(rows: Tensor, codes: int, *, iterations: int = ITERATIONS, shared: bo
             f"k-means needs at least as many latents as codes: {where} {total}, the codebook {codes}; use {remedy}"
         )
     picked = _evenly(total, min(total, LATENTS_PER_CODE * codes), rows.device)
-    sample = gather_rows(rows, picked) if shared else rows[picked]
+    sample = share.gather(rows, picked) if shared else rows[picked]
     centres = sample[_evenly(len(sample), codes, rows.device)]
     for _ in range(iterations):
         chosen = nearest(sample, centres)

@@ -1,17 +1,17 @@
-"""Residual quantization: every stage quantizes what the stages before it left of the latent.
+"""Residual quantization: every stage quantizes the residual of the stages before it.
 
     r_1 = z,   q_s = Q_s(r_s),   r_{s+1} = r_s - q_s,   q = q_1 + ... + q_P
 
-The first codes are the coarse ones, so a prefix of the planes decodes to a coarser picture; with dropout, a share of
+The first codes are the coarse ones, so a prefix of the planes decodes to a coarser image; with dropout, a share of
 the examples is trained on such prefixes. The gradient passes through the stages in this order: straight through, z
 gets the gradient of q once, and not once from every stage. Each stage's commitment term pulls at z itself.
 
-Where codes have fixed places, stage s quantizes r_s on a grid that is finer by a fixed factor a:
+Where codes have fixed positions, stage s quantizes r_s on a grid that is finer by a fixed factor a:
 
     q_s = a^(s-1) Q(r_s / a^(s-1)),     a = 1/(L - 1) for L scalar levels, 1/2 for signs
 
 Sources: Zeghidour et al. 2021, arXiv:2107.03312 (dropout there too); Lee et al. 2022, arXiv:2203.01941 (one shared
-codebook); for scalars Parker et al. 2024, arXiv:2411.19842.  Layout: (B, D, H, W), a code plane for each stage.
+codebook); for scalars Parker et al. 2024, arXiv:2411.19842.  Layout: (B, D, *grid), a code plane for each stage.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from smalti.errors import CodeRangeError, ConfigError
 from smalti.quantize.base import CountedQuantizer, Quantizer
+from smalti.quantize.examples import Examples
 from smalti.runtime.rng import Draws
 
 
@@ -37,13 +38,21 @@ class ResidualQuantizer(CountedQuantizer):
         layers: the stages' quantizers, or the one that all stages share.
         depth: P, the number of stages, where they share their quantizer.
         dropout: probability that an example in training uses a random shorter prefix of the stages.
+        channel_last: latents are (B, *grid, D), in place of (B, D, *grid).
 
     Raises:
         ConfigError: no stage, or stages of unlike dimension or of several planes.
     """
 
-    def __init__(self, layers: Sequence[Quantizer] | Quantizer, depth: int | None = None, *, dropout: float = 0.0):
-        super().__init__()
+    def __init__(
+        self,
+        layers: Sequence[Quantizer] | Quantizer,
+        depth: int | None = None,
+        *,
+        dropout: float = 0.0,
+        channel_last: bool = False,
+    ) -> None:
+        super().__init__(channel_last=channel_last)
         stages = [layers] * (depth or 0) if isinstance(layers, Quantizer) else list(layers)
         if not stages:
             raise ConfigError("a residual quantizer needs its stages: a list of quantizers, or one and a depth")
@@ -69,10 +78,10 @@ class ResidualQuantizer(CountedQuantizer):
         """The values of the first `depth` planes alone.
 
         Args:
-            codes: (B, P, H, W), or the first `depth` planes of it.
+            codes: (B, P, *grid), or the first `depth` planes of it.
 
         Returns:
-            (B, D, H, W) float32.
+            (B, D, *grid) float32.
 
         Raises:
             ConfigError: a depth outside 1..P.
@@ -80,18 +89,19 @@ class ResidualQuantizer(CountedQuantizer):
         """
         if not 1 <= depth <= self.depth:
             raise ConfigError(f"depth is {depth}, but must be from 1 to {self.depth}")
-        if codes.ndim == 4 and codes.shape[1] > self.depth:
-            raise CodeRangeError(f"codes have {codes.shape[1]} planes, but this model writes {self.depth}")
-        codes = codes[:, :depth]
+        axis = self._channel_axis(codes)
+        if codes.ndim >= 2:
+            if codes.shape[axis] > self.depth:
+                raise CodeRangeError(f"codes have {codes.shape[axis]} planes, but this model writes {self.depth}")
+            codes = codes.narrow(axis, 0, min(depth, codes.shape[axis]))
         self.check_codes(codes, depth)
-        with torch.no_grad():
-            return self._decode(codes)
+        return self.values_of(codes)
 
     def bound_rows(self, rows: Tensor) -> Tensor:
         return self._stage(0).bound_rows(rows)
 
-    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: int) -> tuple[Tensor, Tensor, Tensor]:
-        depths = self._drawn_depths(rows, examples)
+    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
+        depths = self._sampled_depths(rows, examples)
         left, scale = rows, self._first_scale(rows)
         loss, values = rows.new_zeros(()), torch.zeros_like(rows)
         planes = []
@@ -101,12 +111,12 @@ class ResidualQuantizer(CountedQuantizer):
             part, codes, stage_loss = stage.quantize_rows(left / scale, committed=felt / scale, examples=examples)
             part = part * scale
             left = left - part
-            # An example that uses fewer stages is quantized by all of them none the less, and teaches them.
+            # An example that uses fewer stages is quantized by all of them all the same, and trains them.
             values = values + (part if depths is None else part * (depths > number))
             loss = loss + stage_loss
             planes.append(codes)
             scale = scale * stage.residual_scale()
-        if self.training:
+        if self.learning:
             self.count_step()
         return values, torch.cat(planes, dim=1), loss
 
@@ -122,7 +132,7 @@ class ResidualQuantizer(CountedQuantizer):
     def decode_rows(self, codes: Tensor) -> Tensor:
         values = torch.zeros((), device=codes.device)
         scale = self._first_scale(values)
-        for number, plane in enumerate(codes.split(1, dim=1)):
+        for number, plane in enumerate(torch.split(codes, 1, dim=1)):
             stage = self._stage(number)
             values = values + stage.decode_rows(plane) * scale
             scale = scale * stage.residual_scale()
@@ -143,11 +153,11 @@ class ResidualQuantizer(CountedQuantizer):
     def _first_scale(like: Tensor) -> Tensor:
         return torch.ones((), device=like.device)
 
-    def _drawn_depths(self, rows: Tensor, examples: int) -> Tensor | None:
+    def _sampled_depths(self, rows: Tensor, examples: Examples) -> Tensor | None:
         """(N, 1) number of stages that each row's example uses; None: all of them."""
-        if not self.training or self.dropout == 0 or self.depth == 1:
+        if not self.learning or self.dropout == 0 or self.depth == 1:
             return None
-        draws = Draws(self.stage, self.step_number(), device=rows.device).uniform(examples, 2)
-        shorter = 1 + (draws[:, 1] * (self.depth - 1)).long()  # 1 to P - 1, for draws lie under 1
+        draws = Draws(self.stage, self.step_number(), device=rows.device).uniform(examples.count, 2)
+        shorter = 1 + (draws[:, 1] * (self.depth - 1)).long()  # 1 to P - 1, for samples lie under 1
         depths = torch.where(draws[:, 0] < self.dropout, shorter, self.depth)
-        return depths.repeat_interleave(len(rows) // max(examples, 1))[:, None]
+        return examples.per_row(depths)[:, None]

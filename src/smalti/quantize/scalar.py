@@ -7,7 +7,7 @@
 
 No codebook is learned, so there is no loss of its own and no dead code. eps = 1e-3 keeps the outermost levels in reach.
 In a residual quantizer y is taken once, and a stage rounds what is left of it, which is at most half a level.
-Source: Mentzer et al. 2023, arXiv:2309.15505.  Layout: (B, D, H, W), one code plane.
+Source: Mentzer et al. 2023, arXiv:2309.15505.  Layout: (B, D, *grid), one code plane.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from smalti.config.quantizer import ScalarConfig
 from smalti.quantize.base import Quantizer
+from smalti.quantize.examples import Examples
 from smalti.quantize.gradients import straight_through
 
 REACH = 1e-3  # eps
@@ -29,6 +30,7 @@ class ScalarQuantizer(Quantizer):
 
     Args:
         levels: L_1 ... L_D, each from 2 to 256; their product is the alphabet.
+        channel_last: latents are (B, *grid, D), in place of (B, D, *grid).
 
     Raises:
         ConfigError: levels out of their range.
@@ -36,8 +38,8 @@ class ScalarQuantizer(Quantizer):
 
     levels: Tensor
 
-    def __init__(self, levels: tuple[int, ...] = (8, 8, 8)) -> None:
-        super().__init__()
+    def __init__(self, levels: tuple[int, ...] = (8, 8, 8), *, channel_last: bool = False) -> None:
+        super().__init__(channel_last=channel_last)
         levels = tuple(levels)
         ScalarConfig("scalar", levels)
         self.codebook_sizes, self.dimension = (math.prod(levels),), len(levels)
@@ -52,7 +54,7 @@ class ScalarQuantizer(Quantizer):
         offset = (1 - self.levels % 2) / 2
         return (half * torch.tanh(rows + torch.atanh(offset / half)) - offset) / self._half_levels()
 
-    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: int) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
         levels = self._nearest_levels(rows)
         values = straight_through(rows, levels / self._half_levels())
         return values, self._codes(levels), rows.new_zeros(())
@@ -61,7 +63,7 @@ class ScalarQuantizer(Quantizer):
         return self._codes(self._nearest_levels(rows))
 
     def decode_rows(self, codes: Tensor) -> Tensor:
-        digits = codes // self._places() % self.levels
+        digits = codes // self._digit_values() % self.levels
         return (digits - self.levels // 2) / self._half_levels()
 
     def residual_scale(self) -> Tensor | float:
@@ -80,8 +82,8 @@ class ScalarQuantizer(Quantizer):
 
     def _codes(self, levels: Tensor) -> Tensor:
         digits = levels.long() + self.levels // 2
-        return (digits * self._places()).sum(dim=1, keepdim=True)
+        return (digits * self._digit_values()).sum(dim=1, keepdim=True)
 
-    def _places(self) -> Tensor:
-        """What a digit of each channel counts: 1, L_1, L_1 L_2, ..."""
+    def _digit_values(self) -> Tensor:
+        """The value of a digit of each channel: 1, L_1, L_1 L_2, ..."""
         return self.levels.cumprod(0) // self.levels

@@ -1,4 +1,4 @@
-"""Exact nearest code without the N x K matrix of distances, and without a one-hot.
+"""Exact search for the nearest code, without the N x K matrix of distances and without a one-hot.
 
     argmin_k |z - e_k|^2 = argmax_k w_k . t (z - c) + b_k,    w_k = s t (e_k - c),  b_k = -s |t (e_k - c)|^2 / 2
 
@@ -9,6 +9,9 @@ leaves the chip (search_triton.py).
 c moves a codebook that lies far from the origin towards it. s is the power of two that makes the weights about 1, so
 that huge vectors do not leave float32's range, and t, nearly always 1, lifts tiny ones out of the subnormals.
 Always float32, whatever autocast says: in bf16 neighbouring codes tie.
+
+`torch.export` records the operations of one call and must not fix the number of latents. There the scores of all
+latents are computed, a number of codes at a time that does not depend on the latents.
 
 A matrix product may round differently at its edges, so that two equal vectors can have unequal scores. That is why the
 answer is looked up once more: of equal vectors the first one is returned, on every machine.
@@ -26,7 +29,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from smalti.nn.export import is_exporting
+
 SCORE_BYTES_GPU = 256 * 2**20  # without Triton
+EXPORTED_CODES = 1024  # compared at once in an exported program
 LATENTS_AT_ONCE = 256  # of one thread, at least: their best scores and codes so far stay in its first level cache
 KEY = 0x5851F42D4C957F2D  # odd, with bits all over (Knuth's multiplier): its powers spread the channels of a vector
 
@@ -57,11 +63,12 @@ def nearest(rows: Tensor, codebook: Tensor) -> Tensor:
     assert rows.ndim == codebook.ndim == 2
     assert rows.shape[1] == codebook.shape[1]
     assert len(codebook) > 0
-    if len(codebook) == 1 or len(rows) == 0:
-        return torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    if len(codebook) == 1 or (not is_exporting() and len(rows) == 0):
+        return torch.zeros(rows.shape[0], dtype=torch.int64, device=rows.device)
     with torch.autocast(rows.device.type, enabled=False):
         vectors = codebook.float()
-        codes = _best_scores(rows, linear_form(vectors))
+        form = linear_form(vectors)
+        codes = best_scores_of_any_number(rows, form) if is_exporting() else _best_scores(rows, form)
         return _first_of_equals(vectors)[codes]
 
 
@@ -76,6 +83,8 @@ def nearest_in_groups(rows: Tensor, codebooks: Tensor) -> Tensor:
     Returns:
         (G, N) int64 in [0, K).
     """
+    if is_exporting():
+        return _nearest_in_groups_of_any_number(rows, codebooks)
     groups, count, _ = rows.shape
     codes = torch.empty(groups, count, dtype=torch.int64, device=rows.device)
     with torch.autocast(rows.device.type, enabled=False):
@@ -94,8 +103,17 @@ def nearest_in_groups(rows: Tensor, codebooks: Tensor) -> Tensor:
     return codes
 
 
+def _nearest_in_groups_of_any_number(rows: Tensor, codebooks: Tensor) -> Tensor:
+    """`nearest_in_groups` in operations that hold for every N."""
+    with torch.autocast(rows.device.type, enabled=False):
+        vectors = codebooks.float()
+        half_norms = vectors.square().sum(dim=2) / 2
+        scores = torch.baddbmm(-half_norms[:, None], rows.float(), vectors.transpose(1, 2))
+        return scores.argmax(dim=2)
+
+
 def linear_form(vectors: Tensor) -> LinearForm:
-    """Constants of the scores, from a codebook of (K, D) float32."""
+    """The constants of the scores of a (K, D) float32 codebook."""
     # Where all codes of a channel lie within a factor of two, subtracting one of them is exact (Sterbenz's lemma), and
     # the digits they share no longer hide their differences. Other channels stay as they are.
     low, high = vectors.aminmax(dim=0)
@@ -128,7 +146,7 @@ def best_scores_in_tiles(rows: Tensor, form: LinearForm) -> Tensor:
     lifted = torch.empty(latents, rows.shape[1], device=rows.device)
     codes = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
     starts = range(0, len(weights), height)
-    tiles = list(zip(starts, weights.split(height), offsets[:, None].split(height), strict=True))
+    tiles = list(zip(starts, torch.split(weights, height), torch.split(offsets[:, None], height), strict=True))
     for start in range(0, len(rows), latents):
         part = rows[start : start + latents].float()
         count = len(part)
@@ -138,14 +156,31 @@ def best_scores_in_tiles(rows: Tensor, form: LinearForm) -> Tensor:
             product = scores[: len(weight) * count].view(len(weight), count)
             # Filling the product with the offsets costs nothing: it brings the memory into the cache.
             torch.addmm(offset, weight, transposed, out=product)
-            values, places = _largest(product, threads)
+            values, indices = _largest(product, threads)
             if first == 0:
-                best, code = values, places
+                best, code = values, indices
             else:
                 better = values > best  # an equal score further on does not count
-                best, code = torch.where(better, values, best), torch.where(better, places + first, code)
+                best, code = torch.where(better, values, best), torch.where(better, indices + first, code)
         codes[start : start + count] = code
     return codes
+
+
+def best_scores_of_any_number(rows: Tensor, form: LinearForm) -> Tensor:
+    """`best_scores_in_tiles` in operations that hold for every N: memory grows with N, but not with K."""
+    lift, shift, weights, offsets = form
+    transposed = torch.addcmul(shift, rows.float(), lift).T
+    parts = zip(torch.split(weights, EXPORTED_CODES), torch.split(offsets[:, None], EXPORTED_CODES), strict=True)
+    best, code = torch.empty(0), torch.empty(0)  # of the codes so far; the first ones replace them
+    for number, (weight, offset) in enumerate(parts):
+        values, indices = torch.addmm(offset, weight, transposed).max(dim=0)
+        if number == 0:
+            best, code = values, indices
+        else:
+            better = values > best  # an equal score further on does not count
+            best = torch.where(better, values, best)
+            code = torch.where(better, indices + number * EXPORTED_CODES, code)
+    return code
 
 
 def _largest(scores: Tensor, threads: int) -> tuple[Tensor, Tensor]:
@@ -164,14 +199,14 @@ def _largest(scores: Tensor, threads: int) -> tuple[Tensor, Tensor]:
     columns = math.gcd(latents, threads)
     channels = latents // columns
     image = scores.as_strided((1, channels, height, columns), (height * latents, 1, latents, channels))
-    values, places = F.max_pool2d(image, (height, 1), return_indices=True)
-    if columns > 1:  # a place counts along lines and columns
-        places = places // columns
-    return values.permute(0, 2, 3, 1).reshape(-1), places.permute(0, 2, 3, 1).reshape(-1)
+    values, indices = F.max_pool2d(image, (height, 1), return_indices=True)
+    if columns > 1:  # an index counts along lines and columns
+        indices = indices // columns
+    return values.permute(0, 2, 3, 1).reshape(-1), indices.permute(0, 2, 3, 1).reshape(-1)
 
 
 def tile_shape(rows: int, codes: int, threads: int, score_bytes: int) -> tuple[int, int]:
-    """How many latents and how many codes are compared at once, so that their scores take `score_bytes`.
+    """Numbers of latents and of codes that are compared at once, so that their scores take `score_bytes`.
 
     As many codes as leave every thread its `LATENTS_AT_ONCE` latents.
     """
@@ -193,14 +228,13 @@ def _score_bytes() -> int:
 
 
 def _first_of_equals(vectors: Tensor) -> Tensor:
-    """For each of K vectors the lowest index at which the same vector stands, (K,) int64."""
+    """For each of K vectors the lowest index of an equal vector, (K,) int64."""
     count, dimension = vectors.shape
     # Equal vectors have equal keys, whatever the order of the sum: integers wrap around. Adding 0 makes -0 a 0.
     powers = torch.full((dimension,), KEY, device=vectors.device).cumprod(dim=0)
     keys = ((vectors + 0.0).contiguous().view(torch.int32) * powers).sum(dim=1)
     ordered = keys.sort(stable=True)
-    begins = torch.ones(count, dtype=torch.bool, device=vectors.device)
-    torch.ne(ordered.values[1:], ordered.values[:-1], out=begins[1:])
+    begins = F.pad(ordered.values[1:] != ordered.values[:-1], (1, 0), value=True)
     positions = torch.arange(count, device=vectors.device)
     start = torch.where(begins, positions, 0).cummax(dim=0).values  # where each one's group of equal keys begins
     first = torch.empty_like(positions).scatter_(0, ordered.indices, ordered.indices[start])

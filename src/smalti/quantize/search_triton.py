@@ -1,4 +1,4 @@
-"""Nearest code on a GPU, in one kernel that keeps only the best score so far.
+"""A kernel for the nearest code on a GPU, which keeps only the best score so far.
 
     score_k(z) = w_k . (lift * z + shift) + b_k,     code(z) = the first k with the largest score
 
@@ -40,7 +40,7 @@ def best_scores(rows: Tensor, lift: Tensor, shift: Tensor, weights: Tensor, offs
     codes = torch.empty(count, dtype=torch.int64, device=rows.device)
     block_dimension, block_rows, block_codes = tile_shape(dimension)
     grid = (triton.cdiv(count, block_rows),)
-    with torch.cuda.device_of(rows):
+    with torch.cuda.device_of(rows):  # type: ignore[no-untyped-call,unused-ignore]
         _best_scores[grid](
             rows, lift, shift, weights, offsets, codes, count, len(weights), rows.stride(0), rows.stride(1),
             D=dimension, BLOCK_D=block_dimension, BLOCK_ROWS=block_rows, BLOCK_CODES=block_codes,
@@ -56,7 +56,7 @@ def tile_shape(dimension: int) -> tuple[int, int, int]:
     return block_dimension, 32, 64 if block_dimension <= 128 else 32
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _best_scores(  # type: ignore[no-untyped-def]
     rows,
     lift,
@@ -88,8 +88,8 @@ def _best_scores(  # type: ignore[no-untyped-def]
         # Codes past the end score -inf, and nothing is better than the best by being -inf or not a number.
         b = tl.load(offsets + k, mask=k < code_count, other=float("-inf"))
         scores = tl.dot(z, w, input_precision="ieee") + b[None, :]
-        value, place = tl.max(scores, axis=1, return_indices=True, return_indices_tie_break_left=True)
+        value, index = tl.max(scores, axis=1, return_indices=True, return_indices_tie_break_left=True)
         better = value > best  # an equal score further on does not count
         best = tl.where(better, value, best)
-        code = tl.where(better, first + place, code)
+        code = tl.where(better, first + index, code)
     tl.store(codes + row, code, mask=row < row_count)

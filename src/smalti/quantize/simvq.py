@@ -1,11 +1,11 @@
-"""SimVQ: a frozen codebook seen through one learned linear map, so that every step moves all codes.
+"""SimVQ: a frozen codebook under one learned linear map, so that every step moves all codes.
 
     e_k   = W c_k,   c_k ~ N(0, I/D) frozen
     k(z)  = argmin_k |z - e_k|
     loss  = mean |sg(z) - e_k|^2 + beta * mean |z - sg(e_k)|^2
 
 A code that no latent chooses moves with the others, so none is left behind and none is ever re-seeded.
-Source: Zhu et al. 2024, arXiv:2411.02038, equation 5.  Layout: (B, D, H, W).
+Source: Zhu et al. 2024, arXiv:2411.02038, equation 5.  Layout: (B, D, *grid).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from smalti.config.quantizer import SimConfig
 from smalti.quantize.base import Quantizer
+from smalti.quantize.examples import Examples
 from smalti.quantize.gradients import ESTIMATORS
 from smalti.quantize.search import nearest
 
@@ -28,6 +29,7 @@ class SimVectorQuantizer(Quantizer):
         dimension: D, the channels of the latents.
         commitment: beta, the weight of the commitment term.
         gradient: "straight-through" or "rotation".
+        channel_last: latents are (B, *grid, D), in place of (B, D, *grid).
 
     Raises:
         ConfigError: an argument out of its range.
@@ -42,8 +44,9 @@ class SimVectorQuantizer(Quantizer):
         *,
         commitment: float = 0.25,
         gradient: str = "straight-through",
+        channel_last: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(channel_last=channel_last)
         SimConfig("simvq", codes, dimension, commitment, gradient)
         self.codebook_sizes, self.dimension = (codes,), dimension
         self.commitment, self.gradient = commitment, gradient
@@ -59,7 +62,7 @@ class SimVectorQuantizer(Quantizer):
     def from_config(cls, config: SimConfig) -> SimVectorQuantizer:
         return cls(config.codes, config.dimension, commitment=config.commitment, gradient=config.gradient)
 
-    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: int) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
         vectors = self.map(self.frozen)
         codes = nearest(rows, vectors)
         chosen = F.embedding(codes, vectors)

@@ -1,4 +1,4 @@
-"""Vector quantization: each latent becomes the nearest of K learned vectors.
+"""Vector quantization: each latent is replaced by the nearest of K learned vectors.
 
     k(z)   = argmin_k |z - e_k|
     q      = e_k, with the gradient of one of the estimators in gradients.py
@@ -7,13 +7,13 @@
              n_k <- g n_k + (1 - g) #{z -> k},   m_k <- g m_k + (1 - g) sum_{z -> k} z,   e_k = m_k / n_k
     loss   = 0                                                       codebook by gradient, through DiVeQ
 
-beta weighs the commitment term: it is the encoder that is slowed down, not the codebook.
+beta weighs the commitment term, which slows down the encoder and not the codebook.
 The first training batch gives the codebook its first vectors, and a code whose use falls under a small share of the
-mean is moved onto a latent of the batch, so that the codebook is used whole. A code learned by gradient keeps the
+mean is moved onto a latent of the batch, so that all codes stay in use. A code learned by gradient keeps the
 moments its optimizer holds for it when it is moved; they fade within some tens of steps.
 With a projection, z <- A z + a before all of this and q <- B q + b after it, where z in between has few numbers; with
 normalization, z <- z / |z| and e <- e / |e|, after the projection (both: Yu et al. 2021, arXiv:2110.04627).
-Source: van den Oord et al. 2017, arXiv:1711.00937, equation 3 and appendix A.1.  Layout: (B, D, H, W).
+Source: van den Oord et al. 2017, arXiv:1711.00937, equation 3 and appendix A.1.  Layout: (B, D, *grid).
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from smalti.config.quantizer import VectorConfig
 from smalti.quantize.base import CountedQuantizer, count_codes
+from smalti.quantize.examples import Examples
 from smalti.quantize.gradients import ESTIMATORS, diveq, straight_through
 from smalti.quantize.kmeans import kmeans
 from smalti.quantize.search import nearest
-from smalti.runtime.distributed import all_reduce_sum, gather_rows, world
+from smalti.runtime.distributed import all_reduce_sum
 from smalti.runtime.rng import Draws
 
 
@@ -45,6 +46,7 @@ class VectorQuantizer(CountedQuantizer):
         normalize: codes and latents are unit vectors.
         start: what the first training batch makes of the codebook, "latents" or "kmeans".
         gradient: "straight-through", "rotation" or "diveq"; the last one needs update "gradient".
+        channel_last: latents are (B, *grid, D), in place of (B, D, *grid).
 
     Raises:
         ConfigError: an argument out of its range.
@@ -66,8 +68,9 @@ class VectorQuantizer(CountedQuantizer):
         normalize: bool = False,
         start: str = "latents",
         gradient: str = "straight-through",
+        channel_last: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(channel_last=channel_last)
         VectorConfig(
             "vector",
             codes,
@@ -121,16 +124,19 @@ class VectorQuantizer(CountedQuantizer):
             gradient=config.gradient,
         )
 
-    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: int) -> tuple[Tensor, Tensor, Tensor]:
+    def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
         z = self._inside(rows)
-        if self.training and self.step_number() == 0:
-            self._start(z.detach())
+        if self.learning and self.step_number() == 0:
+            self._start(z.detach(), examples)
         vectors = self._vectors()
         codes = nearest(z, vectors)
         chosen = F.embedding(codes, vectors)  # index_select with a gradient that needs no one-hot
         if self.gradient == "diveq":
-            noise = Draws(self.stage, self.step_number(), device=z.device)
-            values = diveq(z, chosen, noise) if self.training else straight_through(z, chosen)
+            if self.learning:
+                draws = Draws(self.stage, self.step_number(), device=z.device)
+                values = diveq(z, chosen, examples.normal(draws, z.shape[1]))
+            else:
+                values = straight_through(z, chosen)
             loss = z.new_zeros(())
         else:
             values = ESTIMATORS[self.gradient](z, chosen)
@@ -138,15 +144,16 @@ class VectorQuantizer(CountedQuantizer):
             loss = self.commitment * F.mse_loss(felt, chosen.detach())
             if self.update == "gradient":
                 loss = loss + F.mse_loss(chosen, z.detach())
-        if self.training:
-            self._observe(z.detach(), codes)
+        if self.learning:
+            self._observe(z.detach(), codes, examples)
         return self.outward(values), codes[:, None], loss
 
     def encode_rows(self, rows: Tensor) -> Tensor:
         return nearest(self._inside(rows), self._vectors())[:, None]
 
     def decode_rows(self, codes: Tensor) -> Tensor:
-        return self.outward(F.embedding(codes[:, 0], self._vectors()))
+        values: Tensor = self.outward(F.embedding(codes[:, 0], self._vectors()))
+        return values
 
     def fit_rows(self, rows: Tensor, *, latents_per_step: int) -> None:
         z = self._inside(rows)
@@ -168,14 +175,17 @@ class VectorQuantizer(CountedQuantizer):
         return _on_sphere(self.codebook.clone()) if self.normalize else self.codebook
 
     @torch.no_grad()
-    def _start(self, z: Tensor) -> None:
-        """Before the first batch: every code becomes one of the batch's latents, or the centre of some."""
-        seeds = kmeans(z, len(self.used)) if self.start == "kmeans" else self._latents_of_batch(z)
+    def _start(self, z: Tensor, examples: Examples) -> None:
+        """Initialise the codes from the first batch: with its latents, or with centres of them."""
+        if self.start == "kmeans":
+            seeds = kmeans(z, len(self.used), examples=examples)
+        else:
+            seeds = self._latents_of_batch(z, examples)
         self.codebook.copy_(torch.where(seeds.isfinite(), seeds, self.codebook))
 
     @torch.no_grad()
-    def _observe(self, z: Tensor, codes: Tensor) -> None:
-        """After a batch: running use, the EMA codebook, and new places for dead codes."""
+    def _observe(self, z: Tensor, codes: Tensor, examples: Examples) -> None:
+        """Update the running use and the EMA codebook after a batch, and re-seed dead codes."""
         count = count_codes(codes, len(self.used))
         decay = self.decay if self.step_number() else 0.0  # the first batch is the whole history
         if self.update == "ema":
@@ -198,10 +208,10 @@ class VectorQuantizer(CountedQuantizer):
             )
         self.count_step()
         if self.dead_code_threshold > 0:
-            self._revive(z, mean_use)
+            self._revive(z, mean_use, examples)
 
-    def _revive(self, z: Tensor, mean_use: Tensor) -> None:
-        seeds = self._latents_of_batch(z)
+    def _revive(self, z: Tensor, mean_use: Tensor, examples: Examples) -> None:
+        seeds = self._latents_of_batch(z, examples)
         dead = (self.used < self.dead_code_threshold * mean_use) & seeds.isfinite().all(dim=1)
         self.codebook.copy_(torch.where(dead[:, None], seeds, self.codebook))
         # Both statistics, or the old sum would pull the code straight back to where nothing is.
@@ -209,13 +219,13 @@ class VectorQuantizer(CountedQuantizer):
         if self.update == "ema":
             self.sums.copy_(torch.where(dead[:, None], seeds * mean_use, self.sums))
 
-    def _latents_of_batch(self, z: Tensor) -> Tensor:
-        """K latents of the whole batch: which ones depends on the step alone, so no random state is kept."""
+    def _latents_of_batch(self, z: Tensor, examples: Examples) -> Tensor:
+        """Return K latents of all ranks' batch; which ones depends on the step alone, so no random state is kept."""
         numbers = torch.arange(len(self.used), device=z.device)
         # Another stage takes other latents: of those that became codes in the stage before, nothing is left.
         numbers = numbers * (2654435761 + self.stage * 1640531527) + self.steps * 40503 + self.stage * 2971215073
         mixed = numbers * 2246822519 % 4294967291
-        return gather_rows(z, mixed % (len(z) * world()))
+        return examples.gather(z, mixed % examples.total)
 
 
 def _on_sphere(rows: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""What an algorithm is to the training loop.
+"""Interface between a training algorithm and the training loop.
 
-A recipe owns its modules, optimizers and averages; the loop calls `step` and never learns how many there are.
-Tensors inside are float32 NCHW in [-1, 1]; the networks run under the autocast of `TrainingContext.autocast`.
+A recipe owns its modules, optimizers and EMA weights; the loop only calls `step` and does not depend on their number.
+Images are float32 NCHW in [-1, 1]; the networks run under `TrainingContext.autocast`.
 """
 
 from __future__ import annotations
@@ -18,58 +18,44 @@ from torch import Tensor, nn
 from smalti.checkpoint.file import Card
 from smalti.config.optimizer import OptimizerConfig
 from smalti.config.run import RunConfig
-from smalti.models.autoencoder.autoencoder import Autoencoder
+from smalti.data.dataset import Dataset
+from smalti.data.spec import CodeSpec, ImageSpec, Spec
+from smalti.errors import ConfigError, DataError
 from smalti.optim.build import build_optimizer, descend, rate_factor
 from smalti.optim.ema import WeightAverage
 from smalti.runtime.rng import mix
 from smalti.runtime.state import TrainingState
 
 CPU = torch.device("cpu")
+_PLURAL = {"image": "images"}
 
 
-@dataclass(frozen=True)
-class Images:
-    """A batch on the device: (B, C, H, W) float32 in [-1, 1], labels (B,) int64 or None."""
-
-    pixels: Tensor
-    labels: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Codes:
-    """A batch of codes on the device: (B, P, h, w) int64, labels (B,) int64 or None, captions or None."""
-
-    codes: Tensor
-    labels: Tensor | None = None
-    captions: list[str] | None = None
-
-
-Batch = TypeVar("Batch", Images, Codes)
+Batch = TypeVar("Batch")
 State = TypeVar("State", bound=TrainingState)
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """What codes were written by: a trained autoencoder on the device, in eval mode, and its card."""
+    """The model that encoded a dataset of codes: the trained network, on the device in eval mode, and its card."""
 
-    module: Autoencoder
+    module: nn.Module
     card: Card
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """Where and for what a recipe runs.
+    """The data and the device that a recipe is built for.
 
     Attributes:
-        image: (channels, height, width) of the data.
-        classes: number of labels in the data, 0 without.
+        spec: kind and shape of one example.
+        classes: number of classes in the data, 0 without labels.
         precision: "float32" or "bfloat16"; weights are float32 with both.
-        count: how many images there are to train on; None: always new ones.
-        tokenizer: of the codes, where the data is codes.
-        captions: whether there are any.
+        count: number of training images; None: unlimited.
+        tokenizer: of the codes, if the data is codes.
+        captions: whether the data has captions.
     """
 
-    image: tuple[int, int, int]
+    spec: Spec
     classes: int = 0
     device: torch.device = CPU
     precision: str = "float32"
@@ -77,8 +63,15 @@ class TrainingContext:
     tokenizer: Tokenizer | None = None
     captions: bool = False
 
+    @property
+    def image(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the images, or of the images that the codes encode."""
+        spec = self.spec.image if isinstance(self.spec, CodeSpec) else self.spec
+        assert isinstance(spec, ImageSpec)
+        return spec.shape
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The context the networks run in."""
+        """The autocast context that the networks run in."""
         if self.precision == "float32":
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
@@ -86,7 +79,7 @@ class TrainingContext:
 
 @dataclass(frozen=True)
 class Score:
-    """One figure on held-out images that decides which checkpoint is the best; its name says what it is."""
+    """The figure on the held-out set that selects the best checkpoint."""
 
     name: str
     value: float
@@ -94,116 +87,164 @@ class Score:
 
 
 class Recipe(ABC, Generic[Batch]):
-    """One training algorithm. Subclasses fill `modules`, `states`, `optimizers` and `averages` in `__init__`."""
+    """Base class of the training algorithms.
 
-    kind: str  # the word in configurations and checkpoints
-    headline: tuple[str, ...]  # the logged terms that somebody who watches wants to see
-    rollback_effect: str = "half the learning rate"  # what `on_rollback` does
-    score_images = 512  # held-out images that `score` is given
+    Subclasses fill `modules`, `states`, `optimizers` and `averages` in `__init__`.
+    """
+
+    kind: str  # its key in the registry of kinds
+    data: type[Spec] = ImageSpec  # spec of the datasets that it trains on
+    headline: tuple[str, ...]  # the logged terms that a progress bar shows
+    monitors_collapse = False  # if true, NaN and infinite values are handled like a collapse by default
+    rollback_effect: str = "half the learning rate"  # describes `on_rollback` in messages
+    score_images = 512  # number of held-out images that `score` receives
 
     def __init__(self, config: RunConfig, context: TrainingContext) -> None:
         self.config, self.context = config, context
         self.modules: dict[str, nn.Module] = {}
         self.states: dict[str, TrainingState] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self.schedules: dict[str, OptimizerConfig] = {}  # how the optimizers' learning rates go
+        self.schedules: dict[str, OptimizerConfig] = {}  # learning-rate schedules of the optimizers
         self.averages: dict[str, WeightAverage] = {}
-        self.horizon = config.train.images  # when schedules have run out; earlier if a time limit ends the training
-        self.extra_batch: Callable[[], Batch] | None = None  # gives a step more images, as many, of another order
-        self.draw_seed = config.train.seed  # changed by a rollback, so that the same step is not drawn again
+        self.horizon = config.train.images  # images at the end of the schedules; fewer with a time budget
+        self.extra_batch: Callable[[], Batch] | None = None  # gives an independent second batch in a step
+        self.draw_seed = config.train.seed  # changed by a rollback, so that the retry gets other random numbers
+
+    @classmethod
+    def check_data(cls, config: RunConfig, data: Dataset, held_out: Dataset | None) -> None:
+        """Check that the recipe can train on this data, and be scored on the held-out set, with these settings.
+
+        Raises:
+            ConfigError, DataError: it cannot.
+        """
+        if not isinstance(data.spec, cls.data):
+            raise ConfigError(
+                f"{data.source} holds {_PLURAL.get(data.spec.kind, data.spec.kind)}, but the recipe {config.recipe} "
+                f"learns {_PLURAL.get(cls.data.kind, cls.data.kind)}"
+            )
+        if held_out is not None and held_out.spec != data.spec:
+            raise DataError(
+                f"the held-out {_PLURAL.get(held_out.spec.kind, held_out.spec.kind)} have the shape "
+                f"{held_out.spec.shape}, those to train on {data.spec.shape}"
+            )
+
+    @classmethod
+    def context_for(cls, data: Dataset, device: torch.device, precision: str) -> TrainingContext:
+        """The training context for a dataset."""
+        return TrainingContext(data.spec, len(data.classes), device, precision, len(data))
+
+    @property
+    def output_spec(self) -> Spec:
+        """Spec of what the exported model generates, or takes as input; stored in the checkpoint's card."""
+        return self.context.spec
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer that the exported model includes, or None."""
+        return self.context.tokenizer
+
+    @abstractmethod
+    def to_device(self, batch: Any) -> Batch:
+        """Convert a batch of the dataset to the form that `step` takes, on the device."""
+
+    def fitting_batches(self, data: Dataset, seed: int) -> Iterable[Any]:
+        """The batches for `start`, before `to_device`: the same for every call and on every rank."""
+        return ()
 
     def start(self, batches: Callable[[], Iterable[Batch]]) -> None:
-        """Before the first step of a new training: fit to some of the images what is not learned by steps.
+        """Data-dependent initialisation, before the first step of a new training.
 
         Args:
-            batches: gives the same random training images, a batch at a time, on every rank and at every call.
+            batches: returns the batches of `fitting_batches`, the same for every call and on every rank.
         """
 
     @abstractmethod
     def step(self, batch: Batch, images_seen: int) -> dict[str, Tensor]:
-        """Train on this rank's share of one batch; returns scalars to log, detached."""
+        """One training step on this rank's share of a batch; returns detached scalars to log."""
 
-    @abstractmethod
     def preview(self, batch: Batch) -> dict[str, Tensor]:
-        """Pictures to look at, by name: (N, C, H, W) in [-1, 1], from the averaged weights."""
+        """Preview images by name, (N, C, H, W) in [-1, 1], from the EMA weights; {} for data other than images."""
+        return {}
 
     @abstractmethod
     def score(self, batches: Iterable[Batch]) -> Score:
-        """One figure on held-out images, from the averaged weights."""
+        """The score of the EMA weights on the held-out set."""
 
     @abstractmethod
     def export(self) -> nn.Module:
-        """The module a user keeps: the averaged weights, in eval mode."""
+        """The trained model for inference: EMA weights, in eval mode."""
 
     def add_module(self, name: str, module: nn.Module) -> nn.Module:
-        """Take a module in: on its device, channels last, trained."""
+        """Register a module: moved to the device, channels last, in train mode."""
         module = module.to(self.context.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.modules[name] = module.train()
         return module
 
     def add_state(self, name: str, state: State) -> State:
-        """Take tensors in that are saved and resumed beside the networks."""
+        """Register tensors that are saved and resumed together with the networks."""
         self.states[name] = state.to(self.context.device)
         return state
 
     def add_optimizer(self, name: str, module: nn.Module, config: OptimizerConfig) -> None:
+        """Create and register an optimizer of a module's parameters, with its learning-rate schedule."""
         self.optimizers[name] = build_optimizer(module, config, getattr(torch, self.context.precision))
         self.schedules[name] = config
 
     def descend(self, name: str, loss: Tensor, images_seen: int) -> None:
-        """One update by the optimizer of that name, at the learning rate that its schedule has by now."""
+        """One optimizer step on a loss, at the current learning rate of the schedule."""
         factor = rate_factor(self.schedules[name], images_seen + self.config.train.batch, self.horizon)
         with self.learning_rates_times(factor):
             descend(self.optimizers[name], loss)
 
     def add_average(self, name: str) -> None:
+        """Register EMA weights of a module, initialised from its current weights."""
         self.averages[name] = WeightAverage(self.modules[name], self.config.train.ema_half_life)
 
     def update_averages(self, images_seen: int) -> None:
-        """After a step; `images_seen` is the count before it."""
+        """Update the EMA weights after a step; `images_seen` is the count before the step."""
         batch = self.config.train.batch
         for name, average in self.averages.items():
             average.update(self.modules[name], batch=batch, images_seen=images_seen + batch)
 
     def advice(self, terms: Mapping[str, float], images_seen: int) -> str | None:
-        """What is wrong with the training and what to try, in a line for people; None while all is well.
+        """Advice to the user about a problem that does not stop the training, "topic: advice"; None without a problem.
 
-        It is passed on once for what its words before the colon say.
+        Each topic is reported once.
 
         Args:
-            terms: the means of what `step` returned since the last look.
+            terms: means of the logged scalars since the last log record.
         """
         return None
 
     def diagnostics(self, *, remember: bool = True) -> tuple[dict[str, float], str | None]:
-        """At every regular look: more figures for the log, and what has gone so wrong that going on would be a waste.
+        """Extra figures to log, and a message if the training has collapsed, else None.
 
         Args:
-            remember: take in what is seen, into `state_dict`. Not where a training is stopped between two looks: one
-                that is resumed there shall remember the same as one that was never stopped.
+            remember: whether the check may update `state_dict`. False for an unscheduled check, which must not change
+                resumable state: a resumed run has to match one that was never interrupted.
         """
         return {}, None
 
     def should_stop(self) -> str | None:
-        """Why to train on would make it worse, though nothing has gone wrong; None while it would not.
+        """The reason for early stopping, or None to continue.
 
-        It is asked at the beginning, and at every regular save after `check_score`.
+        Called before the first step, and at every scheduled save after `check_score`.
         """
         return None
 
     def check_score(self, score: Score) -> str | None:
-        """The same about a score, at every regular save; None if nothing is wrong."""
+        """A message if the score shows that the training has collapsed, else None. Called at every scheduled save."""
         return None
 
     def discard_scores(self) -> None:
-        """From now on others are scored than before: what was measured on those does not compare."""
+        """The held-out set changed: earlier scores are discarded."""
 
     def on_rollback(self) -> None:
-        """After going back to an earlier place: go on from there more carefully."""
+        """Make the training more stable after a rollback; here by halving the learning rates."""
         self.scale_learning_rates(0.5)
 
     def compile(self) -> None:
-        """Let torch.compile fuse each module's forward and backward."""
+        """Compile each module with torch.compile."""
         for module in self.modules.values():
             module.compile()
 
@@ -214,7 +255,7 @@ class Recipe(ABC, Generic[Batch]):
 
     @contextlib.contextmanager
     def learning_rates_times(self, factor: float) -> Iterator[None]:
-        """Learning rates inside are scaled, for a warm-up or a schedule; after it they are what they were."""
+        """Context in which all learning rates are multiplied by a factor, for a warm-up or a schedule."""
         groups = [group for optimizer in self.optimizers.values() for group in optimizer.param_groups]
         rates = [group["lr"] for group in groups]
         for group in groups:
@@ -224,13 +265,13 @@ class Recipe(ABC, Generic[Batch]):
             group["lr"] = rate
 
     def tensors(self) -> list[Tensor]:
-        """All weights, buffers and states, those of the averages too."""
+        """All weights, buffers and states, including the EMA weights."""
         modules = [*self.modules.values(), *(average.module for average in self.averages.values())]
         found = [tensor for module in modules for tensor in module.state_dict().values()]
         return found + [tensor for state in self.states.values() for tensor in state.state_dict().values()]
 
     def finite(self) -> bool:
-        """Whether all weights, buffers and states are finite, but for those of the averages."""
+        """Whether all weights, buffers and states are finite, not counting the EMA weights."""
         networks = [tensor for module in self.modules.values() for tensor in module.state_dict().values()]
         rest = [tensor for state in self.states.values() for tensor in state.state_dict().values()]
         return all(bool(tensor.isfinite().all()) for tensor in networks + rest)
@@ -245,6 +286,11 @@ class Recipe(ABC, Generic[Batch]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load what `state_dict` returned.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: it is of other networks.
+        """
         for name, module in self.modules.items():
             module.load_state_dict(state["modules"][name])
         for name, values in self.states.items():
@@ -255,9 +301,18 @@ class Recipe(ABC, Generic[Batch]):
             average.module.load_state_dict(state["averages"][name])
 
 
+def check_same_classes(data: Dataset, held_out: Dataset) -> None:
+    """Raise DataError if the held-out set has other classes than the training set."""
+    if held_out.classes != data.classes:
+        raise DataError(
+            f"the held-out images have the classes {', '.join(held_out.classes) or 'none'}, those to train on "
+            f"{', '.join(data.classes) or 'none'}; a model with labels needs the same ones"
+        )
+
+
 @contextlib.contextmanager
 def initial_weights(seed: int) -> Any:
-    """Modules built inside get weights that depend on the seed alone; the global generator is left as it was."""
+    """Context in which new modules get weights that depend only on the seed; the global generator is restored."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(mix(seed, 1))
         yield

@@ -1,8 +1,8 @@
-"""What the discriminator of a GAN looks at: the pixels, feature maps of a network that is not trained, or both.
+"""Inputs of a GAN's discriminator: the pixels, feature maps of a frozen pretrained network, or both.
 
-A network sees images of one size, s x s. An image that is larger is shown to it whole, and as squares of s, 2s, 4s, ...
-pixels from places drawn at random, all made s x s: structure at every scale, at a cost that grows with the logarithm of
-the size. A transparent image is shown over white, and its alpha as a grey image.
+The network takes images of one size, s x s. A larger image is passed as a whole, and as random square crops with sides
+s, 2s, 4s, ..., all resized to s x s: this covers structure at every scale at a cost that grows with the logarithm of
+the size. A transparent image is composited over white, and its alpha channel is passed as a grey image.
 Layout: images (B, C, H, W) in [-1, 1].
 """
 
@@ -24,17 +24,17 @@ DiscriminatorInputs = Callable[[Tensor, Draws], list[Tensor]]
 def build_discriminator_inputs(
     config: DiscriminatorConfig, context: TrainingContext
 ) -> tuple[DiscriminatorInputs, list[int]]:
-    """What is shown, and the channels of the feature maps in it, which come after the pixels."""
+    """A function from images to discriminator inputs (pixels first), and the channels of its feature maps."""
     if config.inputs == "pixels":
         return pixels, []
     network = extractor(config.features, device=context.device)
-    # The finest map has as many numbers as all others together, and little in them that pixels lack. Beside the pixels
-    # the one after it can go as well.
+    # The finest map has as many values as all the others together, and adds little to the pixels. With `both`, the
+    # second finest can be left out as well.
     skip = 2 if config.inputs == "both" else 1
-    sight = FeatureInputs(network, context.image, skip=skip, precision=context.precision)
+    features = FeatureInputs(network, context.image, skip=skip, precision=context.precision)
     if config.inputs == "features":
-        return sight, sight.channels
-    return lambda images, draws: [images, *sight(images, draws)], sight.channels
+        return features, features.channels
+    return lambda images, draws: [images, *features(images, draws)], features.channels
 
 
 def pixels(images: Tensor, draws: Draws) -> list[Tensor]:
@@ -43,16 +43,16 @@ def pixels(images: Tensor, draws: Draws) -> list[Tensor]:
 
 
 class FeatureInputs:
-    """Feature maps of an image, of all its views: views x layers maps.
+    """Feature maps of all views of images: the whole image, its crops, its alpha channel.
 
     Args:
-        network: what makes them.
+        network: the frozen feature extractor.
         image: (channels, height, width) of the images.
-        skip: so many layers, from the finest, are left out.
-        precision: what the network computes in.
+        skip: number of layers to leave out, starting with the finest.
+        precision: "float32" or "bfloat16", that the network computes in.
 
     Attributes:
-        channels: of each of the maps.
+        channels: of each of the layers x views maps.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class FeatureInputs:
 
 
 def _squares(images: Tensor, side: int, draws: Draws) -> Tensor:
-    """A square of that many pixels from each image, its place drawn at random."""
-    chance = draws.uniform(len(images), 2)
+    """A random square crop of each image, with the given side in pixels."""
+    offsets = draws.uniform(len(images), 2)
     index = []
-    for axis, whole in enumerate(images.shape[2:]):
-        first = (chance[:, axis] * (whole - side + 1)).long()
+    for axis, size in enumerate(images.shape[2:]):
+        first = (offsets[:, axis] * (size - side + 1)).long()
         index.append(first[:, None] + torch.arange(side, device=images.device))
     rows, columns = index
     numbers = torch.arange(len(images), device=images.device)[:, None, None]

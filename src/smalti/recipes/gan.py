@@ -1,16 +1,16 @@
-"""Train a GAN: discriminator and generator in turn, each from its own loss with its own optimizer.
+"""GAN training: alternating steps of discriminator and generator, each with its own loss and optimizer.
 
-    1  D descends  L_D(D(S A real), D(S A G(z))) + gamma/2 (R1 + R2) [+ other penalties]
-    2  G descends  L_G(D(S A real'), D(S A G(z'))), D's weights frozen
+    1  D minimises  L_D(D(S A real), D(S A G(z))) + gamma/2 (R1 + R2) [+ other penalties]
+    2  G minimises  L_G(D(S A real'), D(S A G(z'))), with D's weights frozen
 
-If `resample_for_generator`, z' and real' are other latents and images than those of step 1; else they are the same
-ones, and D(S A real) is that of step 1, from before D moved: one pass of each network less.
+If `resample_for_generator`, z' and real' are new latents and images. Otherwise those of step 1 are reused, including
+the logits of the real images from before the update of D, which saves one pass of each network.
 
-A are random changes of images (augment/diffaugment.py), other ones each time, and S is what D sees of an image: its
-pixels, feature maps of it, or both (recipes/discriminator_inputs.py). R1 and R2 take gradients with respect to the
-images before A, or to the feature maps where D sees nothing else; penalty.gradient takes them at images between real
-and fake ones, before A too. The losses and penalties are in losses/adversarial.py, the automatic gamma in
-recipes/gamma.py, and the monitor that notices a collapse in recipes/collapse.py.
+A is a random augmentation (augment/diffaugment.py), sampled anew for each evaluation, and S maps an image to the inputs
+of D: its pixels, feature maps of it, or both (recipes/discriminator_inputs.py). The gradients of R1 and R2 are with
+respect to the images before A, or to the feature maps if those are the only inputs; those of `penalty.gradient` are at
+interpolated images, also before A. The losses and penalties are in losses/adversarial.py, the automatic gamma in
+recipes/gamma.py, and the collapse detection in recipes/collapse.py.
 Sources: Goodfellow et al. 2014, arXiv:1406.2661, algorithm 1; Huang et al. 2025, arXiv:2501.05441.
 """
 
@@ -26,25 +26,27 @@ from torch import Tensor, nn
 from smalti.augment.diffaugment import Augmentation
 from smalti.config.gan import GANConfig
 from smalti.config.run import RunConfig
-from smalti.errors import ConfigError
+from smalti.data.dataset import Dataset
+from smalti.errors import ConfigError, DataError
 from smalti.losses.adversarial import ADVERSARIAL_LOSSES, LeCam, gradient_penalty, squared_gradients
 from smalti.metrics.frechet import Moments, frechet_distance
 from smalti.models.gan.base import Discriminator, Generator
 from smalti.models.gan.feature_discriminator import DoubleDiscriminator, FeatureDiscriminator
-from smalti.recipes.base import Images, Recipe, Score, TrainingContext, initial_weights
+from smalti.recipes.base import Score, TrainingContext, check_same_classes, initial_weights
 from smalti.recipes.collapse import CollapseMonitor
 from smalti.recipes.discriminator_inputs import build_discriminator_inputs
 from smalti.recipes.gamma import automatic_gamma
+from smalti.recipes.images import ImageRecipe, Images
 from smalti.runtime.pixels import to_pixels
 from smalti.runtime.rng import Draws, seeded_generator
 from smalti.runtime.state import TrainingState
 
 DEFAULT_WASSERSTEIN_PENALTY = 10.0  # arXiv:1704.00028
-WATCHED = 64  # latents that are always the same
-GAMMA_IMAGES = 2_000  # or as many as there are in the first batches
+MONITORED = 64  # images that collapse detection compares, generated from fixed latents
+GAMMA_IMAGES = 2_000  # images that the automatic gamma is estimated from
 
 
-class GANRecipe(Recipe[Images]):
+class GANRecipe(ImageRecipe):
     """Modules: `generator`, `discriminator`. States: `augmentation`, `lecam`, `monitor`, `regularization`.
 
     Logs: generator, discriminator, penalty, real and fake logits, the norms of both gradients, diversity.
@@ -52,7 +54,8 @@ class GANRecipe(Recipe[Images]):
 
     kind = "gan"
     headline = ("generator", "discriminator", "real_logit", "fake_logit", "diversity")
-    score_images = 2_000  # a Frechet distance of fewer says little
+    monitors_collapse = True
+    score_images = 2_000  # the Frechet distance is unreliable for fewer
 
     def __init__(self, config: RunConfig, context: TrainingContext) -> None:
         super().__init__(config, context)
@@ -62,8 +65,8 @@ class GANRecipe(Recipe[Images]):
         self.inputs = self.model.discriminator.inputs
         self.gradient_weight = penalty.gradient
         if self.gradient_weight is None:
-            wanted = self.model.loss == "wasserstein" and self.inputs == "pixels"
-            self.gradient_weight = DEFAULT_WASSERSTEIN_PENALTY if wanted else 0.0
+            needed = self.model.loss == "wasserstein" and self.inputs == "pixels"
+            self.gradient_weight = DEFAULT_WASSERSTEIN_PENALTY if needed else 0.0
         if penalty.smooth:
             self.rollback_effect = "half the learning rate, twice the gamma"
         classes = context.classes if self.model.conditional else 0
@@ -73,7 +76,7 @@ class GANRecipe(Recipe[Images]):
                 "put each class's images in a folder of its own, or set model.conditional=false"
             )
         self.discriminator_inputs, channels = build_discriminator_inputs(self.model.discriminator, context)
-        points = len(channels) if self.inputs == "features" else 1  # that R1 and R2 are about
+        penalized = len(channels) if self.inputs == "features" else 1  # inputs with an R1 and R2 of their own
         with initial_weights(config.train.seed):
             generator = Generator(self.model, context.image, classes)
             discriminator = _discriminator(self.model, context.image, classes, channels)
@@ -82,103 +85,118 @@ class GANRecipe(Recipe[Images]):
         self.augmentation = self.add_state("augmentation", Augmentation(self.model.augmentation))
         self.lecam = self.add_state("lecam", LeCam(_logits_per_image(self.inputs, channels)))
         self.monitor = self.add_state("monitor", CollapseMonitor(context.device))
-        # The data decides gamma where it is automatic, and a rollback doubles it.
+        # `start` estimates gamma from the data if it is "auto"; each rollback doubles it.
         gamma = math.nan if isinstance(penalty.gamma, str) else float(penalty.gamma)
-        self.regularization = self.add_state("regularization", _Regularization(gamma=torch.full((points,), gamma)))
+        self.regularization = self.add_state("regularization", _Regularization(gamma=torch.full((penalized,), gamma)))
         self.add_optimizer("generator", self.generator, self.model.generator_optimizer)
         self.add_optimizer("discriminator", self.discriminator, self.model.discriminator_optimizer)
         self.add_average("generator")
         self._real: Moments | None = None
+
+    @classmethod
+    def check_data(cls, config: RunConfig, data: Dataset, held_out: Dataset | None) -> None:
+        super().check_data(config, data, held_out)
+        if held_out is None:
+            return
+        if len(held_out) < 2:
+            raise DataError(
+                f"{held_out.source} holds {len(held_out)} image to compare with; the score of a GAN, a Frechet "
+                "distance, needs at least 2"
+            )
+        if cast(GANConfig, config.model).conditional:
+            check_same_classes(data, held_out)
 
     @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Images]]) -> None:
         if self.model.penalty.gamma == "auto":
             draws = Draws(self.draw_seed, 0, device=self.context.device)
             images = _first(batches(), GAMMA_IMAGES)
-            looks = (self.discriminator_inputs(part, draws) if self.inputs == "features" else [part] for part in images)
-            self.regularization.gamma.copy_(automatic_gamma(looks, self.context.count))
-        self.monitor.observe_data(to_pixels(torch.cat(list(_first(batches(), WATCHED)))))
+            maps = self.inputs == "features"
+            inputs = (self.discriminator_inputs(part, draws) if maps else [part] for part in images)
+            self.regularization.gamma.copy_(automatic_gamma(inputs, self.context.count))
+        self.monitor.observe_data(to_pixels(torch.cat(list(_first(batches(), MONITORED)))))
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
         draws = Draws(self.draw_seed, images_seen, device=self.context.device)
         labels = batch.labels if self.model.conditional else None
-        generating = (images_seen // self.config.train.batch + 1) % self.model.generator_every == 0
-        shared = generating and not self.model.resample_for_generator
+        train_generator = (images_seen // self.config.train.batch + 1) % self.model.generator_every == 0
+        reuse = train_generator and not self.model.resample_for_generator
         self._anneal(images_seen)
 
         self.discriminator.requires_grad_(True)
-        with torch.set_grad_enabled(shared):
+        with torch.set_grad_enabled(reuse):
             fake = self._generate(len(batch.pixels), labels, draws)
-            seen = self._look(fake, draws, images_seen) if shared else None
-        points, both = self._points(batch.pixels, fake, seen, draws, images_seen)
-        logits = self._logits(both, _twice(labels), draws, twice=self._smooths(images_seen))
+            fake_inputs = self._augmented_inputs(fake, draws, images_seen) if reuse else None
+        penalty_inputs, inputs = self._interleaved_inputs(batch.pixels, fake, fake_inputs, draws, images_seen)
+        logits = self._logits(inputs, _repeated(labels), draws, differentiable_twice=self._regularizes(images_seen))
         real_logits, fake_logits = logits[0::2], logits[1::2]
-        penalty = self._penalty(logits, points, labels, draws, images_seen)
+        penalty = self._penalty(logits, penalty_inputs, labels, draws, images_seen)
         loss = self.loss.discriminator(real_logits, fake_logits)
         self.descend("discriminator", loss + penalty, images_seen)
 
-        game, norm = self.loss.generator(real_logits, fake_logits), torch.zeros_like(loss)
-        if generating:
+        generator_loss, norm = self.loss.generator(real_logits, fake_logits), torch.zeros_like(loss)
+        if train_generator:
             self.discriminator.requires_grad_(False)
-            against = real_logits.detach()
-            if seen is None:
-                # Others are of use to pairs alone: without them no real image is looked at again.
+            reference = real_logits.detach()
+            if fake_inputs is None:
+                # Only a relativistic loss needs other real images here; the other losses ignore real logits.
                 other = self.extra_batch() if self.extra_batch is not None and self.loss.paired else batch
                 labels = other.labels if self.model.conditional else None
-                seen = self._look(self._generate(len(other.pixels), labels, draws), draws, images_seen)
-                against = self._real_logits(other.pixels, labels, draws, images_seen)
-            game = self.loss.generator(against, self._logits(seen, labels, draws))
-            self.descend("generator", game, images_seen)
-            norm = _norm(self.generator)
+                fake = self._generate(len(other.pixels), labels, draws)
+                fake_inputs = self._augmented_inputs(fake, draws, images_seen)
+                reference = self._real_logits(other.pixels, labels, draws, images_seen)
+            generator_loss = self.loss.generator(reference, self._logits(fake_inputs, labels, draws))
+            self.descend("generator", generator_loss, images_seen)
+            norm = _gradient_norm(self.generator)
         self.update_averages(images_seen)
-        real_logits, fake_logits = _of_judges(real_logits.detach()), _of_judges(fake_logits.detach())
-        unknown = fake_logits if self.loss.middle is None else self.loss.middle
-        self.augmentation.adapt(real_logits, unknown, self.config.train.batch)
+        real_logits, fake_logits = _position_means(real_logits.detach()), _position_means(fake_logits.detach())
+        boundary = fake_logits if self.loss.middle is None else self.loss.middle
+        self.augmentation.adapt(real_logits, boundary, self.config.train.batch)
         return {
-            "generator": game.detach(),
+            "generator": generator_loss.detach(),
             "discriminator": loss.detach(),
             "penalty": penalty.detach(),
             "real_logit": real_logits.mean(),
             "fake_logit": fake_logits.mean(),
             "gap": self.monitor.observe_logits(real_logits, fake_logits, self.config.train.batch),
-            "discriminator_gradient": _norm(self.discriminator),
+            "discriminator_gradient": _gradient_norm(self.discriminator),
             "generator_gradient": norm,
         }
 
     @torch.no_grad()
     def _real_logits(self, real: Tensor, labels: Tensor | None, draws: Draws, images_seen: int) -> Tensor:
-        """What fresh fake images are compared with: real ones, seen anew."""
+        """Logits of real images for the generator's loss, newly augmented; zeros if the loss ignores them."""
         if not self.loss.paired:
-            return torch.zeros(len(real), device=self.context.device)  # does not matter
-        return self._logits(self._look(real, draws, images_seen), labels, draws)
+            return torch.zeros(len(real), device=self.context.device)
+        return self._logits(self._augmented_inputs(real, draws, images_seen), labels, draws)
 
-    def _smooths(self, images_seen: int) -> bool:
-        """Whether R1 and R2 are taken in the step that begins here."""
+    def _regularizes(self, images_seen: int) -> bool:
+        """Whether the step applies R1 and R2."""
         return self.model.penalty.smooth and images_seen // self.config.train.batch % self.model.penalty.every == 0
 
     def _penalty(
-        self, logits: Tensor, points: Sequence[Tensor], labels: Tensor | None, draws: Draws, images_seen: int
+        self, logits: Tensor, penalty_inputs: Sequence[Tensor], labels: Tensor | None, draws: Draws, images_seen: int
     ) -> Tensor:
-        """What is added to the discriminator's loss, weighted; real and fake alternate in `logits` and `points`."""
+        """The weighted penalties of the discriminator, (); real and fake are interleaved in logits and inputs."""
         config, total = self.model.penalty, torch.zeros((), device=self.context.device)
-        if self._smooths(images_seen):
-            whole = _of_judges(logits)
-            squares = squared_gradients(whole[:, 0] if self.inputs == "both" else whole, points)
+        if self._regularizes(images_seen):
+            means = _position_means(logits)
+            squares = squared_gradients(means[:, 0] if self.inputs == "both" else means, penalty_inputs)
             gamma = config.every * self.regularization.gamma * self._annealed(images_seen, self.model.anneal.gamma)
-            for wanted, part in ((config.r1, squares[0::2]), (config.r2, squares[1::2])):
-                total = total + wanted * (gamma / 2 * part).mean()
+            for enabled, part in ((config.r1, squares[0::2]), (config.r2, squares[1::2])):
+                total = total + enabled * (gamma / 2 * part).mean()
         if self.gradient_weight:
-            network, (images,) = self.discriminator.forward, points
+            network, (images,) = self.discriminator.forward, penalty_inputs
 
-            def critic(between: Tensor) -> Tensor:
-                # Float32, because the norm of a gradient loses too much in bf16.
-                logits: Tensor = network(self.augmentation(between, draws, images_seen), labels, draws)
+            def critic(interpolated: Tensor) -> Tensor:
+                # In float32, because gradient norms are too inaccurate in bf16.
+                logits: Tensor = network(self.augmentation(interpolated, draws, images_seen), labels, draws)
                 return logits
 
             total = total + self.gradient_weight * gradient_penalty(critic, images[0::2], images[1::2], draws)
         if config.lecam:
-            whole = _of_judges(logits)
-            total = total + config.lecam * self.lecam(whole[0::2], whole[1::2])
+            means = _position_means(logits)
+            total = total + config.lecam * self.lecam(means[0::2], means[1::2])
         return total
 
     def _generate(self, count: int, labels: Tensor | None, draws: Draws) -> Tensor:
@@ -186,49 +204,53 @@ class GANRecipe(Recipe[Images]):
             images: Tensor = self.generator(draws.normal(count, self.model.latent), labels)
         return images
 
-    def _look(self, images: Tensor, draws: Draws, images_seen: int) -> list[Tensor]:
-        """What the discriminator sees of images, changed at random."""
+    def _augmented_inputs(self, images: Tensor, draws: Draws, images_seen: int) -> list[Tensor]:
+        """The discriminator's inputs for images, newly augmented."""
         with self.context.autocast():
             return self.discriminator_inputs(self.augmentation(images, draws, images_seen), draws)
 
-    def _points(
-        self, real: Tensor, fake: Tensor, seen: Sequence[Tensor] | None, draws: Draws, images_seen: int
+    def _interleaved_inputs(
+        self, real: Tensor, fake: Tensor, fake_inputs: Sequence[Tensor] | None, draws: Draws, images_seen: int
     ) -> tuple[list[Tensor], list[Tensor]]:
-        """What penalties are about, images before they are changed or feature maps; and what D sees of that.
+        """The inputs of R1 and R2 (images before augmentation, or feature maps), and the discriminator's inputs.
 
-        D sees each image alone, so real and fake share one pass. They alternate, so that a rank's rows are the same
-        part of the whole batch's rows with any number of ranks, and get the same noise.
+        The discriminator treats images independently, so real and fake images share one pass. They are interleaved, so
+        that each rank's rows are a contiguous part of the whole batch and get the same noise for any number of ranks.
 
         Args:
-            seen: what was seen of the fake images already, if it was; what D sees is taken from it, except for pixels.
+            fake_inputs: discriminator inputs of the fake images if already computed; their feature maps are reused.
         """
-        smooths = self._smooths(images_seen)
-        images = [] if self.inputs == "features" else [_alternate(real, fake.detach()).requires_grad_(smooths)]
+        regularizes = self._regularizes(images_seen)
+        images = [] if self.inputs == "features" else [_interleave(real, fake.detach()).requires_grad_(regularizes)]
         if self.inputs == "pixels":
-            return images, self._look(images[0], draws, images_seen)
+            return images, self._augmented_inputs(images[0], draws, images_seen)
         with torch.no_grad():
-            real_seen = self._look(real, draws, images_seen)
-            fake_seen = self._look(fake, draws, images_seen) if seen is None else seen
+            real_inputs = self._augmented_inputs(real, draws, images_seen)
+            fake_inputs = self._augmented_inputs(fake, draws, images_seen) if fake_inputs is None else fake_inputs
         if self.inputs == "both":
-            changed = self.augmentation(images[0], draws, images_seen)
-            return images, [changed, *_alternate_each(real_seen[1:], fake_seen[1:])]
-        maps = [part.requires_grad_(smooths) for part in _alternate_each(real_seen, fake_seen)]
+            augmented = self.augmentation(images[0], draws, images_seen)
+            return images, [augmented, *_interleave_maps(real_inputs[1:], fake_inputs[1:])]
+        maps = [part.requires_grad_(regularizes) for part in _interleave_maps(real_inputs, fake_inputs)]
         return maps, maps
 
-    def _logits(self, seen: Sequence[Tensor], labels: Tensor | None, draws: Draws, *, twice: bool = False) -> Tensor:
-        """(B,) or (B, J, n); `twice`: they will be differentiated twice, which what torch.compile makes cannot be."""
-        network = self.discriminator.forward if twice else self.discriminator
+    def _logits(
+        self, inputs: Sequence[Tensor], labels: Tensor | None, draws: Draws, *, differentiable_twice: bool = False
+    ) -> Tensor:
+        """The discriminator's logits, (B,) or (B, J, n)."""
+        # torch.compile does not support double backward, and `forward` bypasses it.
+        network = self.discriminator.forward if differentiable_twice else self.discriminator
         with self.context.autocast():
-            logits: Tensor = network(seen[0] if self.inputs == "pixels" else seen, labels, draws)
+            logits: Tensor = network(inputs[0] if self.inputs == "pixels" else inputs, labels, draws)
         return logits
 
     def _annealed(self, images_seen: int, end: float, start: float = 1.0) -> float:
-        """What goes from `start` to `end` on half a cosine, by now."""
+        """The current value of a quantity annealed from `start` to `end` along half a cosine."""
         images = self.model.anneal.images or self.horizon
         rest = (1 + math.cos(math.pi * min(1.0, images_seen / images))) / 2
         return end + (start - end) * rest
 
     def _anneal(self, images_seen: int) -> None:
+        """Set beta2 of both optimizers if it is annealed."""
         end = self.model.anneal.beta2
         if end is None:
             return
@@ -252,9 +274,9 @@ class GANRecipe(Recipe[Images]):
 
     @torch.no_grad()
     def diagnostics(self, *, remember: bool = True) -> tuple[dict[str, float], str | None]:
-        z = self._latents(WATCHED, 0)
-        labels = self._labels_in_turn(WATCHED)
-        self.generator.eval()  # to look changes nothing: batch normalisation would move its running statistics
+        z = self._latents(MONITORED, 0)
+        labels = self._labels_in_turn(MONITORED)
+        self.generator.eval()  # in train mode this would update the running statistics of batch normalisation
         try:
             with self.context.autocast():
                 images = self.generator.forward(z, labels)
@@ -296,24 +318,25 @@ class GANRecipe(Recipe[Images]):
         return images
 
     def _latents(self, count: int, number: int) -> Tensor:
-        """The same ones for the same number at any time, so that previews can be compared."""
+        """(count, D) fixed latents, a function of the seed and `number`, so that previews are comparable."""
         generator = seeded_generator(self.config.train.seed, 2, number, device=self.context.device)
         return torch.randn(count, self.model.latent, generator=generator, device=self.context.device)
 
     def _labels_in_turn(self, count: int) -> Tensor | None:
+        """(count,) labels 0, 1, 2, ..., 0, 1, ...; None for an unconditional model."""
         if not self.model.conditional:
             return None
         return torch.arange(count, device=self.context.device) % self.context.classes
 
 
 class _Regularization(TrainingState):
-    """Weights of R1 and R2, one for each thing that they are about."""
+    """Weights of R1 and R2, (J,): one for each input that they apply to."""
 
     gamma: Tensor
 
 
 def _first(batches: Iterable[Images], count: int) -> Iterator[Tensor]:
-    """The pixels of so many images, or of all that there are, in parts."""
+    """The pixels of the first `count` images, or of all if there are fewer, batch by batch."""
     for batch in batches:
         if count <= 0:
             return
@@ -321,40 +344,41 @@ def _first(batches: Iterable[Images], count: int) -> Iterator[Tensor]:
         count -= len(batch.pixels)
 
 
-def _norm(module: nn.Module) -> Tensor:
-    """Of the gradients that were just descended."""
+def _gradient_norm(module: nn.Module) -> Tensor:
+    """() norm of all parameter gradients."""
     gradients = [p.grad for p in module.parameters() if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients)
 
 
 def _discriminator(config: GANConfig, image: tuple[int, int, int], classes: int, channels: list[int]) -> nn.Module:
-    """Of what `build_discriminator_inputs` shows."""
-    sees = config.discriminator.inputs
-    if sees == "pixels":
+    """The discriminator for the inputs of `build_discriminator_inputs`."""
+    inputs = config.discriminator.inputs
+    if inputs == "pixels":
         return Discriminator(config, image, classes)
-    judges = FeatureDiscriminator(channels, config.discriminator.width, classes)
-    return judges if sees == "features" else DoubleDiscriminator(Discriminator(config, image, classes), judges)
+    heads = FeatureDiscriminator(channels, config.discriminator.width, classes)
+    return heads if inputs == "features" else DoubleDiscriminator(Discriminator(config, image, classes), heads)
 
 
-def _of_judges(logits: Tensor) -> Tensor:
-    """(B, J, n) logits of places -> (B, J) of the judges; (B,) stays."""
+def _position_means(logits: Tensor) -> Tensor:
+    """(B, J, n) logits of J heads at n positions -> (B, J), the mean of each head; (B,) is returned unchanged."""
     return logits.mean(dim=2) if logits.ndim == 3 else logits
 
 
-def _logits_per_image(sees: str, channels: list[int]) -> int | None:
-    """As LeCam takes it: None where it is one, without a dimension of its own."""
-    return {"pixels": None, "features": len(channels), "both": 2 * len(channels)}[sees]
+def _logits_per_image(inputs: str, channels: list[int]) -> int | None:
+    """The argument of LeCam: J for logits of shape (B, J), None for (B,)."""
+    return {"pixels": None, "features": len(channels), "both": 2 * len(channels)}[inputs]
 
 
-def _alternate(a: Tensor, b: Tensor) -> Tensor:
-    """a0, b0, a1, b1, ..., channels last in memory."""
+def _interleave(a: Tensor, b: Tensor) -> Tensor:
+    """The batch a0, b0, a1, b1, ..., channels last in memory."""
     return torch.stack([a, b], dim=1).flatten(0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def _alternate_each(real: Sequence[Tensor], fake: Sequence[Tensor]) -> list[Tensor]:
-    """Feature maps of both, in float32 and without gradients."""
-    return [_alternate(a.float(), b.detach().float()) for a, b in zip(real, fake, strict=True)]
+def _interleave_maps(real: Sequence[Tensor], fake: Sequence[Tensor]) -> list[Tensor]:
+    """Interleaved feature maps, in float32 and detached from the generator."""
+    return [_interleave(a.float(), b.detach().float()) for a, b in zip(real, fake, strict=True)]
 
 
-def _twice(labels: Tensor | None) -> Tensor | None:
+def _repeated(labels: Tensor | None) -> Tensor | None:
+    """Labels of interleaved real and fake images: a0, a0, a1, a1, ...; None stays None."""
     return None if labels is None else labels.repeat_interleave(2)

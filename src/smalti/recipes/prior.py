@@ -1,49 +1,69 @@
-"""Train a transformer on the codes of a trained VQ-VAE.
+"""Prior training: a transformer that models the codes of a trained VQ-VAE.
 
     raster     -log p(c_t | c_0 .. c_{t-1}), the mean over all codes of all images
-    annealed   the same in a random order for each image, with the probability 1 - (share of the training) / anneal,
-               else in rows
-    masked     -log p(hidden | the rest), of ceil(L cos(pi/2 u)) tokens, u uniform in [0, 1) for each image
+    annealed   the same, but in a random order for each image with probability 1 - t / anneal, where t is the fraction
+               of the training that is done; otherwise in raster order
+    masked     -log p(masked | unmasked), with ceil(L cos(pi/2 u)) of L tokens masked, u uniform in [0, 1) per image
 
-All of it in bits. The first bias of the logits is the log-frequency of the codes, and what they are known by comes from
-the values they stand for, so that codes of like values begin alike. Labels and captions are left out for
-some images, so that there can be guidance; of a caption with commas in it at times one part alone is seen, so that a
-prompt need not be as long as captions are.
+All losses are in bits. The bias of the logits is initialised to the log-frequency of the codes, and the code embeddings
+from the codebook vectors, so that similar codes have similar embeddings. Labels and captions are dropped at random, for
+classifier-free guidance. A caption is sometimes replaced by one of its comma-separated parts, so that short prompts
+work as well.
 Sources: Esser et al. 2021, arXiv:2012.09841; Yu et al. 2024, arXiv:2411.00776; Chang et al. 2022, arXiv:2202.04200.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from smalti.checkpoint import file as checkpoint
+from smalti.checkpoint.tokenizer import check_tokenizer
 from smalti.config.prior import PriorConfig
 from smalti.config.run import RunConfig
-from smalti.errors import ConfigError
+from smalti.data.codes import TOKENIZER, CodeBatch, CodeSet
+from smalti.data.dataset import Dataset
+from smalti.data.order import evenly_spread
+from smalti.data.spec import CodeSpec, ImageSpec, Spec
+from smalti.errors import ConfigError, DataError, arg, command
+from smalti.models.autoencoder.autoencoder import Autoencoder
 from smalti.models.prior.conditioning import ClassEncoder
 from smalti.models.prior.image_prior import ImagePrior, context_of
 from smalti.models.prior.likelihood import bits_of
 from smalti.models.prior.sampling import Sampling
 from smalti.models.prior.transformer import PriorTransformer
 from smalti.quantize import Quantizer
-from smalti.recipes.base import Codes, Recipe, Score, TrainingContext, initial_weights
+from smalti.recipes.base import Recipe, Score, Tokenizer, TrainingContext, check_same_classes, initial_weights
 from smalti.runtime.distributed import all_reduce_sum, world
 from smalti.runtime.rng import Draws, seeded_generator
 from smalti.runtime.state import TrainingState
 
-NO_SCORE = torch.finfo(torch.float32).max  # worse than any, and finite as all weights must be
-SMOOTHING = 1.0  # added to the count of every code, so that none is impossible
+NO_SCORE = torch.finfo(torch.float32).max  # worse than any score, but finite, as `Recipe.finite` requires of states
+START_CODES, START_BATCH = 20_000_000, 1024  # codes whose frequencies are counted, and grids per batch
+SMOOTHING = 1.0  # added to the count of each code, so that no code has probability 0
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A batch of codes on the device: (B, P, h, w) int64, labels (B,) int64 or None, captions or None."""
+
+    codes: Tensor
+    labels: Tensor | None = None
+    captions: list[str] | None = None
 
 
 class PriorRecipe(Recipe[Codes]):
-    """Modules: `prior` and `patience`. Logs: bits, of a code."""
+    """Module: `prior`. State: `early_stopping`. Logs: bits, per code."""
 
     kind = "prior"
+    data = CodeSpec
     headline = ("bits",)
     score_images = 2_000
 
@@ -52,8 +72,8 @@ class PriorRecipe(Recipe[Codes]):
         self.model = cast(PriorConfig, config.model)
         if context.tokenizer is None:
             raise ConfigError(
-                "a prior learns codes, and the data are images; write codes with smalti encode RUN SOURCE --out CODES, "
-                "then give --data CODES"
+                "a prior learns codes, and the data are images; write codes with "
+                f"{command('encode', 'RUN', 'SOURCE', out='CODES')}, then give {arg('data', 'CODES')}"
             )
         if self.model.condition == "class" and context.classes < 2:
             raise ConfigError(
@@ -62,40 +82,82 @@ class PriorRecipe(Recipe[Codes]):
             )
         if self.model.condition == "text" and not context.captions:
             raise ConfigError("model.condition is text, but the codes have no captions; set model.condition=none")
-        self.tokenizer = context.tokenizer.module
+        self.autoencoder = cast(Autoencoder, context.tokenizer.module)
         with initial_weights(config.train.seed):
-            whole = ImagePrior(self.model, self.tokenizer, context.image, context.classes)
+            whole = ImagePrior(self.model, self.autoencoder, context.image, context.classes)
         self.prior = cast(PriorTransformer, self.add_module("prior", whole.prior))
         self.early_stopping = self.add_state("early_stopping", _EarlyStopping())
         self.add_optimizer("prior", self.prior, self.model.optimizer)
         self.add_average("prior")
-        self._unordered = False  # whether some images were learned in random orders in the last step
+        self._random_orders = False  # whether the last step may have used random orders
+
+    @classmethod
+    def check_data(cls, config: RunConfig, data: Dataset, held_out: Dataset | None) -> None:
+        model = cast(PriorConfig, config.model)
+        if held_out is not None and isinstance(held_out.spec, CodeSpec) != isinstance(data.spec, CodeSpec):
+            raise DataError(f"{held_out.source} and {data.source} are not both images, or both codes")
+        if isinstance(data, CodeSet) and isinstance(held_out, CodeSet):
+            _check_held_out(model, data, held_out)
+        super().check_data(config, data, held_out)
+        if held_out is not None and model.condition == "class":
+            check_same_classes(data, held_out)
+
+    @classmethod
+    def context_for(cls, data: Dataset, device: torch.device, precision: str) -> TrainingContext:
+        """The training context, with the tokenizer that is stored with the codes.
+
+        Raises:
+            CheckpointError, DataError: the tokenizer cannot be read, or did not write these codes.
+        """
+        if not isinstance(data, CodeSet):
+            return super().context_for(data, device, precision)
+        module, card = checkpoint.read(data.folder / TOKENIZER)
+        network = check_tokenizer(data, module, card)
+        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        captions = data.about.captions is not None
+        classes = 0 if data.labels is None else len(data.classes)
+        return TrainingContext(data.spec, classes, device, precision, len(data), Tokenizer(network, card), captions)
+
+    @property
+    def output_spec(self) -> Spec:
+        return ImageSpec(*self.context.image)
+
+    def to_device(self, batch: CodeBatch) -> Codes:
+        device = self.context.device
+        labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(device)
+        return Codes(torch.from_numpy(batch.codes).to(device), labels, batch.captions)
+
+    def fitting_batches(self, data: Dataset, seed: int) -> Iterator[CodeBatch]:
+        """Evenly spaced code grids, from which code and class frequencies are counted."""
+        indices = evenly_spread(len(data), max(1, START_CODES // int(np.prod(data.spec.shape))))
+        for start in range(0, len(indices), START_BATCH):
+            yield data.take(indices[start : start + START_BATCH])
 
     @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Codes]]) -> None:
         counts = torch.full_like(self.prior.bias, SMOOTHING)
-        of_classes = torch.zeros(self.prior.classes, device=counts.device)
+        class_counts = torch.zeros(self.prior.classes, device=counts.device)
         for batch in batches():
             if self.prior.classes and batch.labels is not None:
-                of_classes += torch.bincount(batch.labels, minlength=self.prior.classes)
+                class_counts += torch.bincount(batch.labels, minlength=self.prior.classes)
             for plane, codes in enumerate(batch.codes.transpose(0, 1)):
                 counts[plane] += torch.bincount(codes.flatten(), minlength=counts.shape[1])
         self.prior.init_from_codebook(
-            values_of_codes(self.tokenizer.quantizer), seeded_generator(self.config.train.seed, 10)
+            values_of_codes(self.autoencoder.quantizer), seeded_generator(self.config.train.seed, 10)
         )
         for plane, size in enumerate(self.prior.codebook_sizes):
-            shares = counts[plane, :size] / counts[plane, :size].sum()
-            self.prior.bias[plane, :size] = shares.log()
+            frequencies = counts[plane, :size] / counts[plane, :size].sum()
+            self.prior.bias[plane, :size] = frequencies.log()
         if isinstance(self.prior.context, ClassEncoder):
-            self.prior.context.shares.copy_(of_classes / of_classes.sum())
+            self.prior.context.shares.copy_(class_counts / class_counts.sum())
         self.averages["prior"].module.load_state_dict(self.prior.state_dict())
 
     def step(self, batch: Codes, images_seen: int) -> dict[str, Tensor]:
-        self._unordered = self.model.order == "annealed" and images_seen < self.model.anneal * self.horizon
+        self._random_orders = self.model.order == "annealed" and images_seen < self.model.anneal * self.horizon
         draws = Draws(self.draw_seed, images_seen, device=self.context.device)
         tokens = self.prior.tokens(batch.codes)
         bits, weight = self._bits(self.prior, tokens, batch, draws, images_seen)
-        # Over all ranks as many codes count as over one that has their whole batch.
+        # Normalised over the whole batch, so that every code has the same weight for any number of ranks.
         loss = (bits * weight).sum() / (all_reduce_sum(weight.sum().float()) / world())
         self.descend("prior", loss, images_seen)
         self.update_averages(images_seen)
@@ -108,7 +170,7 @@ class PriorRecipe(Recipe[Codes]):
     def _bits(
         self, prior: PriorTransformer, tokens: Tensor, batch: Codes, draws: Draws, images_seen: int
     ) -> tuple[Tensor, Tensor]:
-        """Bits of each code in training, (B, L, I), and its weight."""
+        """Bits of each code, (B, L, I), and the weights of the codes in the loss, (B, L, I)."""
         count = len(tokens)
         dropped = draws.uniform(count) < self.model.condition_dropout
         captions = self._parts(batch.captions, draws) if self.model.condition == "text" else None
@@ -125,32 +187,32 @@ class PriorRecipe(Recipe[Codes]):
         return bits_of(logits, tokens), weight
 
     def _parts(self, captions: list[str] | None, draws: Draws) -> list[str]:
-        """Each caption, or what stands between two commas of it."""
+        """Replace captions by one of their comma-separated parts, each with probability `text_parts`."""
         found = list(captions or [])
-        for row, (chance, which) in enumerate(draws.uniform(len(found), 2).tolist()):
+        for row, (chance, choice) in enumerate(draws.uniform(len(found), 2).tolist()):
             parts = found[row].split(",")
             if chance < self.model.text_parts:
-                found[row] = parts[int(which * len(parts))].strip()
+                found[row] = parts[int(choice * len(parts))].strip()
         return found
 
     def _order(self, count: int, draws: Draws, images_seen: int) -> Tensor | None:
-        """(B, L), the order that each image's tokens are learned in."""
+        """The order in which each image's tokens are predicted, (B, L) int64; None for raster order."""
         if self.model.order != "annealed":
             return None
-        share = min(1.0, images_seen / max(1.0, self.model.anneal * self.horizon))
+        progress = min(1.0, images_seen / max(1.0, self.model.anneal * self.horizon))
         random = draws.uniform(count, self.prior.length).argsort(dim=1)
-        rows = torch.arange(self.prior.length, device=random.device)
-        return torch.where(draws.uniform(count, 1) < 1 - share, random, rows)
+        raster = torch.arange(self.prior.length, device=random.device)
+        return torch.where(draws.uniform(count, 1) < 1 - progress, random, raster)
 
     def _hide(self, count: int, draws: Draws) -> Tensor:
-        """(B, L) bool."""
+        """Random masks by the cosine schedule, (B, L) bool, true for masked tokens."""
         length = self.prior.length
         hidden = (length * torch.cos(math.pi / 2 * draws.uniform(count, 1))).ceil().clamp(1, length)
         return draws.uniform(count, length).argsort(dim=1).argsort(dim=1) < hidden
 
     @torch.no_grad()
     def preview(self, batch: Codes) -> dict[str, Tensor]:
-        """Images that are drawn, of the labels or captions of the first ones."""
+        """Sampled images, with the labels or captions of the batch."""
         count = len(batch.codes)
         whole = self.export()
         with self.context.autocast():
@@ -163,8 +225,8 @@ class PriorRecipe(Recipe[Codes]):
 
     @torch.no_grad()
     def score(self, batches: Iterable[Codes]) -> Score:
-        """Bits of a held-out code: exact for a causal prior in rows, of hidden codes for a masked one."""
-        prior, total, number = cast(PriorTransformer, self.averages["prior"].module), 0.0, 0.0
+        """Bits per held-out code: exact and in raster order for a causal prior, of masked codes for a masked one."""
+        prior, total, count = cast(PriorTransformer, self.averages["prior"].module), 0.0, 0.0
         for index, batch in enumerate(batches):
             tokens = prior.tokens(batch.codes)
             with self.context.autocast():
@@ -172,7 +234,7 @@ class PriorRecipe(Recipe[Codes]):
                 if prior.causal:
                     logits, weight = prior.causal_logits(tokens, context), torch.ones_like(tokens)
                 else:
-                    # As many hidden in one image as in the next, and the same ones each time.
+                    # The same masks each time, with masking ratios spaced evenly along the schedule rather than random.
                     noise = torch.rand(tokens.shape[:2], generator=seeded_generator(self.config.train.seed, 9, index))
                     steps = (torch.arange(len(tokens)) + 0.5) / len(tokens)
                     hidden_count = (prior.length * torch.cos(math.pi / 2 * steps)).ceil()[:, None]
@@ -180,33 +242,53 @@ class PriorRecipe(Recipe[Codes]):
                     logits = prior.masked_logits(tokens, hidden, context)
                     weight = hidden[:, :, None].expand_as(tokens)
             total += float((bits_of(logits, tokens) * weight).sum())
-            number += float(weight.sum())
-        return Score("bits_per_code", total / number, larger_is_better=False)
+            count += float(weight.sum())
+        return Score("bits_per_code", total / count, larger_is_better=False)
 
     def check_score(self, score: Score) -> str | None:
-        # The score is of codes in rows: while orders are still random it may stand still though much is learned.
-        if not self._unordered:
+        # The score is of the raster order, and may stagnate although the model improves while orders are still random.
+        if not self._random_orders:
             self.early_stopping.observe(score.value)
         return None
 
     def should_stop(self) -> str | None:
-        worse = int(self.early_stopping.without_improvement)
-        if not 0 < self.model.patience <= worse:
+        stale = int(self.early_stopping.without_improvement)
+        if not 0 < self.model.patience <= stale:
             return None
-        return f"it learned enough: {worse} scores in a row were no better than the best one (model.patience)"
+        return f"it learned enough: {stale} scores in a row were no better than the best one (model.patience)"
 
     def discard_scores(self) -> None:
         self.early_stopping.reset()
 
     def export(self) -> ImagePrior:
         with torch.device("meta"):
-            whole = ImagePrior(self.model, self.tokenizer, self.context.image, self.context.classes)
+            whole = ImagePrior(self.model, self.autoencoder, self.context.image, self.context.classes)
         whole.prior = cast(PriorTransformer, self.averages["prior"].module)
         return whole.eval()
 
 
+def _check_held_out(model: PriorConfig, data: CodeSet, held_out: CodeSet) -> None:
+    """Raise DataError if a prior of the training codes cannot be scored on the held-out codes."""
+    about, other, place = data.about, held_out.about, held_out.source
+    for what, found, expected in (
+        ("tokenizer", other.tokenizer[:16], about.tokenizer[:16]),
+        ("number of planes", len(other.codebook_sizes), len(about.codebook_sizes)),
+        ("alphabet", other.codebook_sizes, about.codebook_sizes),
+        ("grid", other.grid, about.grid),
+    ):
+        if found != expected:
+            raise DataError(
+                f"the {what} of the held-out codes of {place} is {found}, of those to train on {expected}; encode both "
+                "with one tokenizer"
+            )
+    for name, missing in (("text", other.captions is None), ("class", held_out.labels is None)):
+        if model.condition == name and missing:
+            needed = "captions" if name == "text" else "labels"
+            raise DataError(f"the held-out codes of {place} have no {needed}, which model.condition={name} needs")
+
+
 def values_of_codes(quantizer: Quantizer) -> list[Tensor]:
-    """For each plane (K, D) on the CPU: the values of its codes where those of all other planes are 0."""
+    """The codebook of each plane, (K, D) on the CPU: latents of its codes when the codes of all other planes are 0."""
     found = []
     for plane, size in enumerate(quantizer.codebook_sizes):
         codes = torch.zeros(size, len(quantizer.codebook_sizes), 1, 1, dtype=torch.int64)
@@ -217,7 +299,7 @@ def values_of_codes(quantizer: Quantizer) -> list[Tensor]:
 
 
 class _EarlyStopping(TrainingState):
-    """The best score so far, and how many scores in a row were no better."""
+    """The best score so far, and the number of consecutive scores that did not improve on it."""
 
     best: Tensor
     without_improvement: Tensor

@@ -1,13 +1,13 @@
-"""Train a VQ-VAE, or a VQGAN: reconstruct images through a grid of codes.
+"""VQ-VAE and VQGAN training: an autoencoder with a grid of discrete codes as its latents.
 
     L = w * distance(decoder(q), x) + quantizer loss          (quantizer loss: see quantize/vector.py)
         + p * perceptual distance                             (losses/perceptual.py; VQGAN)
         + adversarial term                                    (recipes/adversary.py; VQGAN)
 
-w is one over the variance of the data, as in the reference implementation of the paper, so that reconstruction and
-commitment are in balance; p and the adversarial weight are 0 for a VQ-VAE. From `freeze_encoder_at` images on,
-encoder and codebook stay as their averages are then, and the decoder alone goes on: what looks right is learned without
-moving the codes.
+w is 1 / variance of the data, as in the paper's reference implementation, so that reconstruction and commitment losses
+are balanced; p and the adversarial weight are 0 for a VQ-VAE. At `freeze_encoder_at` images, encoder and codebook are
+fixed at their EMA weights and only the decoder is trained further: the perceptual and adversarial losses then improve
+the reconstructions without changing the codes.
 Sources: van den Oord et al. 2017, arXiv:1711.00937, equation 3; Esser et al. 2021, arXiv:2012.09841, equation 6.
 """
 
@@ -29,15 +29,16 @@ from smalti.models.autoencoder.autoencoder import Autoencoder
 from smalti.models.autoencoder.patch_discriminator import MapDiscriminator, PatchDiscriminator
 from smalti.quantize.health import UsageMonitor, diagnose, norm_ratio
 from smalti.recipes.adversary import Adversary
-from smalti.recipes.base import Images, Recipe, Score, TrainingContext, initial_weights
+from smalti.recipes.base import Score, TrainingContext, initial_weights
+from smalti.recipes.images import ImageRecipe, Images
 from smalti.runtime.distributed import all_reduce_sum, world
 
-USAGE_HALF_LIFE = 20_000  # images over which the use of the codes is counted
-FIRST_ADVICE = 10_000  # images before which a codebook cannot be judged
+USAGE_HALF_LIFE = 20_000  # images; half-life of the code usage statistics
+FIRST_ADVICE = 10_000  # images before which code usage is not conclusive
 
 
-class VQVAERecipe(Recipe[Images]):
-    """Modules: `autoencoder`, and with an adversary `discriminator`. State: `usage`.
+class VQVAERecipe(ImageRecipe):
+    """Modules: `autoencoder`, and `discriminator` if there is an adversarial loss. State: `usage`.
 
     Logs: loss, reconstruction, quantizer, psnr (of the batch, in dB), perplexity, used and dead codes, norm_ratio;
     with a VQGAN's terms also perceptual, adversarial, discriminator.
@@ -55,7 +56,7 @@ class VQVAERecipe(Recipe[Images]):
             self.perceptual = extractor(self.model.perceptual.network, device=context.device).perceptual_loss()
         with initial_weights(config.train.seed):
             autoencoder = Autoencoder(self.model, context.image[0])
-            judges = self._judges() if self.model.adversary.weight else None
+            discriminators = self._discriminators() if self.model.adversary.weight else None
         self.autoencoder = cast(Autoencoder, self.add_module("autoencoder", autoencoder))
         self.codebook_sizes = self.autoencoder.quantizer.codebook_sizes
         self.add_optimizer("autoencoder", self.autoencoder, self.model.optimizer)
@@ -63,14 +64,14 @@ class VQVAERecipe(Recipe[Images]):
         self.usage = self.add_state("usage", UsageMonitor(self.codebook_sizes, half_life=USAGE_HALF_LIFE))
         self.frozen = False
         self.adversary: Adversary | None = None
-        if judges is not None:
-            self.add_module("discriminator", judges)
-            self.add_optimizer("discriminator", judges, self.model.adversary.optimizer)
-            self.adversary = Adversary(self.model.adversary, judges)
+        if discriminators is not None:
+            self.add_module("discriminator", discriminators)
+            self.add_optimizer("discriminator", discriminators, self.model.adversary.optimizer)
+            self.adversary = Adversary(self.model.adversary, discriminators)
 
     def start(self, batches: Callable[[], Iterable[Images]]) -> None:
         self.autoencoder.fit(lambda: (batch.pixels for batch in batches()), batch=self.config.train.batch)
-        self.add_average("autoencoder")  # which begins where the autoencoder does
+        self.add_average("autoencoder")  # restart the EMA from the initialised weights
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
         pixels = batch.pixels
@@ -80,33 +81,35 @@ class VQVAERecipe(Recipe[Images]):
         distance = self.distance(reconstruction, pixels)
         loss = self.model.loss_weight * distance + quantized.loss
         terms = {"reconstruction": distance.detach(), "quantizer": quantized.loss.detach()}
-        views: Sequence[Tensor] = [reconstruction]  # what an adversary sees
+        views: Sequence[Tensor] = [reconstruction]  # inputs of the discriminators
         real_views: Sequence[Tensor] = [pixels]
         if self.perceptual is not None and images_seen >= self.model.perceptual.start:
             every = self.model.perceptual.every
             with self.context.autocast():
-                found, wanted = self.perceptual.compare(reconstruction[::every].float(), pixels[::every])
-                seen_apart = self.perceptual.distance(found, wanted)
-            loss = loss + self.model.perceptual.weight * seen_apart
-            terms["perceptual"] = seen_apart.detach()
+                maps, real_maps = self.perceptual.compare(reconstruction[::every].float(), pixels[::every])
+                perceptual_loss = self.perceptual.distance(maps, real_maps)
+            loss = loss + self.model.perceptual.weight * perceptual_loss
+            terms["perceptual"] = perceptual_loss.detach()
             if self.model.adversary.inputs == "features":
-                views, real_views = found[1:], wanted[1:]
-        playing = self.adversary is not None and self.adversary.playing(images_seen)
-        if self.adversary is not None and playing:
+                views, real_views = maps[1:], real_maps[1:]
+        adversary = self.adversary
+        if adversary is not None and not adversary.playing(images_seen):
+            adversary = None
+        if adversary is not None:
             with self.context.autocast():
-                game = self.adversary.decoder_loss(views, loss, self.autoencoder.last_weight, images_seen)
-            loss = loss + game
-            terms["adversarial"] = game.detach()
+                adversarial_loss = adversary.decoder_loss(views, loss, self.autoencoder.last_weight, images_seen)
+            loss = loss + adversarial_loss
+            terms["adversarial"] = adversarial_loss.detach()
         self.descend("autoencoder", loss, images_seen)
         self.update_averages(images_seen)
-        if self.adversary is not None and playing:
+        if adversary is not None:
             with self.context.autocast():
-                discriminator_loss = self.adversary.discriminator_loss(real_views, views)
+                discriminator_loss = adversary.discriminator_loss(real_views, views)
             self.descend("discriminator", discriminator_loss, images_seen)
             terms["discriminator"] = discriminator_loss.detach()
         self.usage.update(quantized.codes, batch=self.config.train.batch)
         with torch.no_grad():
-            # Pixels span [-1, 1], so an error of 2 is the full range.
+            # Pixels span [-1, 1], so the peak of the PSNR is 2.
             mean_squared = all_reduce_sum((reconstruction.float() - pixels).square().mean() / 4) / world()
             return {
                 "loss": loss.detach(),
@@ -117,7 +120,7 @@ class VQVAERecipe(Recipe[Images]):
             }
 
     def _freeze_encoder(self, frozen: bool) -> None:
-        """Fix encoder and codebook where their averages are, or let them go where a training was taken back."""
+        """Freeze encoder and codebook at their EMA weights, or unfreeze them after a rollback to before the freeze."""
         if frozen == self.frozen:
             return
         self.frozen, average = frozen, cast(Autoencoder, self.averages["autoencoder"].module)
@@ -125,7 +128,7 @@ class VQVAERecipe(Recipe[Images]):
             (self.autoencoder.encoder, average.encoder),
             (self.autoencoder.quantizer, average.quantizer),
         ):
-            if frozen:  # in a resumed training they are equal already
+            if frozen:  # no effect in a resumed training, where they are already equal
                 module.load_state_dict(averaged.state_dict())
             module.requires_grad_(not frozen).train(not frozen)
 
@@ -141,7 +144,7 @@ class VQVAERecipe(Recipe[Images]):
         )
 
     def compile(self) -> None:
-        # The quantizer between them is float32 by design and waits for nothing: there is little to fuse in it.
+        # The quantizer runs in float32 and has little to fuse.
         self.autoencoder.encoder.compile()
         self.autoencoder.decoder.compile()
 
@@ -160,16 +163,16 @@ class VQVAERecipe(Recipe[Images]):
     def export(self) -> Autoencoder:
         return cast(Autoencoder, self.averages["autoencoder"].module)
 
-    def _judges(self) -> nn.ModuleList:
-        """A discriminator for every view that the adversary has of an image."""
+    def _discriminators(self) -> nn.ModuleList:
+        """One patch discriminator for each input: the pixels, or each feature map except the finest."""
         adversary, (channels, *size) = self.model.adversary, self.context.image
         if adversary.inputs == "pixels":
             return nn.ModuleList([PatchDiscriminator(channels, adversary.width)])
-        assert self.perceptual is not None  # the configuration says so
+        assert self.perceptual is not None  # ensured by VQVAEConfig
         blank = torch.zeros(1, channels, *size, device=self.context.device)
         maps, _ = self.perceptual.compare(blank, blank)
-        # The finest map shows what the pixels do, at the price of all the others together.
-        return nn.ModuleList(MapDiscriminator(found.shape[1], adversary.width) for found in maps[1:])
+        # The finest map adds little to the pixels and costs as much as all the others together.
+        return nn.ModuleList(MapDiscriminator(part.shape[1], adversary.width) for part in maps[1:])
 
     def _reconstruct(self, pixels: Tensor) -> Tensor:
         with self.context.autocast():

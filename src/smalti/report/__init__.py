@@ -1,1 +1,1 @@
-"""Records of measurements, their comparison, pages, charts and pictures."""
+"""Evaluation records and their comparison, HTML reports, charts, contact sheets and animations."""

@@ -1,4 +1,4 @@
-"""Moving pictures: WebP and GIF files that play without end and say what they show."""
+"""Animated WebP and GIF files that loop forever and carry metadata."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ IMAGE_DESCRIPTION = 0x010E  # of Exif
 def write_animation(
     path: Path, frames: np.ndarray, text: Mapping[str, str] | None = None, *, frame_ms: int = 60
 ) -> None:
-    """Write frames as one file, whole or not at all.
+    """Write frames as one animation, atomically.
 
     Args:
-        path: ends in .webp, which keeps every colour and transparency, or in .gif, which keeps 256 colours a frame
-            and has transparency laid over white: a pixel of a GIF is there or not, and never half.
+        path: ends in .webp (lossless, with transparency) or .gif (256 colours per frame, transparency composited over
+            white because GIF has no partial transparency).
         frames: (N, H, W, C) uint8 with C in 1, 3, 4.
         text: metadata, written as JSON into the comment (GIF) or the Exif description (WebP).
-        frame_ms: how long each one is shown.
+        frame_ms: duration of each frame in milliseconds.
 
     Raises:
-        DataError: not such frames.
-        OutputError: it cannot be written.
+        DataError: frames of another type or shape, or another file extension.
+        OutputError: the file cannot be written.
     """
     kind = path.suffix[1:].lower()
     if kind not in ANIMATED:

@@ -1,8 +1,8 @@
-"""What a chart is made of before it is drawn: axes, ticks, and series cleaned and thinned.
+"""Axes and ticks of charts, and the cleaning and downsampling of their series.
 
-    linear axis   steps of 1, 2 or 5 times a power of ten, about five of them
-    log axis      powers of ten, with 2 and 5 between them when there are few
-    thinning      the lowest and highest point of each bucket stay, so that no spike is lost
+    linear axis    about five ticks, at steps of 1, 2 or 5 times a power of ten
+    log axis       ticks at powers of ten, and at 2 and 5 times a power of ten if there are few
+    downsampling   keeps the minimum and maximum of each bucket, so that no spike is lost
 
 NaN, infinite and (on a log axis) non-positive values become NaN, which leaves a gap in the line.
 """
@@ -22,37 +22,40 @@ Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Name to (x, y), two equally long sequences of numbers."""
 
 POINTS_PER_SERIES = 400
-# Beyond these, differences and quotients of doubles overflow or vanish; nothing we measure is there.
+# Beyond these, differences and quotients of doubles overflow or underflow; no metric reaches them.
 _OVERFLOW, _UNDERFLOW = 1e150, 1e-150
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: its ends in data units, its ticks, and whether it is logarithmic."""
+    """One axis: its ends and ticks in data units, and whether it is logarithmic."""
 
     low: float
     high: float
     ticks: tuple[float, ...]
     log: bool = False
 
-    def place(self, values: np.ndarray | float) -> np.ndarray:
-        """Data units to 0 (low end) .. 1 (high end)."""
+    def position(self, values: np.ndarray | float) -> np.ndarray:
+        """Data units -> 0 (low end) .. 1 (high end)."""
+        position: np.ndarray
         if self.log:
-            return (np.log10(values) - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
-        return (np.asarray(values, dtype=np.float64) - self.low) / (self.high - self.low)
+            position = (np.log10(values) - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
+        else:
+            position = (np.asarray(values, dtype=np.float64) - self.low) / (self.high - self.low)
+        return position
 
     def labels(self) -> tuple[str, ...]:
-        """One text a tick."""
+        """One label per tick."""
         step = self.ticks[1] - self.ticks[0] if len(self.ticks) > 1 and not self.log else None
         return tuple(tick_label(tick, step) for tick in self.ticks)
 
 
 def tick_label(value: float, step: float | None = None) -> str:
-    """A short text for a tick: 0.25, 1500, 20k, 3M, 1e-05.
+    """Short label of a tick: 0.25, 1500, 20k, 3M, 1e-05.
 
     Args:
-        value: the tick.
-        step: distance to the next tick, which decides the decimals; None: two significant digits.
+        value: position of the tick.
+        step: distance to the next tick, which determines the decimal places; None: a plain short number.
     """
     if value == 0 or (step is not None and abs(value) < step * 1e-9):
         return "0"
@@ -69,15 +72,15 @@ def tick_label(value: float, step: float | None = None) -> str:
 
 
 def axis_for(values: np.ndarray, *, log: bool = False, around: float | None = None) -> Axis:
-    """An axis that holds all finite values.
+    """An axis that covers all finite values.
 
     Args:
-        values: any shape; NaN and infinite values are passed over, on a log axis also those up to 0.
+        values: any shape; NaN and infinite values are ignored, on a log axis also non-positive ones.
         log: logarithmic.
-        around: a value the axis must show as well, e.g. 0 for bars.
+        around: a value that the axis must include, such as 0 for bars.
 
     Returns:
-        An axis whose ends differ, also when there is one value or none.
+        An axis whose ends differ, even for a single value or none.
     """
     usable = values[np.isfinite(values) & (values > _UNDERFLOW if log else True)]
     if around is not None:
@@ -89,7 +92,7 @@ def axis_for(values: np.ndarray, *, log: bool = False, around: float | None = No
         return _log_axis(low, high)
     size = max(abs(low), abs(high))
     if high - low <= max(1e-12 * size, _UNDERFLOW):
-        room = 0.1 * size if size > _UNDERFLOW else 1.0  # a constant runs through the middle
+        room = 0.1 * size if size > _UNDERFLOW else 1.0  # a constant line runs through the middle
         low, high = low - room, high + room
     step = _nice_step((high - low) / 5)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -97,13 +100,13 @@ def axis_for(values: np.ndarray, *, log: bool = False, around: float | None = No
 
 
 def _nice_step(rough: float) -> float:
-    """The smallest of 1, 2, 5, 10 times a power of ten that is at least `rough`, almost."""
+    """The smallest of 1, 2, 5, 10 times a power of ten that is at least `rough`, to within 0.1 %."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
 
 
 def _log_axis(low: float, high: float) -> Axis:
-    """Ends on 1, 2 or 5 times a power of ten; at most about eight ticks."""
+    """A log axis that ends at 1, 2 or 5 times a power of ten, with at most about eight ticks."""
     first, last = math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1
     marks = [factor * 10.0**power for power in range(first, last + 1) for factor in (1, 2, 5)]
     bottom = max((mark for mark in marks if mark <= low * 1.0000001), default=low)
@@ -119,15 +122,15 @@ def _log_axis(low: float, high: float) -> Axis:
 
 
 def thin(x: np.ndarray, y: np.ndarray, *, limit: int = POINTS_PER_SERIES) -> tuple[np.ndarray, np.ndarray]:
-    """Fewer points with the same outline.
+    """Downsample a series and keep its outline.
 
     Args:
-        x: (N,), in the order drawn.
-        y: (N,), NaN where there is a gap.
-        limit: most points to keep, at least 4.
+        x: (N,), in drawing order.
+        y: (N,), with NaN for gaps.
+        limit: maximum number of points, at least 4.
 
     Returns:
-        x and y of at most `limit` points: the ends, and the lowest and highest of each of (limit - 2) / 2 buckets.
+        x and y of at most `limit` points: the two ends, and the minimum and maximum of each of (limit - 2) / 2 buckets.
     """
     if len(x) <= limit:
         return x, y
@@ -136,7 +139,7 @@ def thin(x: np.ndarray, y: np.ndarray, *, limit: int = POINTS_PER_SERIES) -> tup
     for start, stop in itertools.pairwise(edges):
         bucket = y[start:stop]
         if np.isnan(bucket).all():
-            kept.add(int(start))  # a gap stays a gap
+            kept.add(int(start))  # preserves the gap
         else:
             kept |= {int(start + np.nanargmin(bucket)), int(start + np.nanargmax(bucket))}
     chosen = np.array(sorted(kept))
@@ -144,14 +147,14 @@ def thin(x: np.ndarray, y: np.ndarray, *, limit: int = POINTS_PER_SERIES) -> tup
 
 
 def clean(series: Series, *, log_y: bool) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Every series as float64 vectors, thinned, NaN where there is nothing to draw.
+    """All series as downsampled float64 vectors, with NaN for gaps.
 
     Args:
-        series: name to (x, y); points without a finite x are left out.
-        log_y: y up to 0 becomes NaN as well.
+        series: name to (x, y); points without a finite x are dropped.
+        log_y: whether non-positive y become NaN as well.
 
     Raises:
-        DataError: x and y of a series differ in length, or hold no numbers.
+        DataError: x and y of a series differ in length, or are not numbers.
     """
     cleaned = {}
     for name, (x_values, y_values) in series.items():
@@ -166,12 +169,12 @@ def clean(series: Series, *, log_y: bool) -> dict[str, tuple[np.ndarray, np.ndar
 
 
 def axes_for_series(cleaned: dict[str, tuple[np.ndarray, np.ndarray]], *, log_y: bool) -> tuple[Axis, Axis]:
-    """The x and y axis that hold what `clean` returned."""
+    """The x and y axes for the series returned by `clean`."""
     x_all = np.concatenate([np.empty(0), *(x for x, _ in cleaned.values())])
     y_all = np.concatenate([np.empty(0), *(y for _, y in cleaned.values())])
     x_axis = axis_for(x_all)
     if x_all.size and x_all.min() < x_all.max():
-        # Time runs to the edge of the chart; only y gets room up to the next tick.
+        # The x axis ends at the data; only the y axis extends to the next tick.
         low, high = float(x_all.min()), float(x_all.max())
         room = 1e-9 * (high - low)
         x_axis = Axis(low, high, tuple(tick for tick in x_axis.ticks if low - room <= tick <= high + room))
@@ -179,14 +182,14 @@ def axes_for_series(cleaned: dict[str, tuple[np.ndarray, np.ndarray]], *, log_y:
 
 
 def numbers(values: Sequence[float] | np.ndarray, what: str) -> np.ndarray:
-    """A fresh float64 vector, NaN for what cannot be drawn; None is NaN too.
+    """A new float64 vector with NaN for None and for values that cannot be drawn.
 
     Args:
         values: (N,).
-        what: how an error calls them.
+        what: name of the values in error messages.
 
     Raises:
-        DataError: something is no number.
+        DataError: a value is not a number.
     """
     try:
         result = np.array([math.nan if value is None else float(value) for value in values], dtype=np.float64)

@@ -1,7 +1,7 @@
-"""Charts without a plotting library: SVG for pages, pixels for PNG files.
+"""Charts without a plotting library: SVG for HTML reports, pixels for PNG files.
 
-Both kinds share the layout, the axes and the thinning of `axes.py`, so a curve looks the same on a page and in a
-README. Pixels are (H, W, 3) uint8.
+Both renderers share the layout, and the axes and downsampling of `axes.py`, so a curve looks the same in a report and
+in a README. Pixels are (H, W, 3) uint8.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from smalti.errors import DataError
 from smalti.report.axes import Axis, Series, axes_for_series, axis_for, clean, numbers
 
-BARS_AT_MOST = 640  # about one bar a pixel; above it, each bar is the mean of several values
+BARS_AT_MOST = 640  # about one bar per pixel; with more values, each bar is the mean of several
 COLOURS = ("#2563eb", "#d9480f", "#0d8a5f", "#9333ea", "#c2255c", "#0c8599", "#946200", "#5c6770")
 COLOURS_ON_DARK = ("#74a9ff", "#ff9a5c", "#4fd1a5", "#c99bff", "#ff8fb8", "#5fd3e6", "#e0b64a", "#aab4be")
 
@@ -28,17 +28,17 @@ LEFT, RIGHT, TOP, BOTTOM = 66, 16, 14, 46
 
 
 def svg_lines(title: str, series: Series, *, x_label: str, y_label: str, log_y: bool = False) -> str:
-    """A line chart as one `<svg>` element, coloured by the page's classes c0..c7 and `--` variables.
+    """A line chart as one `<svg>` element, coloured by the CSS classes c0..c7 and variables of the page.
 
     Args:
         title: for screen readers; the page prints its own.
-        series: name to (x, y), equally long; y may hold NaN.
+        series: name to (x, y) of equal length; y may contain NaN.
         x_label: with the unit, e.g. "images seen".
         y_label: with the unit, e.g. "PSNR (dB)".
         log_y: logarithmic y axis.
 
     Raises:
-        DataError: x and y of a series differ in length, or hold no numbers.
+        DataError: x and y of a series differ in length, or are not numbers.
     """
     cleaned = clean(series, log_y=log_y)
     x_axis, y_axis = axes_for_series(cleaned, log_y=log_y)
@@ -59,17 +59,17 @@ def svg_lines(title: str, series: Series, *, x_label: str, y_label: str, log_y: 
 def svg_bars(
     title: str, values: Sequence[float], *, labels: Sequence[str] | None = None, x_label: str, y_label: str
 ) -> str:
-    """A bar chart as one `<svg>` element; more than 640 bars are averaged in equal groups.
+    """A bar chart as one `<svg>` element; more than 640 values are averaged in groups of equal size.
 
     Args:
         title: for screen readers; the page prints its own.
-        values: (N,) in the order shown; NaN leaves a place empty.
-        labels: N names, printed under the bars when there are at most 40, else shown by the pointer only.
-        x_label: what a bar is.
-        y_label: what its height is, with the unit.
+        values: (N,) in the order shown; NaN leaves a gap.
+        labels: N names, printed below the bars if there are at most 40, otherwise shown as tooltips only.
+        x_label: what the bars stand for.
+        y_label: what their height stands for, with the unit.
 
     Raises:
-        DataError: not one label a value, or values that are no numbers.
+        DataError: the number of labels differs from that of the values, or values are not numbers.
     """
     heights = numbers(values, "values")
     if labels is not None and len(labels) != len(heights):
@@ -88,16 +88,16 @@ def svg_bars(
     tall = 46 if named and max(map(len, labels or ()), default=0) * 6.5 > (WIDTH - LEFT - RIGHT) / max(count, 1) else 0
     parts = [_svg_frame(x_axis, y_axis, x_label, y_label, tall=tall)]
     slot = (WIDTH - LEFT - RIGHT) / max(count, 1)
-    # Many bars touch, or their gaps would flicker; few bars stay slim.
+    # Many bars overlap slightly, because thin gaps would flicker; few bars have a maximum width.
     width = slot + 0.3 if slot < 5 else min(0.8 * slot, 64)
-    zero = _down(y_axis.place(0.0))
+    zero = _to_y(y_axis.position(0.0))
     for i, height in enumerate(heights):
         left = LEFT + i * slot + (slot - width) / 2
         if named and labels is not None:
             parts.append(_svg_bar_label(labels[i], left + width / 2, turned=tall > 0))
         if not math.isfinite(height):
             continue
-        end = _down(y_axis.place(height))
+        end = _to_y(y_axis.position(height))
         hint = safe_text(f"{labels[i] if labels is not None else i * each}: {height:.6g}")
         parts.append(
             f'<rect class="bar c0" x="{left:.2f}" y="{min(zero, end):.2f}" width="{width:.2f}" '
@@ -120,22 +120,22 @@ def draw_lines(
     width: int = 2 * WIDTH,
     dark: bool = False,
 ) -> np.ndarray:
-    """A line chart as pixels, for PNG files in a README: the layout of `svg_lines` with title and legend.
+    """A line chart as pixels, for PNG files: the layout of `svg_lines`, with title and legend.
 
     Args:
         title: printed above the chart; may be empty.
-        series: name to (x, y), equally long; y may hold NaN.
+        series: name to (x, y) of equal length; y may contain NaN.
         x_label: with the unit.
         y_label: with the unit.
         log_y: logarithmic y axis.
-        width: of the picture in pixels, at least 200; the height follows.
-        dark: light lines on a dark ground.
+        width: width of the picture in pixels, at least 200, which also determines the height.
+        dark: light lines on a dark background.
 
     Returns:
-        (H, width, 3) uint8, drawn three times as large and averaged.
+        (H, width, 3) uint8, rendered at three times the size and averaged.
 
     Raises:
-        DataError: as `svg_lines`, or a picture too small to draw in.
+        DataError: as `svg_lines`, or the width is below 200.
     """
     if width < 200:
         raise DataError(f"a chart needs at least 200 pixels of width, not {width}")
@@ -165,20 +165,21 @@ def draw_lines(
     return np.asarray(canvas.reduce(3))
 
 
-# Places and words, for both renderers
+# Coordinates and text, for both renderers
 
 
-def _down(fraction: np.ndarray | float) -> float:
-    """0..1 on the y axis to a coordinate, which grows downwards."""
+def _to_y(fraction: np.ndarray | float) -> float:
+    """0..1 on the y axis -> coordinate, which grows downwards."""
     return HEIGHT - BOTTOM - float(fraction) * (HEIGHT - TOP - BOTTOM)
 
 
-def _across(fraction: np.ndarray | float) -> float:
+def _to_x(fraction: np.ndarray | float) -> float:
+    """0..1 on the x axis -> coordinate."""
     return LEFT + float(fraction) * (WIDTH - LEFT - RIGHT)
 
 
 def _runs(x: np.ndarray, y: np.ndarray, x_axis: Axis, y_axis: Axis) -> Iterator[list[tuple[float, float]]]:
-    """The unbroken pieces of a line, as coordinates."""
+    """The segments of a line between gaps, as coordinates."""
     run: list[tuple[float, float]] = []
     for px, py in zip(x, y, strict=True):
         if math.isnan(py):
@@ -186,7 +187,7 @@ def _runs(x: np.ndarray, y: np.ndarray, x_axis: Axis, y_axis: Axis) -> Iterator[
                 yield run
             run = []
         else:
-            run.append((_across(x_axis.place(px)), _down(y_axis.place(py))))
+            run.append((_to_x(x_axis.position(px)), _to_y(y_axis.position(py))))
     if run:
         yield run
 
@@ -197,23 +198,23 @@ def _index_ticks(count: int) -> tuple[float, ...]:
 
 
 def _describe(series: Series) -> str:
-    """What a chart shows, in words, for those who cannot see it."""
-    told = []
+    """Description of a chart in words, for screen readers."""
+    parts = []
     for name, (_, y_values) in series.items():
         y = numbers(y_values, "values")
         y = y[np.isfinite(y)]
         if y.size == 0:
-            told.append(f"{name}: no values")
+            parts.append(f"{name}: no values")
         else:
-            told.append(f"{name}: {y.size} values from {y.min():.4g} to {y.max():.4g}, last {y[-1]:.4g}")
-    return "; ".join(told) or "no series"
+            parts.append(f"{name}: {y.size} values from {y.min():.4g} to {y.max():.4g}, last {y[-1]:.4g}")
+    return "; ".join(parts) or "no series"
 
 
 # SVG
 
 
 def safe_text(text: object) -> str:
-    """Text for HTML and XML alike: escaped, and without the control characters and surrogates XML forbids."""
+    """Text escaped for HTML and XML, with characters that XML forbids replaced."""
     return html.escape(re.sub("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]", "\ufffd", str(text)))
 
 
@@ -239,15 +240,15 @@ def _svg_bar_label(label: str, x: float, *, turned: bool) -> str:
 
 
 def _svg_frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str, *, tall: int = 0) -> str:
-    """Grid lines, ticks and the two labels."""
+    """Grid lines, ticks and axis labels."""
     parts = []
     floor = HEIGHT - BOTTOM
     for tick, label in zip(y_axis.ticks, y_axis.labels(), strict=True):
-        y = _down(y_axis.place(tick))
+        y = _to_y(y_axis.position(tick))
         parts.append(f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
     for tick, label in zip(x_axis.ticks, x_axis.labels(), strict=True):
-        x = _across(x_axis.place(tick))
+        x = _to_x(x_axis.position(tick))
         parts.append(f'<line class="axis" x1="{x:.1f}" y1="{floor}" x2="{x:.1f}" y2="{floor + 4}"/>')
         parts.append(f'<text class="tick" x="{x:.1f}" y="{floor + 18}" text-anchor="middle">{label}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" y1="{floor}" x2="{WIDTH - RIGHT}" y2="{floor}"/>')
@@ -267,7 +268,7 @@ def _svg_frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str, *, tall: 
 
 @dataclass(frozen=True)
 class _Pen:
-    """Draws in CSS pixels on a canvas that is `zoom` times larger, `head` pixels below its top."""
+    """Draws in CSS pixels on a canvas scaled by `zoom`, offset by `head` pixels from the top."""
 
     draw: ImageDraw.ImageDraw
     zoom: float
@@ -284,8 +285,8 @@ class _Pen:
             self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
 
     def text(self, x: float, y: float, text: str, colour: str, size: float, anchor: str) -> None:
-        place = (x * self.zoom, (y + self.head) * self.zoom)
-        self.draw.text(place, _one_line(text), fill=colour, font=_font(size * self.zoom), anchor=anchor)
+        position = (x * self.zoom, (y + self.head) * self.zoom)
+        self.draw.text(position, _one_line(text), fill=colour, font=_font(size * self.zoom), anchor=anchor)
 
 
 def _one_line(text: str) -> str:
@@ -299,18 +300,18 @@ def _font(size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 def _draw_frame(pen: _Pen, x_axis: Axis, y_axis: Axis, ink: str, faint: str) -> None:
     floor = HEIGHT - BOTTOM
     for tick, label in zip(y_axis.ticks, y_axis.labels(), strict=True):
-        y = _down(y_axis.place(tick))
+        y = _to_y(y_axis.position(tick))
         pen.line([(LEFT, y), (WIDTH - RIGHT, y)], faint, 1)
         pen.text(LEFT - 8, y, label, ink, 11, "rm")
     for tick, label in zip(x_axis.ticks, x_axis.labels(), strict=True):
-        x = _across(x_axis.place(tick))
+        x = _to_x(x_axis.position(tick))
         pen.line([(x, floor), (x, floor + 4)], ink, 1)
         pen.text(x, floor + 18, label, ink, 11, "ms")
     pen.line([(LEFT, floor), (WIDTH - RIGHT, floor)], ink, 1)
 
 
 def _draw_legend(pen: _Pen, names: list[str], colours: Sequence[str], ink: str) -> None:
-    """Colour and name of each series in one row; what does not fit is counted."""
+    """Colour and name of each series in one row; series that do not fit are counted, as in "+ 3"."""
     x, y = float(LEFT), -8.0
     for index, name in enumerate(names):
         short = _one_line(name if len(name) <= 32 else name[:31] + "…")
@@ -324,7 +325,7 @@ def _draw_legend(pen: _Pen, names: list[str], colours: Sequence[str], ink: str) 
 
 
 def _draw_turned(canvas: Image.Image, text: str, zoom: float, head: float, ink: str) -> None:
-    """The y label, from bottom to top."""
+    """The y label, rotated to read upwards."""
     text = _one_line(text)
     if not text:
         return

@@ -1,13 +1,13 @@
-"""The difference of two evaluations, or why there is none.
+"""Comparison of two evaluations: differences with confidence intervals, or the reason why they are not comparable.
 
     d    = b - a
     low  = d - sqrt((a.high - a.value)^2 + (b.value - b.low)^2)
     high = d + sqrt((a.value - a.low)^2 + (b.high - b.value)^2)
 
-the interval of a difference of independent estimates whose own intervals may be lopsided (Zou and Donner 2008,
-Statistics in Medicine 27:1693). Both were held against the same reference images, whose luck moves both figures the
-same way and is counted twice here: the interval is wider than it need be, so a difference that it shows is there.
-Figures are compared only when the whole protocols are equal.
+the confidence interval of a difference of independent estimates with asymmetric intervals (Zou and Donner 2008,
+Statistics in Medicine 27:1693). Both evaluations use the same reference images, whose sampling error affects both
+values in the same direction but is counted twice here, so the interval is conservative.
+Metric values are compared only if the protocols are equal.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ from typing import Any
 from smalti.errors import ConfigError
 from smalti.metrics.bootstrap import LEVEL
 from smalti.metrics.metric import MetricValue
-from smalti.report.record import UNITS, Evaluation, decimals, span, title, written
+from smalti.report.formatting import decimal_places, format_interval, format_number, format_unit
+from smalti.report.record import Evaluation, title
 
 NO_DIFFERENCE = "no difference that N can show"
-_PARTS_AT_MOST = 6  # of a refusal; the rest is counted
-# Samples are samples, whether a model or a folder gave them.
-_KIN = {"generator": "samples", "folder": "samples"}
+_PARTS_AT_MOST = 6  # reasons listed in an error message; the rest is counted
+# Generated images are comparable whether they come from a model or from a folder.
+_KINDS = {"generator": "samples", "folder": "samples"}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of two evaluations.
+    """The difference between two evaluations in one metric.
 
     Attributes:
-        a, b: the figure in each.
-        value: b - a; NaN where it has none, as between two infinities.
-        low, high: ends of its interval, both None where a figure has none.
-        verdict: on b: "better", "worse", "higher" or "lower" (where neither end is good), "equal",
-            "no difference that N can show", or "" where there is no interval to judge by.
+        a, b: the metric value in each evaluation.
+        value: b - a; NaN if it is undefined, as between two infinities.
+        low, high: ends of its confidence interval; both None if either value has none.
+        verdict: verdict on b: "better", "worse", "higher" or "lower" (if neither direction is better), "equal",
+            "no difference that N can show" (not significant), or "" without an interval.
     """
 
     a: MetricValue
@@ -50,13 +51,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two evaluations have in common.
+    """The comparison of two evaluations.
 
     Attributes:
         a, b: the evaluations.
-        differences: of every figure in both, in the order of a.
-        only_a, only_b: names of figures that one of them lacks.
-        warnings: plain sentences.
+        differences: differences in all metrics that both contain, in the order of a.
+        only_a, only_b: names of the metrics that only one of them contains.
+        warnings: caveats, one sentence each.
     """
 
     a: Evaluation
@@ -67,27 +68,27 @@ class Comparison:
     warnings: tuple[str, ...]
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-        """Header and rows as text: the figure in a and b, the difference, its interval and the verdict on b."""
+        """Header and rows as text: the metric in a and b, the difference, its confidence interval and the verdict."""
         header = ("figure", "A", "B", "B - A", f"{LEVEL * 100:g} % interval", "verdict on B")
         rows: list[tuple[str, ...]] = []
         for difference in self.differences:
             a, b = difference.a, difference.b
-            digits = max(decimals(a.value, a.low, a.high), decimals(b.value, b.low, b.high))
-            unit = f" {UNITS.get(a.unit, a.unit)}" if a.unit else ""
+            digits = max(decimal_places(a.value, a.low, a.high), decimal_places(b.value, b.low, b.high))
+            unit = format_unit(a.unit)
             rows.append(
                 (
                     title(a.name, self.a),
-                    written(a.value, digits) + unit,
-                    written(b.value, digits) + unit,
-                    written(difference.value, digits, sign=True) + unit,
-                    span(difference.low, difference.high, digits, sign=True),
+                    format_number(a.value, digits) + unit,
+                    format_number(b.value, digits) + unit,
+                    format_number(difference.value, digits, sign=True) + unit,
+                    format_interval(difference.low, difference.high, digits, sign=True),
                     difference.verdict,
                 )
             )
         return header, rows
 
     def remarks(self) -> tuple[str, ...]:
-        """The warnings, and which figures stand alone, one sentence each."""
+        """The warnings, and the metrics that only one evaluation contains, one sentence each."""
         alone = [
             f"only {name} has {', '.join(title(figure, evaluation) for figure in figures)}"
             for name, figures, evaluation in (("A", self.only_a, self.a), ("B", self.only_b, self.b))
@@ -97,10 +98,10 @@ class Comparison:
 
 
 def compare(a: Evaluation, b: Evaluation) -> Comparison:
-    """The difference b - a of every figure that both have.
+    """Compare two evaluations by the differences b - a of all metrics that both contain.
 
     Raises:
-        ConfigError: they were measured differently; it says in what, on one line.
+        ConfigError: the protocols differ; the message lists the differences.
     """
     parts = unlike(a, b)
     if parts:
@@ -129,15 +130,15 @@ def compare(a: Evaluation, b: Evaluation) -> Comparison:
 
 
 def unlike(a: Evaluation, b: Evaluation) -> list[str]:
-    """What differs between two protocols, a part of a sentence each; empty when the figures may be compared."""
+    """The differences between two protocols, one phrase each; empty if the evaluations are comparable."""
     parts = []
-    if _KIN.get(a.form, a.form) != _KIN.get(b.form, b.form):
+    if _KINDS.get(a.form, a.form) != _KINDS.get(b.form, b.form):
         parts.append(f"an evaluation of form {a.form} against one of form {b.form}")
     first, second = dict(a.protocol), dict(b.protocol)
     networks = first.get("extractor"), second.get("extractor")
     names = [network.get("name") if isinstance(network, Mapping) else None for network in networks]
     if names[0] != names[1]:
-        # Everything else about two networks differs as well and would say nothing more.
+        # All other settings of two different networks differ as well and would add nothing.
         parts.append(
             f"extractor {_network(first.pop('extractor', None))} against {_network(second.pop('extractor', None))}"
         )
@@ -152,7 +153,7 @@ def _difference(a: MetricValue, b: MetricValue) -> Difference:
     value = b.value - a.value
     if a.low is None or a.high is None or b.low is None or b.high is None or not math.isfinite(value):
         return Difference(a, b, value, None, None, "equal" if a.value == b.value else "")
-    # A bootstrap interval may lie wholly to one side of its estimate; an arm is then 0, never negative.
+    # A bootstrap interval may lie entirely on one side of its estimate; the distance to that end is then 0.
     low = value - math.hypot(max(a.high - a.value, 0.0), max(b.value - b.low, 0.0))
     high = value + math.hypot(max(a.value - a.low, 0.0), max(b.high - b.value, 0.0))
     return Difference(a, b, value, low, high, _verdict(low, high, a.better))
@@ -161,14 +162,14 @@ def _difference(a: MetricValue, b: MetricValue) -> Difference:
 def _verdict(low: float, high: float, better: str) -> str:
     if not (low > 0 or high < 0):
         return NO_DIFFERENCE
-    way = "higher" if low > 0 else "lower"
+    direction = "higher" if low > 0 else "lower"
     if not better:
-        return way
-    return "better" if way == better else "worse"
+        return direction
+    return "better" if direction == better else "worse"
 
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every value by its dotted path."""
+    """All values of nested tables, by dotted path."""
     found: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, Mapping) and value:
@@ -179,7 +180,7 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    # 1 and True are equal to Python, and are not the same setting.
+    # 1 == True in Python, but they are different settings.
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
@@ -194,7 +195,7 @@ def _short(table: Mapping[str, Any], key: str) -> str:
 
 
 def _word(value: Any) -> str:
-    """A setting in a few characters; of a digest, as many as tell it from others."""
+    """A setting as short text; digests are abbreviated."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     if len(text) >= 32 and all(character in "0123456789abcdef" for character in text):
         return text[:12] + "..."

@@ -1,9 +1,9 @@
-"""The page of an evaluation: what must be known first, figures with their meaning, pictures, and how it was measured.
+"""HTML report of an evaluation: warnings, metric values with explanations, images, and the protocol.
 
     page = evaluation_page(evaluation, pictures=[("Generated, not selected.", images)], neighbours=Neighbours(...))
     page.write("report.html")
 
-Pictures are uint8 (N, H, W, C); a page shows every one of them, so the caller chooses how many and which.
+Images are uint8 (N, H, W, C). The page shows all of them, so the caller chooses how many and which.
 """
 
 from __future__ import annotations
@@ -18,65 +18,70 @@ import numpy as np
 from smalti.data.images import change
 from smalti.errors import DataError
 from smalti.report.axes import Series
+from smalti.report.formatting import decimal_places, format_number
 from smalti.report.html import Report
 from smalti.report.pictures import enlarge, grid, side_by_side
-from smalti.report.record import Evaluation, decimals, table, title, written
+from smalti.report.record import Evaluation, table, title
 
-SHEET_WIDTH = 756  # pixels, the room a page has for a picture; a wider one would be shown at a broken scale
-TILE_LIMIT = 160  # pixels; larger images are shrunk for the page
-SMALLEST_TILE = 48  # pixels; smaller images are enlarged by a whole factor to at least this
+SHEET_WIDTH = 756  # pixels, the width of the page; wider pictures would be scaled by a fractional factor
+TILE_LIMIT = 160  # pixels; larger images are downscaled for the page
+SMALLEST_TILE = 48  # pixels; smaller images are enlarged by an integer factor to at least this size
 CLASSES_IN_TABLE = 40
 BINS = 40
 
 EXPLANATIONS = {
-    "frechet_distance": "Distance between the feature distributions, taken as Gaussians: 0 is identical, "
-    "and two samples of the same kind stay above it while N is finite.",
-    "frechet_distance_infinity": "The same distance with the bias of a finite N taken out by extrapolation.",
-    "kernel_distance": "Distance between the feature distributions with no Gaussian assumed and no bias: "
-    "0 is identical, and slightly negative values are chance.",
-    "precision": "Share of the judged images that look like some reference image: fidelity.",
-    "recall": "Share of the reference images that the judged ones come close to: variety.",
-    "density": "How many reference images' neighbourhoods a judged image falls into, 1 for the same distribution.",
-    "coverage": "Share of the reference images with a judged image in their neighbourhood: variety, without outliers.",
-    "copied_share": "Share of the judged images that are copies of training images, as far as the features tell.",
-    "authenticity": "Share of the judged images that lie farther from their nearest training image than that one does "
-    "from its own nearest.",
-    "c_t": "Whether judged images lie nearer to the training images than held-out ones do, in standard errors: "
-    "0 is as near, far below 0 is memorised, far above 0 is underfitted.",
-    "psnr_db": "Error of the pixels on a logarithmic scale: 3 dB more is half the squared error.",
-    "ssim": "Similarity of local brightness, contrast and structure, 1 for identical images.",
-    "ms_ssim": "The same similarity over several scales.",
-    "perceptual_distance": "Distance of the feature maps of a network, nearer to what people see; 0 is identical.",
-    "classifier_score": "How sure a classifier is of each image and how evenly it uses its classes; from 1 up to their "
-    "number (with Inception's classes, the Inception score).",
-    "classification_accuracy_score": "Accuracy on real images of a classifier that was trained on the judged ones.",
-    "classification_accuracy_score_ceiling": "The same of a classifier trained on real images: what could be reached.",
-    "accuracy": "Share of images that are given their class.",
-    "macro_precision": "Of the images given a class, the share that is of it; mean over classes.",
-    "macro_recall": "Of the images of a class, the share that is given it; mean over classes.",
-    "macro_f1": "Harmonic mean of the two, class by class; mean over classes.",
-    "linear_probe_accuracy": "Accuracy of a linear classifier on the features: how much they say of the classes.",
-    "codes_used": "Share of the codebook that occurs at all.",
-    "perplexity": "How many codes in even use would carry as much information.",
-    "norm_ratio": "Size of the encoder's latents over that of their codes: 1 where the codebook keeps up.",
-    "rate_bpp": "What a fixed number of bits for each code costs.",
-    "entropy_bpp": "What an ideal coder that knows each code's frequency would need.",
-    "bits_per_code": "What a code costs an ideal coder that the prior drives.",
-    "bits_per_dimension": "The same for all codes of an image, over its pixels times channels.",
+    "frechet_distance": "Distance between Gaussians fitted to the two feature distributions: 0 for identical "
+    "distributions; with finite N it stays above 0 even for two samples of the same distribution.",
+    "frechet_distance_infinity": "The Frechet distance with the bias of a finite N removed by extrapolation.",
+    "kernel_distance": "Unbiased distance between the feature distributions that assumes no Gaussian: 0 for identical "
+    "distributions; sampling noise can make it slightly negative.",
+    "precision": "Proportion of the evaluated images that are similar to some reference image: fidelity.",
+    "recall": "Proportion of the reference images that are similar to some evaluated image: diversity.",
+    "density": "Number of reference neighbourhoods that contain an evaluated image, relative to k: fidelity, 1 for the "
+    "same distribution.",
+    "coverage": "Proportion of the reference images with an evaluated image in their neighbourhood: diversity, robust "
+    "to outliers.",
+    "copied_share": "Estimated proportion of the evaluated images that are copies of training images.",
+    "authenticity": "Proportion of the evaluated images that are farther from their nearest training image than that "
+    "one is from its own nearest neighbour.",
+    "c_t": "Whether evaluated images lie nearer to the training images than held-out images do, in standard errors: "
+    "about 0 if not, far below 0 for memorisation, far above 0 for underfitting.",
+    "psnr_db": "Squared error of the pixels on a logarithmic scale: 3 dB more is half the squared error.",
+    "ssim": "Similarity of local brightness, contrast and structure; 1 for identical images.",
+    "ms_ssim": "Structural similarity over several scales.",
+    "perceptual_distance": "Distance between the feature maps of a network, closer to human perception than pixel "
+    "errors; 0 for identical images.",
+    "classifier_score": "How confident a classifier is on each image and how evenly its predictions cover the classes; "
+    "from 1 to the number of classes (with the Inception network, the Inception score).",
+    "classification_accuracy_score": "Accuracy on real images of a classifier trained on the evaluated images.",
+    "classification_accuracy_score_ceiling": "Accuracy of the same classifier trained on real images: the upper "
+    "reference value.",
+    "accuracy": "Proportion of images that are classified correctly.",
+    "macro_precision": "Proportion of the images predicted as a class that belong to it; mean over classes.",
+    "macro_recall": "Proportion of the images of a class that are predicted as it; mean over classes.",
+    "macro_f1": "Harmonic mean of precision and recall per class; mean over classes.",
+    "linear_probe_accuracy": "Accuracy of a linear classifier on the features: how well they separate the classes.",
+    "codes_used": "Proportion of the codebook that is used at all.",
+    "perplexity": "Effective number of codes: exp of the entropy of the code frequencies.",
+    "norm_ratio": "Norm of the encoder's latents relative to that of their codes: 1 if the codebook keeps up.",
+    "rate_bpp": "Bit rate of the codes with a fixed-length code.",
+    "entropy_bpp": "Bit rate of the codes with an ideal entropy coder that knows the frequency of each code.",
+    "bits_per_code": "Negative log-likelihood of a code under the prior: its cost with an ideal entropy coder.",
+    "bits_per_dimension": "Negative log-likelihood of all codes of an image, divided by its pixels times channels.",
 }
-"""One plain sentence for each figure, by its name in files."""
-NAMES = {"metrics": "version of the metrics", "judged_count": "images judged", "reference_count": "reference images"}
-"""Keys of a protocol that read better in other words."""
+"""Explanation of each metric in one sentence, by its name in files."""
+NAMES = {"metrics": "version of the metrics", "judged_count": "images evaluated", "reference_count": "reference images"}
+"""Display names of protocol keys that are not clear by themselves."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Judged images beside the training images nearest to them, to see whether any is copied.
+    """Generated images with their nearest training images, to reveal copies.
 
     Attributes:
         images: (N, H, W, C) uint8.
-        nearest: (N, K, H, W, C) uint8, the nearest first; with K = 4, two rows of small images fit side by side.
-        distances: (N, K) in the extractor's features, None when unknown.
+        nearest: (N, K, H, W, C) uint8, nearest first; with K = 4, two rows of small images fit side by side.
+        distances: (N, K) distances in feature space; None if unknown.
     """
 
     images: np.ndarray
@@ -86,11 +91,11 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How values of one kind are distributed in one or several sets, such as nearest-neighbour distances.
+    """A histogram of one quantity over one or several sets, such as nearest-neighbour distances.
 
     Attributes:
         title: printed above.
-        values: name of the set to its numbers, of any count; what is not finite is left out.
+        values: name of the set to its values, of any number; values that are not finite are ignored.
         x_label: with the unit.
     """
 
@@ -118,18 +123,18 @@ def evaluation_page(
     histograms: Sequence[Histogram] = (),
     curves: Sequence[Curve] = (),
 ) -> Report:
-    """The whole page, in the order a reader needs it.
+    """Build the report of an evaluation.
 
     Args:
         evaluation: the record.
-        pictures: captions with (N, H, W, C) uint8 images for a sheet, or with one (H, W, C) picture as it is.
-        pairs: captions with originals and what came back for them, two uint8 arrays of one shape (N, H, W, C).
-        neighbours: judged images and the training images nearest to them.
-        histograms: of distances.
+        pictures: captions with (N, H, W, C) uint8 images for a contact sheet, or with one (H, W, C) picture.
+        pairs: captions with originals and reconstructions, two (N, H, W, C) uint8 arrays of the same shape.
+        neighbours: generated images with their nearest training images.
+        histograms: histograms, for instance of distances.
         curves: line charts.
 
     Raises:
-        DataError: pictures that are none, or arrays that do not belong together.
+        DataError: arrays of the wrong type, or whose shapes do not match.
     """
     page = Report(_headline(evaluation), _subtitle(evaluation))
     if evaluation.warnings:
@@ -159,7 +164,7 @@ def evaluation_page(
         page.heading("What the figures mean")
         _meanings(page, evaluation)
     page.heading("How it was measured")
-    page.paragraph("Figures may be compared only with others for which everything in this table is the same.")
+    page.paragraph("Metric values are comparable only if everything in this table is the same.")
     page.facts(_facts(evaluation.protocol))
     page.heading("What was measured")
     page.facts(_provenance(evaluation))
@@ -167,16 +172,16 @@ def evaluation_page(
 
 
 def explanation(name: str) -> str:
-    """One plain sentence on a figure, "" for one that has none."""
+    """Explanation of a metric in one sentence; "" for an unknown metric."""
     return EXPLANATIONS.get(name, "")
 
 
-# Words
+# Text
 
 
 def _headline(evaluation: Evaluation) -> str:
-    judged = evaluation.subject.get("path") or evaluation.subject.get("source") or "images"
-    return f"Evaluation of {judged}"
+    subject = evaluation.subject.get("path") or evaluation.subject.get("source") or "images"
+    return f"Evaluation of {subject}"
 
 
 def _subtitle(evaluation: Evaluation) -> str:
@@ -201,21 +206,21 @@ def _subtitle(evaluation: Evaluation) -> str:
 
 def _figures(page: Report, evaluation: Evaluation) -> None:
     header, rows = table(evaluation)
-    page.table(header, [(name, value, _unbroken(span), *rest) for name, value, span, *rest in rows])
+    page.table(header, [(name, value, _unbroken(interval), *rest) for name, value, interval, *rest in rows])
 
 
 def _meanings(page: Report, evaluation: Evaluation) -> None:
-    """Each figure in a plain sentence, with what must be known of this one."""
+    """The explanation of each metric, with the note of its value."""
     meanings = {}
     for figure in evaluation.figures:
-        way = f"{figure.better.capitalize()} is better." if figure.better else ""
-        parts = (explanation(figure.name), way, _sentence(figure.note))
+        direction = f"{figure.better.capitalize()} is better." if figure.better else ""
+        parts = (explanation(figure.name), direction, _sentence(figure.note))
         meanings[title(figure.name, evaluation)] = " ".join(part for part in parts if part)
     page.facts(meanings)
 
 
 def _unbroken(text: str) -> str:
-    """Text that stays on one line."""
+    """Text with non-breaking spaces."""
     return text.replace(" ", "\u00a0")
 
 
@@ -225,7 +230,7 @@ def _sentence(text: str) -> str:
 
 
 def _provenance(evaluation: Evaluation) -> dict[str, str]:
-    rows = _facts(evaluation.subject, "judged: ") | _facts(evaluation.reference, "reference: ")
+    rows = _facts(evaluation.subject, "evaluated: ") | _facts(evaluation.reference, "reference: ")
     rows["measured"] = f"{evaluation.date}, smalti {evaluation.version}"
     if evaluation.machine:
         rows["machine"] = evaluation.machine
@@ -235,7 +240,7 @@ def _provenance(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _facts(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """A nested table as rows, in words: {"extractor": {"size": 128}} becomes "extractor, size": "128"."""
+    """A nested table as flat rows: {"extractor": {"size": 128}} becomes "extractor, size": "128"."""
     rows: dict[str, str] = {}
     for key, value in values.items():
         name = prefix + NAMES.get(key, key.replace("_", " "))
@@ -260,7 +265,7 @@ def _fact(value: Any) -> str:
     return f"{text[:16]}…" if digest else text
 
 
-# Sheets: uint8 (N, H, W, C) in, a picture with its caption out
+# Contact sheets: (N, H, W, C) uint8 -> a picture and its caption
 
 
 def _sheet(images: np.ndarray, caption: str) -> tuple[np.ndarray, str]:
@@ -278,19 +283,19 @@ def _pairs(before: np.ndarray, after: np.ndarray, caption: str) -> tuple[np.ndar
 
 
 def _neighbours(neighbours: Neighbours) -> tuple[np.ndarray, str]:
-    """Rows of a judged image, a gap, and its nearest training images; several rows side by side where there is room."""
+    """Rows of an image, a gap and its nearest training images; several rows side by side if the width allows it."""
     images, nearest, distances = neighbours.images, neighbours.nearest, neighbours.distances
     if nearest.ndim != 5 or nearest.shape[0] != len(images) or nearest.shape[2:] != images.shape[1:]:
         raise DataError(
-            f"nearest images must be (N, K, H, W, C) beside judged images (N, H, W, C), "
+            f"nearest images must be (N, K, H, W, C) for images (N, H, W, C), "
             f"but they are {nearest.shape} and {images.shape}"
         )
     if distances is not None and distances.shape != nearest.shape[:2]:
         raise DataError(f"distances are {distances.shape} for nearest images of shape {nearest.shape}; expected (N, K)")
-    caption = "Left of each gap a judged image, right of it the training images nearest to it, nearest first."
+    caption = "Left of each gap an evaluated image, right of it its nearest training images, nearest first."
     if distances is not None and distances.size:
         closest = [float(end) for end in (distances[:, 0].min(), distances[:, 0].max())]
-        near, far = (written(end, decimals(end)) for end in closest)
+        near, far = (format_number(end, decimal_places(end)) for end in closest)
         caption += f" The nearest are {near} to {far} away in the features."
     tiles, caption = _tiles(images, caption)
     around = [_tiles(nearest[:, k], "")[0] for k in range(nearest.shape[1])]
@@ -302,13 +307,13 @@ def _neighbours(neighbours: Neighbours) -> tuple[np.ndarray, str]:
     row = np.concatenate(pieces[:-1], axis=2)
     across = max(1, (SHEET_WIDTH + 24) // (row.shape[2] + 24))
     columns = min(across, len(row))
-    if columns > 1:  # more room between two rows' groups than within one
+    if columns > 1:  # a wider gap between the groups than within a group
         row = np.concatenate([row, _blank(row, 24)], axis=2)
     return grid(row, columns=columns), caption
 
 
 def _tiles(images: np.ndarray, caption: str) -> tuple[np.ndarray, str]:
-    """Images at a size at which a sheet shows them: small ones enlarged by repeating pixels, large ones shrunk."""
+    """Images at the size of a sheet: small ones enlarged by repeating pixels, large ones downscaled."""
     if images.ndim != 4 or images.dtype != np.uint8 or images.shape[-1] not in (1, 3, 4) or images.size == 0:
         raise DataError(f"expected uint8 images (N, H, W, 1, 3 or 4), not {images.dtype} of shape {images.shape}")
     height, width, channels = images.shape[1:]
@@ -321,13 +326,13 @@ def _tiles(images: np.ndarray, caption: str) -> tuple[np.ndarray, str]:
 
 
 def _blank(images: np.ndarray, width: int) -> np.ndarray:
-    """A strip of background as high as the images: white, or transparent where they can be."""
+    """A strip of background as high as the images: transparent if they have alpha, white otherwise."""
     count, height, _, channels = images.shape
     return np.full((count, height, width, channels), 0 if channels == 4 else 255, np.uint8)
 
 
 def _columns(count: int, pitch: int) -> int:
-    """Columns that fill the page's width, and where there are few images, rows of about one length."""
+    """Number of columns that fit the page, reduced so that the rows have about equal length."""
     fitting = max(1, SHEET_WIDTH // pitch)
     if count <= fitting:
         return count
@@ -339,7 +344,7 @@ def _columns(count: int, pitch: int) -> int:
 
 
 def _histogram(page: Report, histogram: Histogram) -> None:
-    """Outlines over common bins, as shares, so that sets of different sizes can be compared."""
+    """Outlines over common bins, normalised by set, so that sets of different sizes are comparable."""
     sets = {}
     for name, values in histogram.values.items():
         numbers = np.asarray(values, np.float64).ravel()
@@ -355,7 +360,7 @@ def _histogram(page: Report, histogram: Histogram) -> None:
     for name, numbers in sets.items():
         counts, _ = np.histogram(numbers, edges)
         shares = 100 * counts / max(len(numbers), 1)
-        # A step for each bin, from the ground and back to it.
+        # One step per bin, starting and ending at 0.
         series[name] = (np.repeat(edges, 2).tolist(), [0.0, *np.repeat(shares, 2).tolist(), 0.0])
     page.lines(histogram.title, series, x_label=histogram.x_label, y_label="% of images")
 
@@ -366,7 +371,7 @@ def _classes(page: Report, evaluation: Evaluation) -> None:
               x_label="class", y_label="F1")  # fmt: skip
     caption = ""
     if len(rows) > CLASSES_IN_TABLE:
-        # NaN sorts as the worst there is.
+        # NaN sorts as the lowest value.
         rows = sorted(rows, key=lambda row: -1.0 if math.isnan(row["f1"]) else row["f1"])[:CLASSES_IN_TABLE]
         caption = f"The {CLASSES_IN_TABLE} classes of {len(evaluation.classes)} with the lowest F1."
     body = [

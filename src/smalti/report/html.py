@@ -1,8 +1,8 @@
-"""One HTML page with numbers, pictures and charts, in one file that works anywhere.
+"""Self-contained HTML reports with tables, pictures and charts.
 
-Nothing is loaded from outside and nothing is executed: styles are inline, pictures are data URIs, charts are SVG,
-and a content security policy in the page forbids everything else. All text is escaped. The page is well-formed XML
-after its first line, follows the reader's light or dark setting, and is readable on a telephone and on paper.
+The page loads nothing from outside and runs no code: styles are inline, pictures are data URIs, charts are SVG, and a
+content security policy forbids everything else. All text is escaped. The page is well-formed XML after its first line,
+supports light and dark mode, and is laid out for screens, phones and print.
 
 Pictures: uint8, height x width x channels.
 """
@@ -25,14 +25,14 @@ from smalti.files import output_errors, write_atomically
 from smalti.report.axes import Series
 from smalti.report.charts import COLOURS, COLOURS_ON_DARK, safe_text, svg_bars, svg_lines
 
-_SMALLEST_SIDE = 256  # small pictures are shown enlarged by whole factors up to about this many pixels
+_SMALLEST_SIDE = 256  # small pictures are shown enlarged by integer factors up to about this many pixels
 _NUMBER = re.compile(
     r"\s*[-+−±]?[\d.,\u2009\u202f ]*\d(e[-+]?\d+)?\s*(%|dB|s|ms|x|×|k|M|bpp|MB|kB|B)?\s*", re.IGNORECASE
 )
 
 
 class Report:
-    """A page that grows from top to bottom; every method adds one block.
+    """An HTML page built from top to bottom; each method appends one block.
 
     report = Report("run 7", "VQ-VAE on emoji")
     report.facts({"images": "3786", "PSNR": "24.6 dB"})
@@ -46,26 +46,26 @@ class Report:
         self._blocks: list[str] = []
 
     def heading(self, text: str) -> None:
-        """Begin a section."""
+        """Start a section."""
         self._blocks.append(f"<h2>{safe_text(text)}</h2>")
 
     def paragraph(self, text: str) -> None:
-        """Running text; an empty line begins a new paragraph."""
+        """Text; blank lines separate paragraphs."""
         pieces = [piece for piece in re.split(r"\n\s*\n", text.strip()) if piece]
         self._blocks.extend(f"<p>{safe_text(piece)}</p>" for piece in pieces)
 
     def facts(self, rows: Mapping[str, str]) -> None:
-        """A list of names and values, such as settings and scores."""
+        """A table of names and values, such as settings and scores."""
         body = "".join(
             f'<tr><th scope="row">{safe_text(k)}</th><td>{safe_text(v)}</td></tr>\n' for k, v in rows.items()
         )
         self._blocks.append(f'<div class="wide"><table class="facts"><tbody>\n{body}</tbody></table></div>')
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> None:
-        """A table; columns in which every cell is a number are aligned to the right.
+        """A table; columns that contain only numbers are right-aligned.
 
         Raises:
-            DataError: a row has not as many cells as the header.
+            DataError: the number of cells in a row differs from that in the header.
         """
         for number, row in enumerate(rows, start=1):
             if len(row) != len(header):
@@ -83,15 +83,15 @@ class Report:
         )
 
     def picture(self, image: np.ndarray, caption: str, *, alt: str | None = None) -> None:
-        """A picture, its pixels shown as squares, transparency over a checkerboard.
+        """A picture, enlarged without smoothing; transparency is shown over a checkerboard.
 
         Args:
             image: (H, W, C) uint8 with C in 1, 3, 4, or (H, W).
             caption: printed below.
-            alt: for those who cannot see it; default: the caption.
+            alt: alternative text; default: the caption.
 
         Raises:
-            DataError: not such a picture.
+            DataError: wrong type or shape.
         """
         shape, channels = image.shape, image.shape[2] if image.ndim == 3 else 1
         if image.dtype != np.uint8 or image.ndim not in (2, 3) or channels not in (1, 3, 4) or image.size == 0:
@@ -113,13 +113,13 @@ class Report:
 
         Args:
             title: printed above.
-            series: name to (x, y), equally long; NaN, infinity and, with log_y, values up to 0 leave a gap.
+            series: name to (x, y) of equal length; NaN, infinity and, with log_y, non-positive values leave a gap.
             x_label: with the unit.
             y_label: with the unit.
             log_y: logarithmic y axis.
 
         Raises:
-            DataError: x and y of a series differ in length, or hold no numbers.
+            DataError: x and y of a series differ in length, or are not numbers.
         """
         chart = svg_lines(title, series, x_label=x_label, y_label=y_label, log_y=log_y)
         legend = ""
@@ -134,23 +134,23 @@ class Report:
     def bars(
         self, title: str, values: Sequence[float], *, labels: Sequence[str] | None = None, x_label: str, y_label: str
     ) -> None:
-        """A bar chart, in the caller's order.
+        """A bar chart, in the order given.
 
         Args:
             title: printed above.
-            values: (N,); NaN leaves a place empty; above 640, equal groups are averaged.
-            labels: N names, or None for numbers from 0.
-            x_label: what a bar is.
-            y_label: what its height is, with the unit.
+            values: (N,); NaN leaves a gap; more than 640 values are averaged in groups of equal size.
+            labels: N names; None numbers the bars from 0.
+            x_label: what the bars stand for.
+            y_label: what their height stands for, with the unit.
 
         Raises:
-            DataError: not one label a value, or values that are no numbers.
+            DataError: the number of labels differs from that of the values, or values are not numbers.
         """
         chart = svg_bars(title, values, labels=labels, x_label=x_label, y_label=y_label)
         self._figure(f'<div class="wide">{chart}</div>', "", title=title)
 
     def html(self) -> str:
-        """The page so far; the same blocks give the same text."""
+        """The page so far; equal blocks give equal text."""
         subtitle = f'<p class="subtitle">{safe_text(self._subtitle)}</p>\n' if self._subtitle else ""
         body = "\n".join(self._blocks)
         return (
@@ -164,10 +164,10 @@ class Report:
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the page, whole or not at all; missing folders are made.
+        """Write the page atomically; missing folders are created.
 
         Raises:
-            OutputError: no permission, a full disk, or `path` is a folder.
+            OutputError: no permission, the disk is full, or `path` is a folder.
         """
         content = self.html().encode()
         target = Path(path)

@@ -1,7 +1,7 @@
-"""Pictures for people to look at: contact sheets, before/after pairs, and PNG files that say what they show.
+"""Contact sheets, before/after pairs, and PNG files with metadata.
 
 Layout: uint8, height x width x channels; 1 channel is grey, 3 are RGB, 4 are RGB and straight alpha.
-Sheets enlarge by repeating pixels, never by smoothing: what is on the screen is what the model made.
+Sheets enlarge images by repeating pixels, never by smoothing, to show the exact output of a model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from smalti.errors import DataError
 from smalti.files import output_errors, write_atomically
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_TEXT_LIMIT_BYTES = 16 * 2**20  # a few compressed bytes can unfold to gigabytes
+_TEXT_LIMIT_BYTES = 16 * 2**20  # a few compressed bytes can decompress to gigabytes
 
 
 def grid(
@@ -37,22 +37,37 @@ def grid(
 
     Args:
         images: (N, H, W, C) uint8 with C in 1, 3, 4.
-        columns: pictures in a row; default: as many as make the sheet about square.
-        padding: pixels of the sheet between and around the pictures.
-        scale: each pixel becomes scale x scale pixels.
-        background: C values, or one for all; default: white, or fully transparent when C is 4.
+        columns: images per row; default: chosen to make the sheet about square.
+        padding: pixels of the sheet between and around the images.
+        scale: integer enlargement; each pixel becomes scale x scale pixels.
+        background: C values, or one for all channels; default: white, or fully transparent if C is 4.
 
     Returns:
         (h, w, C) uint8 with w = padding + columns * (W * scale + padding), and h likewise.
 
     Raises:
-        DataError: no images, another shape or dtype, or a number that makes no sheet.
+        DataError: no images, wrong shape or dtype, or a number out of range.
     """
     _check_images(images)
     _check_numbers(columns=columns, padding=padding, scale=scale)
     tiles = enlarge(images, scale)
     fill = _fill(background, images.shape[-1])
-    return _lay(tiles, columns, gap_rows=padding, gap_columns=padding, fill=fill)
+    return _arrange(tiles, columns, gap_rows=padding, gap_columns=padding, fill=fill)
+
+
+def save_grid(
+    images: np.ndarray,
+    path: str | os.PathLike[str],
+    *,
+    columns: int | None = None,
+    text: Mapping[str, str] | None = None,
+) -> None:
+    """Write (N, H, W, C) uint8 images as one PNG, in rows.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    write_png(Path(path), grid(images, columns=columns), text)
 
 
 def side_by_side(
@@ -64,21 +79,21 @@ def side_by_side(
     scale: int = 1,
     background: int | Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Pairs one above the other: a row of `before`, under it the same pictures of `after`, and so on.
+    """A contact sheet of pairs: a row of `before` above the corresponding row of `after`, and so on.
 
     Args:
         before: (N, H, W, C) uint8.
         after: the same shape.
-        columns: pairs in a row; default: as many as make the sheet about square.
-        padding: pixels around and between the two of a pair; pairs lie four times as far from the next row.
-        scale: each pixel becomes scale x scale pixels.
+        columns: pairs per row; default: chosen to make the sheet about square.
+        padding: pixels around the pairs and between the images of a pair; rows of pairs are four times as far apart.
+        scale: integer enlargement; each pixel becomes scale x scale pixels.
         background: as in `grid`.
 
     Returns:
         (h, w, C) uint8.
 
     Raises:
-        DataError: as in `grid`, or the two differ in shape.
+        DataError: as in `grid`, or the shapes differ.
     """
     _check_images(before)
     _check_images(after)
@@ -90,7 +105,7 @@ def side_by_side(
     strip = np.empty((len(upper), padding, *upper.shape[2:]), np.uint8)
     strip[:] = fill
     pairs = np.concatenate([upper, strip, lower], axis=1)
-    return _lay(pairs, columns, gap_rows=4 * padding, gap_columns=padding, fill=fill)
+    return _arrange(pairs, columns, gap_rows=4 * padding, gap_columns=padding, fill=fill)
 
 
 def enlarge(images: np.ndarray, scale: int) -> np.ndarray:
@@ -99,7 +114,7 @@ def enlarge(images: np.ndarray, scale: int) -> np.ndarray:
 
 
 def over_checker(images: np.ndarray, *, cell: int = 4, light: int = 255, dark: int = 230) -> np.ndarray:
-    """Lay transparent pictures over a light checkerboard, so that one sees what is transparent.
+    """Composite RGBA pictures over a light checkerboard to make transparency visible.
 
     Args:
         images: (..., H, W, 4) uint8, straight alpha.
@@ -111,7 +126,7 @@ def over_checker(images: np.ndarray, *, cell: int = 4, light: int = 255, dark: i
         (..., H, W, 3) uint8.
 
     Raises:
-        DataError: not uint8, not four channels, or a cell below 1.
+        DataError: not uint8, not four channels, or `cell` is below 1.
     """
     if images.dtype != np.uint8 or images.ndim < 3 or images.shape[-1] != 4:
         raise DataError(f"expected uint8 pictures with 4 channels, not {images.dtype} of shape {images.shape}")
@@ -126,18 +141,18 @@ def over_checker(images: np.ndarray, *, cell: int = 4, light: int = 255, dark: i
 
 
 def write_png(path: str | os.PathLike[str], image: np.ndarray, text: Mapping[str, str] | None = None) -> None:
-    """Write one picture, whole or not at all: an older file stays until the new one is complete.
+    """Write a picture as a PNG file, atomically.
 
-    Folders that are missing are made. The same picture and text give the same bytes.
+    Missing folders are created. Equal pictures and texts give equal bytes.
 
     Args:
-        path: where to; a file there is replaced.
+        path: target; an existing file is replaced.
         image: (H, W, C) uint8 with C in 1, 3, 4, or (H, W).
         text: metadata, keyword to value; keywords are 1 to 79 printable ASCII characters.
 
     Raises:
-        DataError: not such a picture, or a keyword or value PNG cannot hold.
-        OutputError: no permission, a full disk, or `path` is a folder.
+        DataError: wrong type or shape, or a keyword or value that PNG cannot store.
+        OutputError: no permission, the disk is full, or `path` is a folder.
     """
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
         raise DataError(f"expected a uint8 picture (H, W, 1, 3 or 4), not {image.dtype} of shape {image.shape}")
@@ -155,16 +170,16 @@ def write_png(path: str | os.PathLike[str], image: np.ndarray, text: Mapping[str
 
 
 def read_png_text(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The metadata of a PNG file; the pixels are neither decoded nor checked.
+    """Read the text metadata of a PNG file; the pixels are neither decoded nor checked.
 
     Args:
-        path: a PNG file, by `write_png` or anyone.
+        path: a PNG file from any source.
 
     Returns:
-        Keyword to value, from tEXt, zTXt and iTXt chunks; the last one of a keyword counts.
+        Keyword to value, from tEXt, zTXt and iTXt chunks; the last chunk of a keyword counts.
 
     Raises:
-        DataError: missing, not a PNG, cut short, damaged, or more than 16 MiB of text.
+        DataError: the file is missing, no PNG, truncated, damaged, or has more than 16 MiB of text.
     """
     shown = repr(str(path))
     try:
@@ -190,27 +205,27 @@ def read_png_text(path: str | os.PathLike[str]) -> dict[str, str]:
                     raise DataError(f"{shown} is cut short within its metadata")
                 if zlib.crc32(kind + body) != int.from_bytes(check, "big"):
                     raise DataError(f"{shown} has damaged metadata: a checksum is wrong")
-                keyword, value, size = _unfold(kind, body, room, shown)
+                keyword, value, size = _decode_text(kind, body, room, shown)
                 room -= size
                 found[keyword] = value
     except (OSError, ValueError) as error:
         raise DataError(f"cannot read {shown}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _unfold(kind: bytes, body: bytes, room: int, shown: str) -> tuple[str, str, int]:
-    """One text chunk as keyword, value and unfolded size in bytes."""
+def _decode_text(kind: bytes, body: bytes, room: int, shown: str) -> tuple[str, str, int]:
+    """Keyword, value and decompressed size in bytes of one text chunk."""
     keyword, _, rest = body.partition(b"\0")
     compressed, encoding = kind == b"zTXt", "latin-1"
     if kind == b"zTXt":
-        rest = rest[1:]  # one byte: the method, always deflate
+        rest = rest[1:]  # one byte for the compression method, always deflate
     elif kind == b"iTXt":
         compressed, encoding = rest[:1] == b"\x01", "utf-8"
         # flag, method, language NUL, translated keyword NUL, text
         rest = rest[2:].partition(b"\0")[2].partition(b"\0")[2]
     if compressed:
-        unfolding = zlib.decompressobj()
+        decompressor = zlib.decompressobj()
         try:
-            rest = unfolding.decompress(rest, room + 1)
+            rest = decompressor.decompress(rest, room + 1)
         except zlib.error as error:
             raise DataError(f"{shown} has damaged metadata: {error}") from error
     if len(rest) > room:
@@ -229,14 +244,16 @@ def _png_text(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:
         if "\0" in value:
             raise DataError(f"the text of PNG keyword {keyword!r} holds a NUL character, which PNG cannot store")
         try:
-            info.add_text(keyword, value)  # tEXt when the value is Latin-1, else iTXt, which is UTF-8
+            info.add_text(keyword, value)  # tEXt if the value is Latin-1, otherwise iTXt, which is UTF-8
         except UnicodeEncodeError as error:
             raise DataError(f"the text of PNG keyword {keyword!r} is not valid Unicode: {error.reason}") from error
     return info
 
 
-def _lay(tiles: np.ndarray, columns: int | None, *, gap_rows: int, gap_columns: int, fill: np.ndarray) -> np.ndarray:
-    """Place (N, h, w, C) tiles; the rim is as wide as the gap between columns."""
+def _arrange(
+    tiles: np.ndarray, columns: int | None, *, gap_rows: int, gap_columns: int, fill: np.ndarray
+) -> np.ndarray:
+    """Arrange (N, h, w, C) tiles in a grid; the border is as wide as the gap between columns."""
     count, height, width, channels = tiles.shape
     if columns is None:
         columns = min(count, math.ceil(math.sqrt(count * (height + gap_rows) / (width + gap_columns))))

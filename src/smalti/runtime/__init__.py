@@ -1,1 +1,1 @@
-"""The machine a program runs on: device, processes, random numbers, pixels."""
+"""Runtime: device, distributed training, random numbers, hashing, pixel formats."""

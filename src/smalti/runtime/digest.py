@@ -1,4 +1,4 @@
-"""The sha256 that names tensors."""
+"""SHA-256 digests of tensors, which identify weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def tensors_digest(tensors: Mapping[str, Tensor], *, header: bytes = b"") -> str:
-    """sha256 over a header and every tensor's name, type, shape and bytes in the order of the names, hexadecimal."""
+    """SHA-256 over a header and each tensor's name, dtype, shape and bytes, sorted by name; hexadecimal."""
     sha = hashlib.sha256(header)
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()

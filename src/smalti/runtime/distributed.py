@@ -1,8 +1,8 @@
-"""What several processes that train together have to say to each other, in one place.
+"""Communication between the ranks of a distributed training, all in one place.
 
-Without `torch.distributed` (one process) every function is the identity, so that models and recipes never ask how
-many ranks there are. Losses are means over a rank's share of the batch and the shares are equal, so the mean over the
-ranks of gradients is the gradient of the whole batch.
+With a single process every function is the identity, so models and recipes need not distinguish the two cases. Losses
+are means over a rank's share of the batch and all shares are equal, so the mean of the ranks' gradients is the gradient
+of the whole batch.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from smalti.errors import RankError
 
 
 def world() -> int:
-    """Number of processes that share each batch."""
+    """Number of ranks, which share each batch equally."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number, from 0; rank 0 writes."""
+    """Rank of this process, from 0; rank 0 writes files."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """The sum of one tensor over the ranks; not differentiable, the input is left alone."""
+    """Sum of a tensor over the ranks; not differentiable, and the input is not modified."""
     if world() == 1:
         return tensor
     total = tensor.detach().clone().contiguous()
@@ -38,7 +38,7 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 
 class _AllReduceSum(torch.autograd.Function):
-    """y = sum_r x_r, and every rank's loss depends on y: dL/dx = sum_r dL_r/dy."""
+    """y = sum_r x_r. Every rank's loss depends on y, so dL/dx = sum_r dL_r/dy."""
 
     @staticmethod
     def forward(_ctx: torch.autograd.function.FunctionCtx, x: Tensor) -> Tensor:
@@ -50,12 +50,12 @@ class _AllReduceSum(torch.autograd.Function):
 
 
 def all_reduce_sum_with_gradient(tensor: Tensor) -> Tensor:
-    """`all_reduce_sum` with a gradient, for statistics that a loss depends on."""
+    """Differentiable `all_reduce_sum`, for statistics that a loss depends on."""
     return tensor if world() == 1 else _AllReduceSum.apply(tensor)
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace each gradient by its mean over the ranks, all in one message."""
+    """Replace each gradient by its mean over the ranks, in one all-reduce."""
     if world() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -68,26 +68,8 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
         gradient.copy_(part.view(gradient.shape))
 
 
-def gather_rows(rows: Tensor, indices: Tensor) -> Tensor:
-    """Rows of the matrix that all ranks' equal shares make together, stacked in rank order.
-
-    Args:
-        rows: (N, D), this rank's share.
-        indices: (K,) int64 into the world() * N rows of the whole; the same on every rank.
-
-    Returns:
-        (K, D), the same on every rank.
-    """
-    if world() == 1:
-        return rows[indices]
-    local = indices - rank() * len(rows)
-    mine = (local >= 0) & (local < len(rows))
-    picked = rows[local.clamp(0, len(rows) - 1)] * mine[:, None]
-    return all_reduce_sum(picked)
-
-
 def broadcast(tensors: Iterable[Tensor]) -> None:
-    """Make tensors those of rank 0, for what every rank has computed and no two GPUs to the same last bit."""
+    """Copy tensors from rank 0 to all ranks, in place; GPUs may disagree in the last bits of the same computation."""
     if world() > 1:
         for tensor in tensors:
             whole = tensor.detach().to(_message_device()).contiguous()
@@ -96,7 +78,7 @@ def broadcast(tensors: Iterable[Tensor]) -> None:
 
 
 def all_gather_rows(rows: Tensor) -> Tensor:
-    """The matrix that all ranks' equal shares make together, in rank order, with a gradient.
+    """The matrix that consists of all ranks' equal shares, stacked in rank order; differentiable.
 
     Args:
         rows: (N, D), this rank's share.
@@ -106,13 +88,13 @@ def all_gather_rows(rows: Tensor) -> Tensor:
     """
     if world() == 1:
         return rows
-    places = rows.new_zeros(world(), *rows.shape)
-    places[rank()] = 1
-    return all_reduce_sum_with_gradient(places * rows).flatten(0, 1)
+    mask = rows.new_zeros(world(), *rows.shape)
+    mask[rank()] = 1
+    return all_reduce_sum_with_gradient(mask * rows).flatten(0, 1)
 
 
 def all_reduce_max(value: int) -> int:
-    """The largest of the ranks' numbers, the same on every rank."""
+    """Maximum of an integer over the ranks, the same on every rank."""
     if world() == 1:
         return value
     number = torch.tensor(value, dtype=torch.int64, device=_message_device())
@@ -122,18 +104,18 @@ def all_reduce_max(value: int) -> int:
 
 @contextlib.contextmanager
 def raise_together() -> Iterator[None]:
-    """A block whose error on any rank becomes an error on all, so that no rank waits for one that is gone.
+    """A block in which an error on any rank becomes an error on all, so that no rank waits for one that has failed.
 
-    It also makes the ranks wait for each other at its end. Nothing inside may talk to other ranks.
+    The end of the block is a barrier. Code inside must not communicate with other ranks.
 
     Raises:
-        RankError: on ranks without an error of their own, and on all but rank 0 where rank 0 has one, so that a
-            mistake all ranks notice is reported once.
+        RankError: on ranks without an error of their own; and if rank 0 has an error, on all other ranks, so that a
+            mistake common to all ranks is reported only once.
     """
     error: Exception | None = None
     try:
         yield
-    except Exception as caught:  # kept for after the message to the others, which wait for it
+    except Exception as caught:  # raised below, once the other ranks, which are waiting, know about it
         error = caught
     if world() > 1:
         failed = torch.zeros(world(), device=_message_device())
@@ -146,15 +128,15 @@ def raise_together() -> Iterator[None]:
 
 
 def join_process_group(world_size: int, device: torch.device) -> None:
-    """Join the group that torchrun describes in the environment; a single process needs none."""
+    """Join the process group described by torchrun's environment variables; does nothing for a single process."""
     if world_size > 1 and not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        # Rank 0 may pack a large source while the others wait: hours, not torch's minutes.
+        # Rank 0 may pack a large source while the others wait, which can take longer than torch's default timeout.
         dist.init_process_group(backend, timeout=timedelta(hours=24))
 
 
 def leave_process_group() -> None:
-    """Leave the group, if there is one."""
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

@@ -1,7 +1,7 @@
-"""splitmix64, the hash behind every order and every seed. Knows no torch.
+"""splitmix64, the hash that all shuffling and seeding is based on. Does not import torch.
 
-Source: Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195. Everything is integer arithmetic modulo 2^64, so the
-numbers depend on neither the machine nor the version of numpy.
+Source: Steele, Lea and Flood 2014, doi:10.1145/2660193.2660195. All arithmetic is on integers modulo 2^64, so the
+results depend neither on the machine nor on the version of numpy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ STEP = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio
 
 
 def finalize(state: np.ndarray) -> np.ndarray:
-    """The output function, for each of any number of uint64 states: a bijection that mixes every bit. In place."""
+    """The output function of splitmix64, a bijection that mixes all bits; applied to uint64 states in place."""
     state ^= state >> np.uint64(30)
     state *= np.uint64(0xBF58476D1CE4E5B9)
     state ^= state >> np.uint64(27)
@@ -23,7 +23,7 @@ def finalize(state: np.ndarray) -> np.ndarray:
 
 
 def hashes(stream: int, start: int, count: int) -> np.ndarray:
-    """Outputs start .. start + count - 1 of the generator begun at `stream`: (count,) uint64, all distinct."""
+    """Outputs start .. start + count - 1 of the generator with initial state `stream`: (count,) uint64, distinct."""
     state = np.arange(count, dtype=np.uint64)
     state *= np.uint64(STEP)
     state += np.uint64((stream + STEP * (start + 1)) & MASK)
@@ -31,7 +31,7 @@ def hashes(stream: int, start: int, count: int) -> np.ndarray:
 
 
 def hash_words(words: np.ndarray) -> np.ndarray:
-    """The first output of a generator begun at each of the words, uint64 of any shape; 0 does not stay 0."""
+    """The first output of the generator for each initial state, uint64 of any shape; 0 does not map to 0."""
     return finalize(words + np.uint64(STEP))
 
 

@@ -1,4 +1,7 @@
-"""The one place where pixels change their form: uint8 NHWC outside, float32 NCHW in [-1, 1] inside."""
+"""Conversion between the two pixel formats: uint8 NHWC outside the models, float32 NCHW in [-1, 1] inside.
+
+No other file converts between them.
+"""
 
 from __future__ import annotations
 
@@ -9,19 +12,19 @@ from torch import Tensor
 
 def to_tensor(pixels: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """(B, H, W, C) uint8 -> (B, C, H, W) float32 in [-1, 1], channels last in memory."""
-    # torch takes no read-only array and no negative stride, and both are what Pillow and slicing give.
-    own = np.require(pixels, requirements=["C", "W"])
-    images = torch.from_numpy(own).to(device, non_blocking=True).permute(0, 3, 1, 2)
+    # torch accepts neither read-only arrays nor negative strides, which Pillow and slicing produce.
+    contiguous = np.require(pixels, requirements=["C", "W"])
+    images = torch.from_numpy(contiguous).to(device, non_blocking=True).permute(0, 3, 1, 2)
     return normalized(images)
 
 
 def normalized(levels: Tensor) -> Tensor:
-    """Values in [0, 255], of any type and layout -> float32 in [-1, 1]."""
+    """Scale values in [0, 255], of any dtype and layout, to float32 in [-1, 1]."""
     return levels.float().div_(127.5).sub_(1.0)
 
 
 def to_levels(images: Tensor) -> Tensor:
-    """Values in [-1, 1] -> float32 in [0, 255], neither rounded nor clipped, with gradients."""
+    """Scale values in [-1, 1] to float32 in [0, 255], without rounding or clipping; differentiable."""
     return images.float().add(1).mul(127.5)
 
 

@@ -1,4 +1,4 @@
-"""Tensors that a training saves and resumes beside its networks."""
+"""Tensors that belong to the state of a training, apart from networks and optimizers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 class TrainingState:
     """Named tensors that are moved, saved and loaded together.
 
-    Each becomes an attribute. Subclasses change them in place, so that whoever holds one sees the change.
+    Each is an attribute of this object. Subclasses modify them in place, so references to them stay valid.
 
     Args:
         tensors: the initial values, by name.
@@ -24,7 +24,7 @@ class TrainingState:
             setattr(self, name, tensor)
 
     def to(self, device: torch.device | str) -> Self:
-        """Move all tensors."""
+        """Move all tensors to a device."""
         for name in self._names:
             setattr(self, name, getattr(self, name).to(device))
         return self
@@ -34,11 +34,11 @@ class TrainingState:
         return {name: getattr(self, name) for name in self._names}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Copy saved values in.
+        """Load saved values into the tensors.
 
         Raises:
             KeyError: a tensor is missing.
-            ValueError: a tensor has another shape, or one is unknown.
+            ValueError: a tensor is unknown or has another shape.
         """
         unknown = set(state) - set(self._names)
         if unknown:

@@ -1,1 +1,1 @@
-"""The training loop and what stands around it."""
+"""The training loop: data feeding, checkpointing, logging and stopping."""

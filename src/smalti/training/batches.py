@@ -1,140 +1,111 @@
-"""Packed images, or codes of images, as batches on the device: for steps, for scores, for previews.
+"""Batches on the device: for training steps, scores and previews.
 
-A GPU keeps the whole set in its memory where it fits, as uint8; the images of a batch are then gathered there.
+If the training set fits into a GPU's memory as uint8, it is kept there, and batches are gathered on the GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from smalti.config.data import DataConfig
-from smalti.data import PackedImages
-from smalti.data.codes import CodeBatch, CodeSet
+from smalti.data.dataset import Dataset
 from smalti.data.order import evenly_spread
-from smalti.recipes import Codes, Images
+from smalti.data.packed import AugmentedImages
+from smalti.recipes.base import Recipe
+from smalti.recipes.images import ResidentBatch
 from smalti.runtime.distributed import rank, world
-from smalti.runtime.pixels import normalized, to_tensor
 
 PREVIEW_IMAGES = 64
-RESIDENT_PART = 4096  # images that are copied to the device at a time
-RESIDENT_SHARE = 0.25  # of the device's free memory that a set may take
-START_VALUES = 40_000 * 3 * 32**2  # of pixels, to fit to
-START_BATCH_VALUES = 500 * 3 * 32**2
-START_CODES = 20_000_000
+RESIDENT_PART = 4096  # images copied to the device at a time
+RESIDENT_SHARE = 0.25  # fraction of the free device memory that a resident training set may use
 
-Data = PackedImages | CodeSet
+ToDevice = Callable[[Any], Any]  # `Recipe.to_device`
 
 
-def batch_at(
-    data: PackedImages, seed: int, images_seen: int, count: int, stream: DataConfig, device: torch.device
-) -> Images:
-    """This rank's share of the batch that begins at `images_seen`."""
-    share = count // world()
-    batch = data.batch(seed, images_seen + rank() * share, share, flip=stream.flip, shift=stream.shift)
-    labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(device)
-    return Images(to_tensor(batch.images, device), labels)
+@runtime_checkable
+class Augmentable(Protocol):
+    """A dataset that supports random augmentation."""
+
+    def augmented(self, *, flip: bool, shift: int) -> Dataset: ...
 
 
-class Feeding(Protocol):
-    """What gives a training its batches."""
-
-    def batch(self, seed: int, images_seen: int, count: int, stream: DataConfig) -> Images | Codes: ...
-
-
-def open_feed(data: Data, device: torch.device) -> Feeding:
-    """The batches of a training."""
-    return CodeFeed(data, device) if isinstance(data, CodeSet) else Feed(data, device)
-
-
-class CodeFeed:
-    """The batches of a training on codes."""
-
-    def __init__(self, data: CodeSet, device: torch.device) -> None:
-        self.data, self.device = data, device
-
-    def batch(self, seed: int, images_seen: int, count: int, stream: DataConfig) -> Codes:
-        """This rank's share of the batch that begins at `images_seen`."""
-        share = count // world()
-        return _codes(self.data.batch(seed, images_seen + rank() * share, share), self.device)
-
-
-def _codes(batch: CodeBatch, device: torch.device) -> Codes:
-    labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(device)
-    return Codes(torch.from_numpy(batch.codes).to(device), labels, batch.captions)
+def training_stream(data: Dataset, config: DataConfig) -> Dataset:
+    """The dataset with the configured augmentation; unchanged if it does not support any."""
+    return data.augmented(flip=config.flip, shift=config.shift) if isinstance(data, Augmentable) else data
 
 
 class Feed:
-    """The batches of a training, bit for bit those of `batch_at`.
+    """Training batches, from device memory if the dataset fits there.
 
     Args:
-        room_bytes: what the set may take of the device's memory; None: a quarter of what is free, nothing on a CPU.
+        stream: the dataset, as returned by `training_stream`.
+        to_device: `Recipe.to_device`.
+        room_bytes: device memory that the dataset may use; None: a quarter of what is free on a GPU, 0 on a CPU.
     """
 
-    def __init__(self, data: PackedImages, device: torch.device, *, room_bytes: int | None = None) -> None:
-        self.data, self.device = data, device
-        if room_bytes is None:
-            room_bytes = _free_bytes(device)
-        self.resident: torch.Tensor | None = None
-        if len(data) * int(np.prod(data.shape)) <= room_bytes:
-            parts = np.array_split(np.arange(len(data)), -(-len(data) // RESIDENT_PART))
-            self.resident = torch.cat([torch.from_numpy(data.pixels(part)).to(device) for part in parts])
+    def __init__(
+        self, stream: Dataset, to_device: ToDevice, device: torch.device, *, room_bytes: int | None = None
+    ) -> None:
+        self.to_device = to_device
+        room_bytes = _free_bytes(device) if room_bytes is None else room_bytes
+        fits = isinstance(stream, AugmentedImages) and len(stream) * int(np.prod(stream.spec.shape)) <= room_bytes
+        self.source = ResidentImages(stream, device) if fits and isinstance(stream, AugmentedImages) else stream
 
-    def batch(self, seed: int, images_seen: int, count: int, stream: DataConfig) -> Images:
+    def batch(self, seed: int, images_seen: int, count: int) -> Any:
         """This rank's share of the batch that begins at `images_seen`."""
-        if self.resident is None:
-            return batch_at(self.data, seed, images_seen, count, stream, self.device)
         share = count // world()
-        order = self.data.order(seed, images_seen + rank() * share, share, flip=stream.flip, shift=stream.shift)
+        return self.to_device(self.source.batch(seed, images_seen + rank() * share, share))
+
+
+def open_feed(recipe: Recipe[Any], data: Dataset, config: DataConfig) -> Feed:
+    """The training batches of a dataset, augmented as configured."""
+    return Feed(training_stream(data, config), recipe.to_device, recipe.context.device)
+
+
+def first_batches(recipe: Recipe[Any], data: Dataset, config: DataConfig, seed: int) -> Iterator[Any]:
+    """The batches that `Recipe.start` initialises from: the same on every rank and for every call."""
+    return map(recipe.to_device, recipe.fitting_batches(training_stream(data, config), seed))
+
+
+class ResidentImages:
+    """A dataset in device memory; its batches equal those of the dataset on disk."""
+
+    def __init__(self, stream: AugmentedImages, device: torch.device) -> None:
+        self.stream, self.device = stream, device
+        parts = np.array_split(np.arange(len(stream)), -(-len(stream) // RESIDENT_PART))
+        self.pixels = torch.cat([torch.from_numpy(stream.take(part).images).to(device) for part in parts])
+
+    def batch(self, seed: int, images_seen: int, count: int) -> ResidentBatch:
+        """As `AugmentedImages.batch`, but already on the device."""
+        order = self.stream.order(seed, images_seen, count)
         index, rows, columns = (
             torch.from_numpy(part).to(self.device, non_blocking=True)
             for part in (order.indices, order.rows, order.columns)
         )
-        pixels = self.resident[index[:, None, None], rows[:, :, None], columns[:, None, :]]
         labels = None if order.labels is None else torch.from_numpy(order.labels).to(self.device)
-        return Images(normalized(pixels.permute(0, 3, 1, 2)), labels)
+        return ResidentBatch(self.pixels[index[:, None, None], rows[:, :, None], columns[:, None, :]], labels)
 
 
 def _free_bytes(device: torch.device) -> int:
     return int(RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
 
 
-def _take(data: Data, indices: np.ndarray, device: torch.device) -> Images | Codes:
-    if isinstance(data, CodeSet):
-        return _codes(data.take(indices), device)
-    labels = None if data.labels is None else torch.from_numpy(np.asarray(data.labels)[indices]).to(device)
-    return Images(to_tensor(data.pixels(indices), device), labels)
+def spread_batch(data: Dataset, count: int, to_device: ToDevice) -> Any:
+    """One batch of evenly spaced examples, the same for every call."""
+    return to_device(data.take(evenly_spread(len(data), count)))
 
 
-def some_images(data: Data, count: int, device: torch.device) -> Images | Codes:
-    """Evenly spread images of a set, the same ones each time."""
-    return _take(data, evenly_spread(len(data), count), device)
-
-
-def slices(data: Data, count: int, batch: int, device: torch.device) -> Iterator[Images | Codes]:
-    """Evenly spread images, a batch at a time."""
+def spread_batches(data: Dataset, count: int, batch: int, to_device: ToDevice) -> Iterator[Any]:
+    """Evenly spaced examples in batches, the same for every call."""
     indices = evenly_spread(len(data), count)
     for start in range(0, len(indices), batch):
-        yield _take(data, indices[start : start + batch], device)
+        yield to_device(data.take(indices[start : start + batch]))
 
 
-def first_batches(data: Data, seed: int, stream: DataConfig, device: torch.device) -> Iterator[Images | Codes]:
-    """Random training images for what is fitted before the first step: the same ones on every rank."""
-    if isinstance(data, CodeSet):
-        yield from slices(data, max(1, START_CODES // int(np.prod(data.about.row))), 1024, device)
-        return
-    values = int(np.prod(data.shape))
-    variants = (2 if stream.flip else 1) * (2 * stream.shift + 1) ** 2
-    count = max(2, min(len(data) * variants, START_VALUES // values))
-    size = max(1, min(count, START_BATCH_VALUES // values))
-    for start in range(0, count, size):
-        batch = data.batch(seed, start, min(size, count - start), flip=stream.flip, shift=stream.shift)
-        yield Images(to_tensor(batch.images, device))
-
-
-def preview_count(data: Data) -> int:
-    """Fewer large pictures than small ones: a sheet is for looking at."""
-    return PREVIEW_IMAGES if max(data.shape[1:]) <= 64 else PREVIEW_IMAGES // 4
+def preview_count(data: Dataset) -> int:
+    """Number of examples in a preview; fewer if the images are large."""
+    return PREVIEW_IMAGES if max(data.spec.shape[1:]) <= 64 else PREVIEW_IMAGES // 4

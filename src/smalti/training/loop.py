@@ -1,21 +1,17 @@
-"""The training loop, for every recipe.
+"""The training loop shared by all recipes.
 
-Progress is counted in images. Every random number comes from (seed, images_seen), so a run that was stopped at any
-moment goes on from its last save as if nothing had happened: bit for bit on a CPU, and on a GPU as far as its kernels
-are deterministic.
-Several processes started by torchrun share each batch; rank 0 writes.
+Progress is counted in images. Every random number is a function of (seed, images_seen), so a run that was interrupted
+at any point resumes from its last save exactly as if it had never stopped: bit for bit on a CPU, and on a GPU as far as
+its kernels are deterministic.
+Several processes started by torchrun share each batch; only rank 0 writes files.
 """
 
 from __future__ import annotations
 
-import functools
-import signal
-import threading
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +20,8 @@ from smalti._version import __version__
 from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.run_dir import RunFolder
 from smalti.config.run import RunConfig
-from smalti.errors import TrainingError
+from smalti.data.dataset import Dataset
+from smalti.errors import TrainingError, arg
 from smalti.recipes import Score, build_recipe
 from smalti.runtime.device import Machine
 from smalti.runtime.distributed import (
@@ -36,53 +33,35 @@ from smalti.runtime.distributed import (
     world,
 )
 from smalti.runtime.rng import mix
-from smalti.training.batches import Data, first_batches, open_feed, preview_count, slices, some_images
-from smalti.training.resume import check, context_of_data, load_state, restore_progress
-from smalti.training.writer import Progress, RunWriter
+from smalti.training.batches import first_batches, open_feed, preview_count, spread_batch, spread_batches
+from smalti.training.control import Clock, StopSignals, agree
+from smalti.training.reporter import Reporter, SilentReporter
+from smalti.training.resume import check, load_state, restore_progress
+from smalti.training.writer import RunWriter
 
 MAX_ROLLBACKS = 5
-SAVE_SECONDS = 600.0  # without a save before one is made out of turn
-AGREE_EVERY = 8  # steps, between two questions to the other ranks whether to stop
-CHECK_EVERY = 50  # steps after which it is seen whether losses are still numbers
-
-
-class Reporter(Protocol):
-    """What the loop tells somebody who watches."""
-
-    def start(self, images_seen: int, total: int) -> None: ...
-    def progress(self, images_seen: int, record: dict[str, Any]) -> None: ...
-    def message(self, text: str) -> None: ...
-    def finish(self) -> None: ...
-
-
-class SilentReporter:
-    """Tells nobody anything."""
-
-    def start(self, images_seen: int, total: int) -> None: ...
-    def progress(self, images_seen: int, record: dict[str, Any]) -> None: ...
-    def message(self, text: str) -> None: ...
-    def finish(self) -> None: ...
+CHECK_EVERY = 50  # steps between checks for NaN and infinite losses
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a training ended: `finished`, `budget` (time is up) or `stopped` (by a signal)."""
+    """Outcome of a training; `reason` is `finished`, `budget` (out of time) or `stopped` (by a signal)."""
 
     reason: str
     images_seen: int
     seconds: float
     folder: Path
     score: dict[str, Any]
-    rollbacks: int = 0  # over all sessions
-    signal: int = 0  # the number of the signal that stopped it
+    rollbacks: int = 0  # in total, including those before a resume
+    signal: int = 0  # number of the signal that stopped it, 0 if none
 
 
 def train(
     config: RunConfig,
-    data: Data,
+    data: Dataset,
     out: str | Path,
     *,
-    held_out: Data | None = None,
+    held_out: Dataset | None = None,
     machine: Machine | None = None,
     budget_seconds: float | None = None,
     on_nan: str | None = None,
@@ -90,52 +69,52 @@ def train(
     license: str = checkpoint.DEFAULT_LICENSE,
     reporter: Reporter | None = None,
 ) -> Result:
-    """Train, or go on training, in a folder.
+    """Train a model, or resume its training, in a run folder.
 
     Args:
-        config: what to train; `config.train.images` is where it ends.
-        data: the training images, or codes for the recipe prior.
-        out: the run's folder; one that already holds this run is resumed.
-        held_out: images for scores and previews; without them the training images are used, and the log says so.
-        machine: device, precision, compilation.
-        budget_seconds: end after this much wall clock in the loop, counted over all sessions of the run.
-        on_nan: "stop", or "rollback" to the last save with halved learning rates, at most five times in all; None:
-            "rollback" for a GAN that goes back from a collapse, else "stop".
-        on_collapse: the same for what the recipe finds that has gone wrong, or "continue", which only tells.
-        license: of the weights, written on their card.
-        reporter: is told about the progress.
+        config: settings of the training; it ends after `config.train.images` images.
+        data: the training set: images, or codes for the recipe `prior`.
+        out: the run folder; if it already holds this run, the run is resumed.
+        held_out: held-out set for scores and previews; None: the training set is used, and the log says so.
+        machine: device, precision and compilation.
+        budget_seconds: limit on the wall-clock time in the loop, including the time before a resume.
+        on_nan: reaction to a loss that is NaN or infinite: "stop", or "rollback" to the last save with halved learning
+            rates, at most five times in total; None: "rollback" for a GAN with on_collapse="rollback", else "stop".
+        on_collapse: reaction to a collapse reported by the recipe: the same, or "continue", which only reports it.
+        license: license of the weights, stored in their card.
+        reporter: receives progress and messages.
 
     Raises:
-        ConfigError, DataError: settings that do not fit the data or the machine.
+        ConfigError, DataError: the settings do not fit the data or the machine.
         OutputError: the folder holds another run or cannot be written.
-        TrainingError: a loss became NaN or infinite, or the training collapsed.
+        TrainingError: a loss became NaN or infinite, or the training collapsed, and no rollback is left.
     """
     machine, reporter = machine or Machine(), reporter or SilentReporter()
-    if on_nan is None:  # for a GAN, to diverge is one way to collapse
-        on_nan = "rollback" if config.recipe == "gan" and on_collapse == "rollback" else "stop"
+    if on_nan is None:  # for a GAN, divergence is a form of collapse
+        on_nan = "rollback" if config.kind.load_recipe().monitors_collapse and on_collapse == "rollback" else "stop"
     check(config, data, held_out, on_nan, on_collapse)
     folder = RunFolder(out)
     try:
-        session = _Session(
+        loop = _TrainingLoop(
             config, data, folder, held_out=held_out, machine=machine, budget_seconds=budget_seconds,
             policies={"nan": on_nan, "collapse": on_collapse}, license=license, reporter=reporter,
         )  # fmt: skip
-        return session.run()
+        return loop.run()
     finally:
         reporter.finish()
         folder.release()
 
 
-class _Session:
-    """A run from the place where it begins, or goes on, to its end or its next stop. All ranks do the same in step."""
+class _TrainingLoop:
+    """Runs a training from its start or resume point until it ends or is stopped; all ranks execute the same steps."""
 
     def __init__(
         self,
         config: RunConfig,
-        data: Data,
+        data: Dataset,
         folder: RunFolder,
         *,
-        held_out: Data | None,
+        held_out: Dataset | None,
         machine: Machine,
         budget_seconds: float | None,
         policies: dict[str, str],
@@ -144,9 +123,10 @@ class _Session:
     ) -> None:
         self.config, self.data, self.folder = config, data, folder
         self.budget_seconds, self.policies, self.reporter = budget_seconds, policies, reporter
-        self.watch, self.where = (data, "training") if held_out is None else (held_out, "held-out")
-        self.told: set[str] = set()  # what the advice so far was about
-        self.pending: list[dict[str, Tensor]] = []  # losses of the steps since the last look, still on the device
+        # Without a held-out set, scores and previews are of the training set.
+        self.held_out, self.scored_on = (data, "training") if held_out is None else (held_out, "held-out")
+        self.announced: set[str] = set()  # topics of the messages so far
+        self.pending: list[dict[str, Tensor]] = []  # losses of the steps since the last log record, still on the device
         self.device, precision = machine.resolve()
         with raise_together():
             if rank() == 0:
@@ -156,13 +136,13 @@ class _Session:
             self.progress, state = restore_progress(
                 folder, resuming, data, machine, precision, self.device, reporter.message
             )
-            setting = context_of_data(data, self.device, self.progress.precision)
-            self.recipe = build_recipe(config, setting)
+            context = config.kind.load_recipe().context_for(data, self.device, self.progress.precision)
+            self.recipe = build_recipe(config, context)
             if state is not None:
                 load_state(self.recipe, state, folder)
-            self._forget_other_scores()
+            self._discard_outdated_scores()
             if not resuming:
-                self.recipe.start(functools.partial(first_batches, data, config.train.seed, config.data, self.device))
+                self.recipe.start(self._fitting_batches)
             if machine.compile:
                 self.recipe.compile()
             self.writer = RunWriter(folder, config, data, self.recipe, license)
@@ -171,29 +151,29 @@ class _Session:
                            torch=torch.__version__, device=str(self.device), precision=self.progress.precision,
                            ranks=world(), threads=torch.get_num_threads())  # fmt: skip
             if not resuming:
-                self.writer.save(self.progress)  # so that a full disk is noticed now, and there is one to go back to
+                self.writer.save(self.progress)  # detects a full disk early, and gives rollbacks a state to return to
         if not resuming:
-            broadcast(self.recipe.tensors())  # what was saved
-        self.feed = open_feed(data, self.device)
-        self.learned_enough = self._ask_whether_to_stop()
-        self.clock = _Clock(self.progress)
+            broadcast(self.recipe.tensors())  # so that all ranks train the weights that rank 0 saved
+        self.feed = open_feed(self.recipe, data, config.data)
+        self.stopped_early = self._check_early_stopping()
+        self.clock = Clock(self.progress)
 
     def run(self) -> Result:
-        """Step after step until the images or the time are used up, or a signal asks to stop."""
+        """Train until the images or the time budget are used up, early stopping triggers, or a signal arrives."""
         progress, loop = self.progress, self.config.train
         self._set_horizon()
         self.reporter.start(progress.images_seen, loop.images)
-        with _StopSignals() as stop:
+        with StopSignals() as stop:
             while True:
                 progress.seconds = self.clock.seconds()
-                done = progress.images_seen >= loop.images or self.learned_enough
+                done = progress.images_seen >= loop.images or self.stopped_early
                 over = self.budget_seconds is not None and progress.seconds >= self.budget_seconds
-                stopped_by, over = _agree(stop.asked, over, step=progress.images_seen // loop.batch)
+                stopped_by, over = agree(stop.received, over, step=progress.images_seen // loop.batch)
                 ending = done or over or stopped_by != 0
                 due = ending or self._due(loop.save_every) or self._due(loop.log_every) or self._diverged()
-                if self.pending and due and not self._write_due(ending):
-                    # Gone back to an earlier place, by now on all ranks, so that the state there can be replaced: who
-                    # is stopped next goes on more carefully too.
+                if self.pending and due and not self._log_and_save(ending):
+                    # A rollback, which all ranks have completed by now. Saving it keeps the lowered learning rates and
+                    # the rollback count if the run is interrupted before its next regular save.
                     with raise_together():
                         self.writer.save(progress)
                         self.clock.saved()
@@ -213,29 +193,33 @@ class _Session:
             stopped_by,
         )
 
+    def _fitting_batches(self) -> Iterator[Any]:
+        """The batches that `Recipe.start` initialises from before the first step."""
+        return first_batches(self.recipe, self.data, self.config.data, self.config.train.seed)
+
     def _step(self) -> None:
         progress, loop = self.progress, self.config.train
         self.recipe.draw_seed = mix(loop.seed, progress.rollbacks)
-        order, place = self.recipe.draw_seed, (progress.images_seen, loop.batch, self.config.data)
-        batch = self.feed.batch(order, *place)
-        self.recipe.extra_batch = lambda: self.feed.batch(mix(order, 1), *place)
+        order_seed, position = self.recipe.draw_seed, (progress.images_seen, loop.batch)
+        batch = self.feed.batch(order_seed, *position)
+        self.recipe.extra_batch = lambda: self.feed.batch(mix(order_seed, 1), *position)
         self.pending.append(self.recipe.step(batch, progress.images_seen))
         progress.images_seen += loop.batch
 
     def _diverged(self) -> bool:
-        """Whether a loss of the last steps is not finite; asked every so often, because to read it waits for them."""
+        """Whether a recent loss is NaN or infinite. Checked rarely, because reading losses blocks on the device."""
         if not self.pending or len(self.pending) % CHECK_EVERY:
             return False
         recent = [value.float() for terms in self.pending[-CHECK_EVERY:] for value in terms.values()]
         return bool(all_reduce_max(int(not torch.stack(recent).isfinite().all())))
 
     def _due(self, every: int) -> bool:
-        """Whether the step that ended here passed a multiple of `every`."""
+        """Whether the last step crossed a multiple of `every` images."""
         seen = self.progress.images_seen
         return seen // every > (seen - self.config.train.batch) // every
 
-    def _write_due(self, ending: bool) -> bool:
-        """Wait for the device, read the losses, and write what is due; False: something went wrong and was undone."""
+    def _log_and_save(self, ending: bool) -> bool:
+        """Log the losses; preview, score and save where due. Returns False after a rollback."""
         progress, loop = self.progress, self.config.train
         problem, terms = _read(self.pending, progress.images_seen, loop.batch)
         self.pending.clear()
@@ -247,21 +231,23 @@ class _Session:
             with raise_together():
                 self._roll_back(problem, "nan")
             return False
-        trouble, figures, score = self._check_training(to_score)
+        collapse, figures, score = self._check_training(to_score)
         with raise_together():
             rate = self.clock.lap(progress.images_seen)
             record = self.writer.log(progress, seconds=round(progress.seconds, 3), images_per_second=rate,
                                     **terms, **figures)  # fmt: skip
             self.reporter.progress(progress.images_seen, record)
-            if trouble and self.policies["collapse"] != "continue":
-                self._roll_back(trouble, "collapse")
+            if collapse and self.policies["collapse"] != "continue":
+                self._roll_back(collapse, "collapse")
                 return False
-            self._announce("collapse", trouble)
+            self._announce("collapse", collapse)
             self._announce("advice", self.recipe.advice(terms, progress.images_seen))
             if ending or self._due(loop.preview_every):
-                self.writer.preview(progress, some_images(self.watch, preview_count(self.watch), self.device))
+                count = preview_count(self.held_out)
+                self.writer.preview(progress, spread_batch(self.held_out, count, self.recipe.to_device))
             if score:
-                self.writer.record_score(progress, score, self.where, min(self.recipe.score_images, len(self.watch)))
+                count = min(self.recipe.score_images, len(self.held_out))
+                self.writer.record_score(progress, score, self.scored_on, count)
             if to_save:
                 self.writer.save(progress)
                 self.clock.saved()
@@ -269,58 +255,60 @@ class _Session:
         return True
 
     def _check_training(self, to_score: bool) -> tuple[str | None, dict[str, float], Score | None]:
-        """What has gone wrong that is still a number, the same on all ranks; what was looked at; the score if due."""
+        """Check for a collapse, which all ranks agree on: (message or None, figures to log, score if due)."""
         loop = self.config.train
         regular = self._due(loop.save_every)
         with raise_together():
-            figures, trouble, score = dict[str, float](), None, None
+            figures, collapse, score = dict[str, float](), None, None
             if regular or self._due(loop.log_every):
-                figures, trouble = self.recipe.diagnostics()
-            elif to_score:  # it is stopped here: a state that has collapsed shall not replace a good one
-                _, trouble = self.recipe.diagnostics(remember=False)
-            if to_score and (not trouble or self.policies["collapse"] == "continue"):
-                score = self.recipe.score(slices(self.watch, self.recipe.score_images, loop.batch, self.device))
-                trouble = trouble or (self.recipe.check_score(score) if regular else None)
-        if all_reduce_max(int(trouble is not None)):  # two GPUs may see one figure on two sides of a limit
-            trouble = trouble or "another rank found that the training collapsed"
+                figures, collapse = self.recipe.diagnostics()
+            elif to_score:  # the run is ending: a collapsed state must not overwrite a good one
+                _, collapse = self.recipe.diagnostics(remember=False)
+            if to_score and (not collapse or self.policies["collapse"] == "continue"):
+                count, to_device = self.recipe.score_images, self.recipe.to_device
+                score = self.recipe.score(spread_batches(self.held_out, count, loop.batch, to_device))
+                collapse = collapse or (self.recipe.check_score(score) if regular else None)
+        if all_reduce_max(int(collapse is not None)):  # rounding may put a figure on either side of a threshold
+            collapse = collapse or "another rank found that the training collapsed"
         elif regular:
-            self.learned_enough = self._ask_whether_to_stop()
-        return trouble, figures, score
+            self.stopped_early = self._check_early_stopping()
+        return collapse, figures, score
 
-    def _ask_whether_to_stop(self) -> bool:
-        """Whether the recipe says so on any rank."""
-        why = self.recipe.should_stop()
-        self._announce("enough", why)
-        return bool(all_reduce_max(int(why is not None)))
+    def _check_early_stopping(self) -> bool:
+        """Whether the recipe requests early stopping on any rank."""
+        reason = self.recipe.should_stop()
+        self._announce("enough", reason)
+        return bool(all_reduce_max(int(reason is not None)))
 
-    def _forget_other_scores(self) -> None:
-        """Scores on other images than those that are watched now do not compare."""
-        if self.progress.watched != self.watch.fingerprint:
+    def _discard_outdated_scores(self) -> None:
+        """Discard the best score and the recipe's score history if they refer to another held-out set."""
+        if self.progress.watched != self.held_out.fingerprint:
+            # The held-out set changed: earlier scores are discarded.
             self.progress.best = None
             self.recipe.discard_scores()
-            self.progress.watched = self.watch.fingerprint
+            self.progress.watched = self.held_out.fingerprint
 
     def _set_horizon(self) -> None:
-        """Tell the recipe, the same on all ranks, how many images there will have been by the end at this speed."""
+        """Set the recipe's schedule length: the images until the end, estimated from the speed if time is limited."""
         progress, images = self.progress, self.config.train.images
         self.recipe.horizon = images
         if self.budget_seconds is not None and progress.images_seen > 0:
-            in_time = progress.images_seen * self.budget_seconds / max(progress.seconds, 1e-3)
-            self.recipe.horizon = all_reduce_max(min(images, max(progress.images_seen, round(in_time))))
+            estimate = progress.images_seen * self.budget_seconds / max(progress.seconds, 1e-3)
+            self.recipe.horizon = all_reduce_max(min(images, max(progress.images_seen, round(estimate))))
 
     def _announce(self, event: str, text: str | None) -> None:
-        """Pass on what the recipe says, once in a session; the words before its colon say what it is about."""
-        if text is None or text.partition(":")[0] in self.told:
+        """Log and report a message from the recipe, once per topic: the words before its colon."""
+        if text is None or text.partition(":")[0] in self.announced:
             return
-        self.told.add(text.partition(":")[0])
+        self.announced.add(text.partition(":")[0])
         self.writer.log(self.progress, event=event, **{event: text})
         self.reporter.message(f"at {self.progress.images_seen:,} images: {text}")
 
     def _roll_back(self, problem: str, kind: str) -> None:
-        """Return to the last save, to go on from there more carefully and with other random numbers.
+        """Roll back to the last save, then continue with lower learning rates and other random numbers.
 
         Raises:
-            TrainingError: that is not wanted, or was done often enough.
+            TrainingError: rollbacks are off or used up.
         """
         progress, folder = self.progress, self.folder
         noticed = progress.images_seen
@@ -328,10 +316,12 @@ class _Session:
         self.writer.log(progress, event={"nan": "diverged"}.get(kind, kind), problem=problem)
         if self.policies[kind] != "rollback" or progress.rollbacks >= MAX_ROLLBACKS:
             saved_at = checkpoint.read_card(folder.last).images_seen
+            restart = f"lower the learning rates in a new {arg('out')}"
+            slower = f"lower the learning rates with {arg('set')} in a new {arg('out')}"
             remedy = (
-                f"{progress.rollbacks} rollbacks did not help, so lower the learning rates with --set in a new --out"
+                f"{progress.rollbacks} rollbacks did not help, so {slower}"
                 if self.policies[kind] == "rollback"
-                else f"go on from there with --on-{kind} rollback, or lower the learning rates in a new --out"
+                else f"go on from there with {arg(f'on_{kind}', 'rollback')}, or {restart}"
             )
             raise TrainingError(
                 f"{problem}; the last good checkpoint is {folder.last}, at {saved_at:,} images; {remedy}"
@@ -339,11 +329,11 @@ class _Session:
         state = checkpoint.load_state(folder.state, self.device)
         self.recipe.load_state_dict(state["recipe"])
         for name, value in state["progress"].items():
-            if name not in ("seconds", "precision"):  # which may be others than when it was saved
+            if name not in ("seconds", "precision"):  # these have moved on since the save
                 setattr(progress, name, value)
-        progress.rollbacks += 1  # saved after each, so that this counts all there have been
+        progress.rollbacks += 1  # each rollback is saved, so the loaded count includes all earlier ones
         self.recipe.on_rollback()
-        self._forget_other_scores()
+        self._discard_outdated_scores()
         if rank() == 0:
             folder.rewind_log(progress.images_seen)
         self.writer.log(progress, event="rollback", problem=problem, noticed=noticed, rollbacks=progress.rollbacks)
@@ -353,68 +343,8 @@ class _Session:
         self.clock.lap(progress.images_seen)
 
 
-def _agree(stopped_by: int, over: bool, *, step: int) -> tuple[int, bool]:
-    """The signal and the end of time that all ranks act on, in the same step. They may notice at different ones."""
-    if world() == 1:
-        return stopped_by, over
-    if step % AGREE_EVERY:
-        return 0, False
-    agreed = all_reduce_max(2 * stopped_by + over)
-    return agreed // 2, bool(agreed % 2)
-
-
-class _Clock:
-    """Wall clock in the loop: over all sessions for the budget, and since the last lap for the rate."""
-
-    def __init__(self, progress: Progress) -> None:
-        self.start = time.monotonic() - progress.seconds
-        self.lap_images, self.lap_time = progress.images_seen, time.monotonic()
-        self.saved()
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.start
-
-    def lap(self, images_seen: int) -> float:
-        """Images per second since the last lap."""
-        now = time.monotonic()
-        rate = (images_seen - self.lap_images) / max(now - self.lap_time, 1e-9)
-        self.lap_images, self.lap_time = images_seen, now
-        return round(rate, 1)
-
-    def saved(self) -> None:
-        self.save_time = time.monotonic()
-
-    def save_is_old(self) -> bool:
-        """Whether a power cut would cost too much by now. A save changes nothing that is computed."""
-        return time.monotonic() - self.save_time > SAVE_SECONDS
-
-
-class _StopSignals:
-    """Ctrl-C, SIGTERM and a lost terminal end the loop after its step; a second one ends the process as usual."""
-
-    asked = 0  # the signal's number
-
-    def __enter__(self) -> _StopSignals:
-        self._previous: dict[int, Any] = {}
-        if threading.current_thread() is threading.main_thread():
-            for name in ("SIGINT", "SIGTERM", "SIGHUP"):  # the last one does not exist on Windows
-                number = getattr(signal, name, None)
-                # One that is ignored, as under nohup, stays ignored; None is a handler that Python cannot put back.
-                if number is not None and signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._previous[number] = signal.signal(number, self._ask)
-        return self
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = number
-        signal.signal(number, self._previous[number])
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-
 def _read(pending: list[dict[str, Tensor]], images_seen: int, batch: int) -> tuple[str | None, dict[str, float]]:
-    """What went wrong in the steps since the last look, or None; and the mean of every term over them."""
+    """The first non-finite loss since the last log record, or None; and the mean of each loss over those steps."""
     names = list(pending[0])
     values = torch.stack([torch.stack([terms[name].float() for name in names]) for terms in pending])
     values = (all_reduce_sum(values) / world()).cpu()

@@ -1,4 +1,4 @@
-"""Everything a training writes, while it runs. On ranks other than 0 nothing is written."""
+"""Writes the files of a running training: log, previews, checkpoints, resume state. Only rank 0 writes."""
 
 from __future__ import annotations
 
@@ -11,55 +11,54 @@ from typing import Any
 from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.run_dir import RunFolder
 from smalti.config.run import RunConfig
-from smalti.data.codes import CodeSet
+from smalti.data.dataset import Dataset
 from smalti.files import output_errors
-from smalti.recipes import Codes, Images, Recipe, Score
+from smalti.recipes import Recipe, Score
 from smalti.report.pictures import grid, side_by_side, write_png
 from smalti.runtime.distributed import rank
 from smalti.runtime.pixels import to_pixels
-from smalti.training.batches import Data
 
 STATE_FORMAT = 2  # of resume.pt
-SMALL_SIDE = 64  # pixels; previews of pictures up to this size are shown enlarged
+SMALL_SIDE = 64  # pixels; previews of images up to this size are enlarged
 
 
 @dataclass
 class Progress:
-    """How far a run is; saved with the resume state."""
+    """Progress of a run, saved with the resume state."""
 
     images_seen: int = 0
-    seconds: float = 0.0  # wall clock in the loop, over all sessions
+    seconds: float = 0.0  # wall-clock time in the loop, including before a resume
     rollbacks: int = 0
-    best: float | None = None
+    best: float | None = None  # score
     precision: str = ""
-    fingerprint: str = ""  # of the training images
-    watched: str = ""  # fingerprint of the images that are scored
+    fingerprint: str = ""  # of the training set
+    watched: str = ""  # fingerprint of the held-out set that `best` refers to
     score: dict[str, Any] = field(default_factory=dict)
 
 
 class RunWriter:
     """Log, previews, checkpoints and resume state of one run."""
 
-    def __init__(self, folder: RunFolder, config: RunConfig, data: Data, recipe: Recipe[Any], license: str) -> None:
-        # The path is the user's own; the fingerprint says which images they are, wherever they lie.
+    def __init__(self, folder: RunFolder, config: RunConfig, data: Dataset, recipe: Recipe[Any], license: str) -> None:
+        # The path may be private and is not portable; the fingerprint identifies the data.
         source = dataclasses.replace(config.data, source=Path(config.data.source).name)
         self.config = dataclasses.replace(config, data=source)
         self.folder, self.data, self.recipe, self.license = folder, data, recipe, license
         self.tensorboard: Any = None
 
     def open_tensorboard(self, progress: Progress) -> None:
-        """TensorBoard's log, where it is installed; points after the place a run resumes from are dropped."""
+        """Open TensorBoard's log if TensorBoard is installed, dropping points after the resume point."""
         if rank() != 0:
             return
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError:  # an extra; the JSONL log is always there
+        except ImportError:  # optional; log.jsonl is always written
             return
         with output_errors(self.folder.path / "tensorboard"):
             self.tensorboard = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=progress.images_seen)
 
     def log(self, progress: Progress, **entries: Any) -> dict[str, Any]:
-        """One record: a line of log.jsonl, and TensorBoard's scalars where it is installed."""
+        """Append a record to log.jsonl, and its scalars to TensorBoard if installed; returns the record."""
         record = {"images_seen": progress.images_seen, **entries}
         if rank() == 0:
             self.folder.append(record)
@@ -70,21 +69,29 @@ class RunWriter:
                             self.tensorboard.add_scalar(name, value, progress.images_seen)
         return record
 
-    def preview(self, progress: Progress, images: Images | Codes) -> None:
-        """One sheet: pairs where the recipe shows two sets of pictures, a grid where it shows one."""
+    def preview(self, progress: Progress, batch: Any) -> None:
+        """Write a preview image: pairs side by side if the recipe returns two sets of images, else a grid."""
         if rank() != 0:
             return
-        first, *rest = (to_pixels(value) for value in self.recipe.preview(images).values())
+        pictures = [to_pixels(value) for value in self.recipe.preview(batch).values()]
+        if not pictures:
+            return
+        first, *rest = pictures
         scale = 2 if max(first.shape[1:3]) <= SMALL_SIDE else 1
         sheet = side_by_side(first, rest[0], scale=scale) if rest else grid(first, scale=scale)
         path = self.folder.path / "previews" / f"{progress.images_seen:010d}.png"
         write_png(path, sheet, {"smalti": f"{self.recipe.kind} preview, {progress.images_seen} images seen"})
 
-    def record_score(self, progress: Progress, score: Score, where: str, images: int) -> None:
-        """Note a score, and keep the weights if they are the best so far."""
-        # JSON knows no infinity, which the PSNR of a perfect reconstruction is.
+    def record_score(self, progress: Progress, score: Score, scored_on: str, images: int) -> None:
+        """Log a score, and save the weights as `best.safetensors` if it is the best so far.
+
+        Args:
+            scored_on: "held-out" or "training".
+            images: number of images scored.
+        """
+        # JSON has no infinity, which is the PSNR of a perfect reconstruction.
         value = score.value if math.isfinite(score.value) else None
-        progress.score = {"name": score.name, "value": value, "on": where, "images": images}
+        progress.score = {"name": score.name, "value": value, "on": scored_on, "images": images}
         self.log(progress, event="score", **progress.score)
         if value is None:
             return
@@ -97,7 +104,7 @@ class RunWriter:
                 checkpoint.write(self.folder.best, self.recipe.export(), self.card(progress))
 
     def save(self, progress: Progress) -> None:
-        """The weights, then the resume state: a kill between the two resumes from the save before."""
+        """Save the weights, then the resume state: a run killed in between resumes from the previous save."""
         if rank() == 0:
             checkpoint.write(self.folder.last, self.recipe.export(), self.card(progress))
             state = {
@@ -116,11 +123,11 @@ class RunWriter:
                 self.tensorboard.close()
 
     def card(self, progress: Progress) -> checkpoint.Card:
-        """What the weights of this moment say about themselves."""
+        """The checkpoint card of the current weights."""
         return checkpoint.Card(
             kind=self.recipe.kind,
             config=self.config,
-            image=self.data.shape,
+            spec=self.recipe.output_spec,
             classes=self.data.classes,
             images_seen=progress.images_seen,
             data={
@@ -128,9 +135,9 @@ class RunWriter:
                 "split": self.data.split,
                 "fingerprint": self.data.fingerprint,
                 "images": len(self.data),
-                **({"images_fingerprint": self.data.about.images} if isinstance(self.data, CodeSet) else {}),
+                **self.data.provenance,
             },
             license=self.license,
             score=progress.score,
-            tokenizer=None if self.recipe.context.tokenizer is None else self.recipe.context.tokenizer.card,
+            tokenizer=None if self.recipe.tokenizer is None else self.recipe.tokenizer.card,
         )

@@ -116,7 +116,7 @@ def test_another_size_is_made_or_refused_with_one_that_is(
     except ConfigError as error:
         refusal = str(error)
     if refusal:
-        advice = re.search(r"; give for example --size (\d+)x(\d+)$", refusal)
+        advice = re.search(r"; give for example `size=(\d+)x(\d+)`$", refusal)
         assert advice is not None, refusal
         assert f"{height}x{width}" in refusal
         size = int(advice[1]), int(advice[2])

@@ -40,7 +40,7 @@ def test_images_of_any_shape_that_is_a_multiple_of_four(rows: int, columns: int,
     [(30, 32, "28x32"), (33, 35, "32x32"), (2, 8, "8x8"), (1, 1, "8x8"), (4, 12, "8x12"), (64, 63, "64x60")],
 )
 def test_another_size_is_refused_with_one_that_fits(height: int, width: int, advice: str) -> None:
-    with pytest.raises(ConfigError, match=f"found {height}x{width}; give for example --size {advice}$"):
+    with pytest.raises(ConfigError, match=f"found {height}x{width}; give for example `size={advice}`$"):
         Generator(TINY, (3, height, width))
     suggested = tuple(int(side) for side in advice.split("x"))
     Generator(TINY, (3, *suggested))

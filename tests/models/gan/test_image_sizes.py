@@ -34,7 +34,7 @@ def test_every_size_is_reached_or_refused_with_one_that_is(height: int, width: i
     try:
         count, (rows, columns) = doublings(height, width)
     except ConfigError as error:
-        advice = re.search(r"give for example --size (\d+)x(\d+)$", str(error))
+        advice = re.search(r"give for example `size=(\d+)x(\d+)`$", str(error))
         assert advice is not None
         suggested = tuple(int(side) for side in advice.groups())
         doublings(*suggested)
@@ -62,7 +62,7 @@ def test_a_refusal_names_what_is_wrong_and_what_would_do(height: int, width: int
         doublings(height, width)
     message = str(caught.value)
     assert message.startswith(f"images of {height}x{width} {problem}")
-    assert message.endswith(f"give for example --size {advice}")
+    assert message.endswith(f"give for example `size={advice}`")
 
 
 def test_a_refusal_lists_every_side_up_to_256() -> None:

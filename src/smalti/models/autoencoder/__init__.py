@@ -1,1 +1,1 @@
-"""Autoencoders: encoders, decoders, and the discriminators that judge them."""
+"""Autoencoders: encoders, decoders, and patch discriminators."""

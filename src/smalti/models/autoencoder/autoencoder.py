@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from smalti.config.quantizer import ProductConfig
 from smalti.config.vqvae import VQVAEConfig
+from smalti.data.spec import ImageSpec
 from smalti.models.autoencoder.classic import plain_decoder, plain_encoder, residual_decoder, residual_encoder
 from smalti.models.autoencoder.klt import TransformDecoder, TransformEncoder, fit_transform
 from smalti.models.autoencoder.vqgan import ModernDecoder, ModernEncoder
@@ -50,16 +51,35 @@ class Autoencoder(nn.Module):
         """(B, C, H, W) in [-1, 1] -> codes on a grid of ceil(H/stride) x ceil(W/stride).
 
         Sides that are no multiple of the stride are extended by repeating the last row and column.
+
+        Raises:
+            NonFiniteError: in eval mode, latents that are NaN or infinite.
         """
-        return self.quantizer(self.latents(images))
+        latents = self.latents(images)
+        if not self.training:
+            self.quantizer.check_finite(latents)
+        return self.quantizer(latents)
 
     def latents(self, images: Tensor) -> Tensor:
-        """What `encode` quantizes: (B, D, h, w)."""
+        """The latents that `encode` quantizes: (B, D, h, w)."""
         return self.encoder(self._padded(images))
 
     def decode(self, codes: Tensor) -> Tensor:
-        """(B, P, h, w) codes -> (B, C, h * stride, w * stride) images in [-1, 1], clipped to that range."""
-        return self.decoder(self.quantizer.decode(codes)).float().clamp(-1, 1)
+        """(B, P, h, w) codes -> (B, C, h * stride, w * stride) images in [-1, 1], clipped to that range.
+
+        Raises:
+            CodeRangeError: a code is outside its plane's alphabet.
+        """
+        self.quantizer.check_codes(codes)
+        return self.images_of(codes)
+
+    def codes_of(self, images: Tensor) -> Tensor:
+        """The codes of `encode`, without reading values: what `torch.export` records."""
+        return self.quantizer.codes_of(self.latents(images))
+
+    def images_of(self, codes: Tensor) -> Tensor:
+        """`decode` without reading values: what `torch.export` records."""
+        return self.decoder(self.quantizer.values_of(codes)).float().clamp(-1, 1)
 
     def reconstruct(self, images: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape, through the codes."""
@@ -67,14 +87,14 @@ class Autoencoder(nn.Module):
         return self.decode(self.encode(images).codes)[..., :height, :width]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Quantized]:
-        """Latents; reconstructions of the images' shape, not clipped, with gradients; and what the quantizer said."""
+        """Latents; reconstructions of the images' shape, not clipped, with gradients; and the quantizer's result."""
         height, width = images.shape[-2:]
         latents = self.latents(images)
         quantized = self.quantizer(latents)
         return latents, self.decoder(quantized.values)[..., :height, :width], quantized
 
     def squared_errors(self, values: Tensor, images: Tensor) -> Tensor:
-        """How far images are from what values of codes decode to: (B, D, h, w), (B, C, H, W) -> (B,) float32."""
+        """Squared errors of the images that values of codes decode to: (B, D, h, w), (B, C, H, W) -> (B,) float32."""
         height, width = images.shape[-2:]
         result = self.decoder(values)[..., :height, :width].float().clamp(-1, 1)
         return (result - images).square().flatten(1).sum(dim=1)
@@ -86,7 +106,7 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def fit(self, batches: Callable[[], Iterable[Tensor]], *, batch: int) -> None:
-        """Before training, fit to some images what has a best value for them: the linear transform and its codes.
+        """Fit the linear transform and its codes to some images before training.
 
         Architectures without such a transform are left as they are.
 
@@ -107,3 +127,8 @@ class Autoencoder(nn.Module):
         height, width = images.shape[-2:]
         down, right = -height % self.stride, -width % self.stride
         return F.pad(images, (0, right, 0, down), mode="replicate") if down or right else images
+
+
+def build_autoencoder(config: VQVAEConfig, spec: ImageSpec, classes: int, tokenizer: nn.Module | None) -> Autoencoder:
+    """The network of the kind `vqvae`, without its weights."""
+    return Autoencoder(config, spec.channels)

@@ -1,4 +1,4 @@
-"""Transform coding with a neural network around it: a linear transform of whole tiles, corrected by convolutions.
+"""Learned transform coding: a linear transform of whole tiles, corrected by convolutions.
 
     encoder   z = A (x - m) + F(x)                 one vector z for each tile of stride x stride pixels
     decoder   y = A' z + m,   x^ = y + G(y, z)
@@ -111,7 +111,7 @@ class TransformDecoder(nn.Module):
 def fit_transform(
     encoder: TransformEncoder, decoder: TransformDecoder, batches: Callable[[], Iterable[Tensor]], *, groups: int
 ) -> Tensor:
-    """Make the linear maps the Karhunen-Loeve transform of some images.
+    """Set the linear maps to the Karhunen-Loeve transform of some images.
 
     Args:
         batches: gives the images, (B, C, H, W), whose sides are multiples of the stride.
@@ -141,7 +141,7 @@ def fit_transform(
 def principal_axes(covariance: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The largest eigenvalues of a covariance, falling, and their eigenvectors.
 
-    Large matrices are not taken apart whole: the space of the leading vectors is found by subspace iteration (Halko et
+    Large matrices are not decomposed whole: the space of the leading vectors is found by subspace iteration (Halko et
     al. 2011, arXiv:0909.4061, algorithm 4.4) and only what is inside it is diagonalised. Vectors at the far end, whose
     eigenvalues hardly differ, come out mixed with each other; they are orthonormal all the same.
 
@@ -184,9 +184,9 @@ def balanced_order(variances: Tensor, groups: int) -> Tensor:
     sums = [0.0] * groups
     for index, wanted in enumerate(bits):
         open_groups = [group for group in range(groups) if len(members[group]) < size]
-        poorest = min(open_groups, key=lambda group: sums[group])
-        members[poorest].append(index)
-        sums[poorest] += wanted
+        fewest = min(open_groups, key=lambda group: sums[group])
+        members[fewest].append(index)
+        sums[fewest] += wanted
     return torch.tensor([index for group in members for index in group], dtype=torch.int64)
 
 
@@ -198,6 +198,6 @@ def tiles(images: Tensor, side: int) -> Tensor:
 
 
 def repeat_tile(tile: Tensor, images: Tensor) -> Tensor:
-    """One tile (C, side, side) beside itself until it covers the images."""
+    """Repeat one tile (C, side, side) until it covers the images."""
     side = tile.shape[1]
     return tile.repeat(1, images.shape[2] // side, images.shape[3] // side)

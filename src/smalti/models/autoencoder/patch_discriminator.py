@@ -1,4 +1,4 @@
-"""Discriminators that judge patches: one logit for each place of a grid, so that any image size will do.
+"""Patch discriminators: one logit for each position of a grid, for images of any size.
 
 Of images (Isola et al. 2017, arXiv:1611.07004, section 3.2.2, with group normalisation in place of the batch's):
 
@@ -7,7 +7,7 @@ Of images (Isola et al. 2017, arXiv:1611.07004, section 3.2.2, with group normal
 
 Of a feature map of a network that is not trained (after Sauer et al. 2021, arXiv:2111.01007):
 
-    sqrt(C) times the unit vector of each place | 1x1 to width, LeakyReLU .2 | 3x3 to width, norm, LeakyReLU
+    sqrt(C) times the unit vector of each position | 1x1 to width, LeakyReLU .2 | 3x3 to width, norm, LeakyReLU
     | 1x1 to one logit
 
 The last layer is zero at first.  Layout: (B, C, H, W).

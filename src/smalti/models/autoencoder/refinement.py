@@ -1,13 +1,13 @@
-"""Codes that decode to something nearer to the image than the encoder's own: time spent once, on the sender's side.
+"""Refinement of codes at encoding time, so that they decode to a smaller error than the encoder's own.
 
     g  = grad_q |x - D(q)|^2                       at the values q of the codes k so far
     k' = encode(q - a g)
 
-An encoder maps each image in one go and each latent to its nearest code; neither knows what the decoder makes of all
-codes together. Here every round proposes the codes nearest to where the decoder's error falls, changes a random part
-of them in each image, and keeps the change where the image's error is smaller. No image gets worse. a gives the step
-the size that quantization errors have, |z - q|. The part is large at first and small at the end, when changes that do
-not get on with each other are what is left.
+An encoder maps each image in one pass and each latent to its nearest code; neither takes into account what the decoder
+makes of all codes together. Here every round proposes the codes nearest to where the decoder's error falls, changes a
+random part of them in each image, and keeps the change where the image's error is smaller. No image gets worse. a gives
+the step the size that quantization errors have, |z - q|. The part is large at first and small at the end, when the
+remaining changes conflict with each other.
 
 Analysis by synthesis, as in speech coding (Schroeder and Atal 1985); iterative inference as in Campos et al. 2019,
 arXiv:1904.09325, here over discrete codes.  Layout: images (B, C, H, W), codes (B, P, h, w).
@@ -26,7 +26,7 @@ FIRST_SHARE, LAST_SHARE = 0.8, 0.05  # of the proposed changes that are tried at
 
 @torch.no_grad()
 def refine(autoencoder: Autoencoder, images: Tensor, *, rounds: int) -> Tensor:
-    """The codes of images after some rounds of improvement; with none, the encoder's.
+    """Refine the codes of images for some rounds; with none they are the encoder's.
 
     Args:
         autoencoder: in eval mode.
@@ -36,7 +36,7 @@ def refine(autoencoder: Autoencoder, images: Tensor, *, rounds: int) -> Tensor:
     Returns:
         (B, P, h, w) int64, whose squared error is nowhere larger than that of `autoencoder.encode(images).codes`.
     """
-    generator = torch.Generator().manual_seed(0)  # of what is tried
+    generator = torch.Generator().manual_seed(0)  # of which changes are tried
     quantizer = autoencoder.quantizer
     latents = autoencoder.latents(images).float()
     codes = quantizer.encode(latents)
@@ -49,7 +49,7 @@ def refine(autoencoder: Autoencoder, images: Tensor, *, rounds: int) -> Tensor:
         size = gradient.square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(1e-20)
         proposed = quantizer.encode(values - STEP * unit * gradient / size)
         share = max(LAST_SHARE, FIRST_SHARE * (1 - number / rounds))
-        # The same places in all images, so that what comes out of one does not depend on those beside it.
+        # The same positions in all images, so that the result for one does not depend on the rest of the batch.
         tried = torch.rand(codes.shape[1:], generator=generator).to(codes.device) < share
         proposed = torch.where(tried, proposed, codes)
         proposed_values = quantizer.decode(proposed)
@@ -63,7 +63,7 @@ def refine(autoencoder: Autoencoder, images: Tensor, *, rounds: int) -> Tensor:
 
 
 def _error_and_gradient(autoencoder: Autoencoder, values: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,) squared errors of what values decode to, and their gradients, both float32."""
+    """(B,) squared errors of the images that values decode to, and their gradients, both float32."""
     with torch.enable_grad():
         values = values.detach().requires_grad_()
         error = autoencoder.squared_errors(values, images)

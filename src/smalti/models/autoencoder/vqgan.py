@@ -1,9 +1,9 @@
-"""Residual blocks with group normalisation at every resolution, the usual shape of image tokenizers.
+"""An autoencoder of residual blocks with group normalisation, the usual architecture of image tokenizers.
 
     encoder  fold patch x patch pixels into channels, 3x3 | blocks, halve | ... | blocks, [attention, block] | SiLU, 1x1
     decoder  3x3 | [block, attention] blocks | double, blocks | ... | SiLU, 3x3, unfold
 
-Halving is a 3x3 convolution of stride 2; doubling repeats each place and then convolves. Group statistics are those
+Halving is a 3x3 convolution of stride 2; doubling repeats each position and then convolves. Group statistics are those
 of one image, so that neither the batch nor the number of processes matters.
 Source: Esser et al. 2021, arXiv:2012.09841, table 7; the folding is that of Shi et al. 2016, arXiv:1609.05158.
 Layout: images (B, C, H, W); latents (B, D, H/stride, W/stride).

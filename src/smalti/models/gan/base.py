@@ -10,6 +10,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from smalti.config.gan import GANConfig
+from smalti.data.spec import ImageSpec
 from smalti.models.gan.dcgan import DCGANDiscriminator, DCGANGenerator
 from smalti.models.gan.r3gan import R3GANDiscriminator, r3gan_generator
 from smalti.models.gan.sngan import SNGANDiscriminator, SNGANGenerator
@@ -29,7 +30,7 @@ class Generator(nn.Module):
 
     Args:
         image: (channels, height, width) of what it makes.
-        classes: number of labels it knows, 0 without labels.
+        classes: number of labels, 0 without labels.
 
     Raises:
         ConfigError: the architecture makes no images of this size.
@@ -58,7 +59,12 @@ class Discriminator(nn.Module):
         self.network = build(config.network, image, classes)
 
     def forward(self, images: Tensor, labels: Tensor | None = None, draws: Draws | None = None) -> Tensor:
-        """(B, C, H, W) -> (B,) float32 logits; without `draws` nothing is left to chance."""
+        """(B, C, H, W) -> (B,) float32 logits; without `draws` nothing is random."""
         assert (labels is not None) == bool(self.classes)
         logits: Tensor = self.network(images, labels, draws)
         return logits.float()
+
+
+def build_generator(config: GANConfig, spec: ImageSpec, classes: int, tokenizer: nn.Module | None) -> Generator:
+    """The network of the kind `gan`, without its weights: the generator."""
+    return Generator(config, spec.shape, classes if config.conditional else 0)

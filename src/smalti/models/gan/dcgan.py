@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from smalti.config.gan import DCGANConfig
-from smalti.errors import ConfigError
+from smalti.errors import ConfigError, arg
 from smalti.nn.blocks import BatchNorm2d, Dropout
 from smalti.runtime.rng import Draws
 
@@ -34,7 +34,7 @@ class DCGANGenerator(nn.Module):
         if height % 4 or width % 4 or min(height, width) < 8:
             raise ConfigError(
                 f"this generator makes images whose sides are multiples of 4, from 8 on, found {height}x{width}; "
-                f"give for example --size {max(8, height - height % 4)}x{max(8, width - width % 4)}"
+                f"give for example {arg('size', f'{max(8, height - height % 4)}x{max(8, width - width % 4)}')}"
             )
         self.grid = (config.generator_width, height // 4, width // 4)
         first, second, third = config.generator_width, config.generator_width // 2, config.generator_width // 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from smalti.errors import ConfigError
+from smalti.errors import ConfigError, arg
 
 SHORTEST = 16  # side of an image
 COARSEST = range(4, 8)  # shorter side of the grid
@@ -25,7 +25,7 @@ def doublings(height: int, width: int) -> tuple[int, tuple[int, int]]:
     reached = sorted(side << k for side in COARSEST for k in range(2, 7) if side << k <= LISTED)
     raise ConfigError(
         f"images of {height}x{width} {problem}; shorter sides that can be reached are "
-        f"{', '.join(map(str, reached))}, ...; give for example --size {_nearest(height, width)}"
+        f"{', '.join(map(str, reached))}, ...; give for example {arg('size', _nearest(height, width))}"
     )
 
 

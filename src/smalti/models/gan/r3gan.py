@@ -1,4 +1,4 @@
-"""R3GAN: residual networks without normalisation, the discriminator a mirror of the generator, or stronger than it.
+"""R3GAN: residual networks without normalisation, with a discriminator that mirrors the generator or is stronger.
 
     G  basis (w_0 x h x w) times Linear(z -> w_0) | blocks | 1x1 to w_1, up | blocks | ... | k x k to the image
     D  k x k from the image | blocks | down, 1x1 | ... | blocks on h x w | depthwise h x w | Linear to one logit
@@ -7,14 +7,14 @@
     grouped     x + conv1(lrelu(b + gconv3(lrelu(b + conv1(x)))))     inside 2w channels, 16 in a group: the paper's
     bottleneck  x + conv1(lrelu(b + conv3(lrelu(b + conv1(x)))))      inside w/2 channels (8 at least), dense
 
-The paper's k is 1. With a patch of p pixels, p x p pixels are one place of the finest grid, folded into its channels,
-and k is 3: the finest grid is where most of the time goes. No normalisation anywhere, no tanh; weights begin as
+The paper's k is 1. With a patch of p pixels, p x p pixels are folded into the channels of one position of the
+finest grid, which takes most of the time, and k is 3. No normalisation anywhere, no tanh; weights begin as
 N(0, g^2 / fan-in), g = 1 or inside a block g^2 = 2 / 1.04 / sqrt(number of blocks), the last convolution of a block at
 zero (Fixup), so that a network begins as its shortcuts. With labels, G gets an embedding, N(0, 1 / classes) at first,
 beside z, and D's logit is <embedding(label), Linear to w_0>, the embedding N(0, 1 / classes / w_0) at first. The
 coarsest grid is computed in float32, as in the paper.
 
-In place of the mirror, G can be the modulated generator of upsampling.py: with few images seen it gets further.
+In place of the mirror, G can be the modulated generator of upsampling.py: for few training images it is better.
 Source: Huang et al. 2025, arXiv:2501.05441, section 3.  Layout: (B, C, H, W), channels last in memory.
 """
 

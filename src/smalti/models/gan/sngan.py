@@ -2,7 +2,7 @@
 
     G  upsampling.py
     D  block from the image, halved | a halved block for each halving down to a shorter side of 8 to 14 pixels
-       | two blocks | relu, sum over places, Linear to one logit [+ <embedding(label), features>]
+       | two blocks | relu, sum over positions, Linear to one logit [+ <embedding(label), features>]
        block  x' + conv3(relu(conv3(relu(x)))), both halved by means where it halves; the first without its inner relu
               x' = conv1(x) where it halves, x where not
 
@@ -52,7 +52,7 @@ class SNGANDiscriminator(nn.Module):
         x = self.first(images)
         for block in self.blocks:
             x = block(x)
-        # Float32 from here: a sum over places loses too much in bf16.
+        # Float32 from here: a sum over positions loses too much in bf16.
         with torch.autocast(x.device.type, enabled=False):
             x = F.relu(x.float()).sum(dim=(2, 3))
             logits: Tensor = self.head(x)[:, 0]
@@ -76,6 +76,6 @@ class _DownBlock(nn.Module):
 
 
 def _normalised(layer: Layer, gain: float = 1.0) -> Layer:
-    """The weight is divided by its largest singular value, which is followed by a power iteration a forward."""
+    """Divide the weight by its largest singular value, estimated by one power iteration in each forward."""
     spectral_norm(glorot(layer, gain))
     return layer

@@ -1,10 +1,10 @@
-"""A generator that doubles its grid from block to block, with batch normalisation: SNGAN's, and r3gan's small one.
+"""A generator with batch normalisation that doubles its grid in each block: SNGAN's, and r3gan's small one.
 
     Linear(z -> w_0 x h x w) | a block for each doubling: x' + conv3(relu(BN(conv3(up(relu(BN(x)))))))
     | BN, relu, 3x3 to the image, tanh                       x' = conv1(up(x))
 
-With labels, each has a scale and an offset of its own in every BN of a block. `modulated`, the latents say too how
-much is scaled and offset there: Linear(z), at zero at first. (In the paper it has a hidden layer.)
+With labels, each has a scale and an offset of its own in every BN of a block. If `modulated`, the
+latents change scale and offset there too, by Linear(z), which starts at zero. (In the paper it has a hidden layer.)
 Weights begin uniform after Glorot and Bengio 2010, 3x3 convolutions of blocks with gain sqrt(2), the rest with 1.
 Sources: Miyato et al. 2018, arXiv:1802.05957, table 4 and section B.4, where all widths are the same; Miyato and Koyama
 2018, arXiv:1802.05637, for labels; Chen et al. 2019, arXiv:1810.01365, for modulation by latents.

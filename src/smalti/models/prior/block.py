@@ -1,8 +1,8 @@
-"""A block of a transformer over codes, what it remembers, and what stands beside it.
+"""The transformer block of the priors, its cache of keys and values, and its context.
 
     block    x + attention([context, RMSNorm x]),  x + SwiGLU(RMSNorm x)
 
-The context is beside the keys and values of every block.
+Tokens of the context are prepended to the keys and values of every block.
 Sources: Vaswani et al. 2017, arXiv:1706.03762; Shazeer 2020, arXiv:2002.05202, for SwiGLU.  Layout: (B, T, width).
 """
 
@@ -21,7 +21,7 @@ from smalti.runtime.rng import Draws
 
 @dataclass(frozen=True)
 class Context:
-    """What images are to be of: tokens (B, T, width), and which of them are there, (B, T) bool."""
+    """The condition of images: tokens (B, T, width), and which of them exist, (B, T) bool."""
 
     tokens: Tensor
     there: Tensor
@@ -35,7 +35,7 @@ class Cache:
         self.keys = self.values = torch.empty(0)
 
     def add(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in (B, heads, t, d); everything so far."""
+        """Append (B, heads, t, d); returns everything so far."""
         if not self.length:
             shape = (self.count, key.shape[1], self.room, key.shape[3])
             self.keys, self.values = key.new_empty(shape), value.new_empty(shape)
@@ -69,8 +69,8 @@ class Block(nn.Module):
         """(B, T, width) -> (B, T, width).
 
         Args:
-            mask: bool that fits to (B, heads, T, T), who sees whom; None: all see all.
-            cache: what came before, which all see.
+            mask: bool that fits to (B, heads, T, T), which query sees which key; None: all see all.
+            cache: keys and values of earlier tokens, which all see.
         """
         query, key, value = self._split(self.attend(self.norm1(x)), 3)
         seen = mask
@@ -84,7 +84,7 @@ class Block(nn.Module):
             rest = key.shape[2] - context.there.shape[1]
             there = context.there[:, None, None, :]
             own = there.new_ones(1, 1, 1, rest) if seen is None else seen
-            rows = (len(there), 1, own.shape[2], -1)
+            rows = (there.shape[0], 1, own.shape[2], -1)
             seen = torch.cat([there.expand(rows), own.expand(rows)], dim=3)
         mixed = attention(query, key, value, seen).transpose(1, 2).flatten(2)
         x = x + _dropped(self.merge(mixed), self.dropout, draws)

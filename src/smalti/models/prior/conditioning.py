@@ -1,6 +1,6 @@
-"""What images are to be of, as tokens beside those of their codes: a class, or the bytes of a text.
+"""Encoders of the condition of images, a class or the bytes of a text, as context tokens.
 
-What is left out has a token of its own, so that there can be guidance.
+A condition that is left out has a token of its own, which guidance needs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WEIGHT_STD = 0.02
 
 
 def context_encoder(config: PriorConfig, classes: int) -> nn.Module | None:
-    """The encoder of the condition that a prior has."""
+    """Build the encoder of a prior's condition; None without one."""
     if config.condition == "text":
         return TextEncoder(config)
     return ClassEncoder(classes, config.width) if config.condition == "class" else None
@@ -36,12 +36,12 @@ class TextEncoder(nn.Module):
         self.nothing = nn.Parameter(WEIGHT_STD * torch.randn(config.width))
 
     def forward(self, text: Tensor, dropped: Tensor, draws: Draws | None = None) -> Context:
-        """(B, T) int64 bytes, PADDING after the end, and (B,) bool, for whom it is left out."""
+        """(B, T) int64 bytes, PADDING after the end, and (B,) bool, whose text is left out."""
         there = text != PADDING
         x = self.embedding(text) + self.positions
-        # A first token that is always there: nothing else is where a text is empty or left out.
-        first = self.nothing.to(x.dtype).expand(len(x), 1, -1)
-        there = torch.cat([there.new_ones(len(there), 1), there & ~dropped[:, None]], dim=1)
+        # A first token that always exists, for texts that are empty or left out.
+        first = self.nothing.to(x.dtype).expand(x.shape[0], 1, -1)
+        there = torch.cat([there.new_ones(there.shape[0], 1), there & ~dropped[:, None]], dim=1)
         x = torch.cat([first, x], dim=1)
         for block in self.blocks:
             x = block(x, None, there[:, None, None, :], draws)
@@ -52,7 +52,7 @@ class ClassEncoder(nn.Module):
     """Labels to one context token.
 
     Attributes:
-        shares: (classes,), how many of the training images have each label.
+        shares: (classes,), the share of each label in the training images.
     """
 
     shares: Tensor
@@ -60,10 +60,10 @@ class ClassEncoder(nn.Module):
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
         self.classes = classes
-        self.embedding = nn.Embedding(classes + 1, width)  # the last one is for whom it is left out
+        self.embedding = nn.Embedding(classes + 1, width)  # the last one is for a label that is left out
         self.register_buffer("shares", torch.full((classes,), 1 / max(classes, 1)))
 
     def forward(self, labels: Tensor, dropped: Tensor, draws: Draws | None = None) -> Context:
         """(B,) int64 and (B,) bool."""
         tokens = self.embedding(torch.where(dropped, self.classes, labels))[:, None]
-        return Context(tokens, dropped.new_ones(len(labels), 1))
+        return Context(tokens, dropped.new_ones(labels.shape[0], 1))

@@ -1,4 +1,4 @@
-"""A prior over codes together with the VQ-VAE whose codes they are: images, without any to begin with."""
+"""A generator of images: a prior over codes together with the autoencoder that decodes them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smalti.config.prior import PriorConfig
+from smalti.data.spec import ImageSpec
 from smalti.models.autoencoder.autoencoder import Autoencoder
 from smalti.models.prior.block import Context
 from smalti.models.prior.conditioning import PADDING, ClassEncoder
@@ -20,7 +21,7 @@ GOLDEN = (math.sqrt(5) - 1) / 2  # multiples of it, modulo 1, fill [0, 1) evenly
 
 
 class ImagePrior(nn.Module):
-    """Images of codes that a prior draws.
+    """Images of codes that are sampled from a prior.
 
     Args:
         tokenizer: whose codes they are.
@@ -29,7 +30,7 @@ class ImagePrior(nn.Module):
 
     Attributes:
         condition: "none", "class" or "text".
-        classes: number of labels it knows, 0 without.
+        classes: number of labels, 0 without.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class ImagePrior(nn.Module):
         self.tokenizer = tokenizer
 
     def context(self, labels: Tensor | None, texts: Sequence[str] | None, count: int) -> Context | None:
-        """What `count` images are to be of; nothing in particular where neither is given."""
+        """The context of `count` images; the unconditional one where neither labels nor texts are given."""
         return context_of(self.prior, labels, texts, count)
 
     def labels_by_frequency(self, numbers: Sequence[int]) -> list[int] | None:
@@ -51,8 +52,8 @@ class ImagePrior(nn.Module):
         if not isinstance(self.prior.context, ClassEncoder):
             return None
         ends = self.prior.context.shares.cpu().double().cumsum(0)  # Metal has no float64
-        places = torch.tensor([(number + 0.5) * GOLDEN % 1 for number in numbers], dtype=torch.float64)
-        labels: list[int] = torch.searchsorted(ends, places * ends[-1], right=True).clamp_max(len(ends) - 1).tolist()
+        shares = torch.tensor([(number + 0.5) * GOLDEN % 1 for number in numbers], dtype=torch.float64)
+        labels: list[int] = torch.searchsorted(ends, shares * ends[-1], right=True).clamp_max(len(ends) - 1).tolist()
         return labels
 
     @torch.no_grad()
@@ -67,7 +68,7 @@ class ImagePrior(nn.Module):
         codes: Tensor | None = None,
         hidden: Tensor | None = None,
     ) -> Tensor:
-        """The codes of images of these numbers: (B, P, h, w); the arguments are those of `sample`."""
+        """Sample the codes of images of these numbers: (B, P, h, w); the arguments are those of `sample`."""
         device = self.prior.table.device
         uniform = uniform_numbers(self.prior, numbers, seed, how.passes, device)
         context = self.context(labels, texts, len(numbers))
@@ -87,11 +88,11 @@ def context_of(
     dropped: Tensor | None = None,
     draws: Draws | None = None,
 ) -> Context | None:
-    """Labels or texts as a prior takes them; None where it takes none.
+    """Encode labels or texts for a prior; None where it has no condition.
 
     Args:
         count: of images.
-        dropped: (B,) bool, for whom they are left out; None: for all where none are given, else for nobody.
+        dropped: (B,) bool, images whose condition is left out; None: all where none are given, else none.
         draws: noise for dropout, in training.
     """
     if prior.context is None:
@@ -115,3 +116,9 @@ def bytes_of(texts: Sequence[str], longest: int) -> Tensor:
         found = text.lower().encode("utf-8", "replace")[:longest]
         row[: len(found)] = torch.tensor(list(found), dtype=torch.int64)
     return rows
+
+
+def build_image_prior(config: PriorConfig, spec: ImageSpec, classes: int, tokenizer: nn.Module | None) -> ImagePrior:
+    """The network of the kind `prior`, without its weights; it includes its tokenizer."""
+    assert isinstance(tokenizer, Autoencoder)
+    return ImagePrior(config, tokenizer, spec.shape, classes)

@@ -33,7 +33,7 @@ def code_bits(
 
 
 def check_likelihood(generator: ImagePrior) -> None:
-    """Raise ConfigError for a prior that has none."""
+    """Raise ConfigError for a prior without a likelihood."""
     if not generator.prior.causal:
         raise ConfigError(
             "a masked prior knows no likelihood of an image; train one with model.order=raster or annealed"

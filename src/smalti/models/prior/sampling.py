@@ -1,12 +1,12 @@
-"""Codes drawn from a prior, all of an image or those in a hole.
+"""Sampling of codes from a prior: all of an image, or those in a hole.
 
     causal   token after token, from the logits that those before it give; keys and values are kept
-    masked   in S steps: all hidden tokens are drawn, and the surest stay, so that floor(n cos(pi/2 s/S)) of n are
+    masked   in S steps: all hidden tokens are sampled, and the surest stay, so that floor(n cos(pi/2 s/S)) of n are
              hidden after step s; how sure is log p(code) + tau (1 - s/S) Gumbel noise, tau = 4.5
 
 Temperature, then the k likeliest codes, then the fewest that have the probability p together. Guidance g:  logits =
 (1 - g) logits without context + g logits with it.  A code is where the cumulative probability passes a uniform number
-that belongs to the image, so that what is drawn does not depend on the batch.
+that belongs to the image, so that samples do not depend on the batch.
 Sources: Chang et al. 2022, arXiv:2202.04200, section 3.2; Holtzman et al. 2020, arXiv:1904.09751, for p; Ho and
 Salimans 2022, arXiv:2207.12598, equation 6 with g = 1 + w.  Layout: codes (B, P, H, W).
 """
@@ -33,13 +33,13 @@ LEAST_TEMPERATURE = 1e-6  # below it the likeliest code is taken, as for 0
 
 @dataclass(frozen=True)
 class Sampling:
-    """How codes are drawn.
+    """Settings of sampling.
 
     Attributes:
-        temperature: 1 as the prior says; less for likelier codes; 0 takes the likeliest.
-        top_k: so many of the likeliest codes alone; 0: all.
-        top_p: the likeliest codes that have so much probability together.
-        guidance: how much more of what the context says, from 1.
+        temperature: 1 samples from the prior itself; lower values prefer likelier codes; 0 takes the likeliest.
+        top_k: only this many of the likeliest codes; 0: all.
+        top_p: only the likeliest codes whose probabilities add up to this.
+        guidance: weight of the context, from 1.
         steps: of a masked prior; None: 10.
 
     Raises:
@@ -65,18 +65,18 @@ class Sampling:
 
     @property
     def passes(self) -> int:
-        """Over all tokens, of a masked prior."""
+        """Number of passes over all tokens of a masked prior."""
         return STEPS if self.steps is None else self.steps
 
 
 def uniform_numbers(
     prior: PriorTransformer, numbers: Sequence[int], seed: int, steps: int, device: torch.device
 ) -> Tensor:
-    """What images of these numbers are drawn with: (B, steps, L, I + 1), steps 1 for a causal prior."""
+    """The uniform random numbers of images of these numbers: (B, steps, L, I + 1), steps 1 for a causal prior."""
     shape = (1 if prior.causal else steps, prior.length, prior.inner + 1)
-    drawn = [torch.rand(shape, generator=seeded_generator(seed, 8, number), dtype=torch.float64) for number in numbers]
+    found = [torch.rand(shape, generator=seeded_generator(seed, 8, number), dtype=torch.float64) for number in numbers]
     exact = torch.float32 if device.type == "mps" else torch.float64  # Metal has no more
-    return torch.stack(drawn).to(exact).to(device)
+    return torch.stack(found).to(exact).to(device)
 
 
 @torch.no_grad()
@@ -90,14 +90,14 @@ def sample(
     codes: Tensor | None = None,
     hidden: Tensor | None = None,
 ) -> Tensor:
-    """Draw the codes of images.
+    """Sample the codes of images.
 
     Args:
         uniform: of `uniform_numbers`.
         context: what the images are to be of.
         nothing: the same with all of it left out, to guide away from; None: no guidance.
         codes: (B, P, H, W) of images that are there in part.
-        hidden: (B, H, W) bool, which of their places are to be drawn anew, as many in each image; None: all.
+        hidden: (B, H, W) bool, which of their positions are sampled anew, equally many in each image; None: all.
 
     Returns:
         (B, P, H, W) int64.
@@ -129,7 +129,7 @@ def ready(prior: PriorTransformer) -> PriorTransformer:
 
 @dataclass(frozen=True)
 class _Work:
-    """What stays the same while codes are drawn; with guidance all goes through the prior with context and without."""
+    """Constants of one sampling; with guidance everything goes through the prior with context and without."""
 
     prior: PriorTransformer
     uniform: Tensor
@@ -169,8 +169,8 @@ def _sample_masked(work: _Work, tokens: Tensor, wanted: Tensor) -> Tensor:
     hidden, count, steps = wanted.clone(), int(wanted[0].sum()), work.how.passes
     for step in range(steps):
         features = work.prior.masked_features(work.twice(tokens), work.twice(hidden), work.context)
-        drawn, sure = _draw_all(work, features, work.uniform[:, step])
-        tokens = torch.where(hidden[:, :, None], drawn, tokens)
+        sampled, sure = _sample_all(work, features, work.uniform[:, step])
+        tokens = torch.where(hidden[:, :, None], sampled, tokens)
         share = (step + 1) / steps
         gumbel = -torch.log(-torch.log(work.uniform[:, step, :, -1].clamp(1e-12, 1 - 1e-12)))
         sure = sure + CONFIDENCE_NOISE * (1 - share) * gumbel
@@ -181,7 +181,7 @@ def _sample_masked(work: _Work, tokens: Tensor, wanted: Tensor) -> Tensor:
     return tokens
 
 
-def _draw_all(work: _Work, features: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
+def _sample_all(work: _Work, features: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
     """Every token at once: (B, L, I) codes and (B, L) log-probabilities."""
     count, length = len(uniform), work.prior.length
     tokens = torch.zeros(count, length, 0, dtype=torch.int64, device=uniform.device)
@@ -204,10 +204,10 @@ def choose(logits: Tensor, uniform: Tensor, how: Sampling) -> tuple[Tensor, Tens
         least = logits.topk(how.top_k, dim=1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -math.inf)
     if how.top_p < 1:
-        ordered, place = logits.sort(dim=1, descending=True, stable=True)
+        ordered, ranking = logits.sort(dim=1, descending=True, stable=True)
         shares = torch.softmax(ordered, dim=1)
         beyond = shares.cumsum(dim=1) - shares >= how.top_p
-        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(1, place, beyond), -math.inf)
+        logits = logits.masked_fill(torch.zeros_like(beyond).scatter(1, ranking, beyond), -math.inf)
     log_shares = torch.log_softmax(logits, dim=1)
     cumulative = log_shares.exp().cumsum(dim=1)
     target = uniform[:, None] * cumulative[:, -1:]

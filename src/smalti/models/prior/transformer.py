@@ -1,14 +1,15 @@
-"""A transformer over the codes of an image: what the next code is, or what the hidden ones are.
+"""A transformer over the codes of an image that predicts the next code, or the hidden ones.
 
-    tokens   the places of the grid in rows from the top, the P codes of a place one token; or each a token of its own
+    tokens   the grid's positions in rows from the top: the P codes of each are one token, or each code is one
     causal   token t of an order sees the codes of tokens 0 .. t-1:  x_t = E(c_{t-1}) + known_{t-1} + asked_t
     masked   every token sees all codes that are not hidden:         x_t = (E(c_t) or `hidden`) + known_t
     block    x + attention([context, RMSNorm x]),  x + SwiGLU(RMSNorm x)
     logits   <Linear(RMSNorm x), E(c)> + b_c; where a token is P codes, a small causal transformer goes through them
 
-E(c) are a few numbers for each code of each plane, mapped to the width; `known` and `asked` are learned places: the sum
-of a row's, a column's and a plane's. Because `asked` names the place that is predicted, the order may be any (Yu et al.
-2024, arXiv:2411.00776, section 3.2). The context, conditioning.py, is nothing, a class or the bytes of a text.
+E(c) are a few numbers for each code of each plane, mapped to the width; `known` and `asked` are learned embeddings of
+the position, each the sum of a row's, a column's and a plane's. Because `asked` is that of the predicted token, the
+order may be any (Yu et al. 2024, arXiv:2411.00776, section 3.2). The context, conditioning.py, is nothing, a class or
+the bytes of a text.
 Sources: Vaswani et al. 2017, arXiv:1706.03762; Esser et al. 2021, arXiv:2012.09841; Chang et al. 2022,
 arXiv:2202.04200, for `masked`; Lee et al. 2022, arXiv:2203.01941, for the depth transformer; Shazeer 2020,
 arXiv:2002.05202, for SwiGLU.  Layout: codes (B, P, H, W); tokens (B, L, I), I codes each, L * I = P * H * W.
@@ -40,12 +41,12 @@ class PriorTransformer(nn.Module):
     Args:
         codebook_sizes: number of codes in each plane.
         grid: (height, width) in codes.
-        classes: number of labels it knows, for condition "class".
+        classes: number of labels, for condition "class".
 
     Attributes:
         length: L, tokens of an image.
         inner: I, codes of a token.
-        causal: whether a token sees those before it alone.
+        causal: whether a token sees only those before it.
     """
 
     def __init__(
@@ -53,10 +54,10 @@ class PriorTransformer(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.codebook_sizes, self.grid, self.classes = config, codebook_sizes, grid, classes
-        planes, places, width = len(codebook_sizes), grid[0] * grid[1], config.width
-        each = config.planes == "sequence" or (config.planes == "auto" and planes * places <= LONGEST_SEQUENCE)
+        planes, positions, width = len(codebook_sizes), grid[0] * grid[1], config.width
+        each = config.planes == "sequence" or (config.planes == "auto" and planes * positions <= LONGEST_SEQUENCE)
         self.inner = 1 if each else planes
-        self.length = places * planes // self.inner
+        self.length = positions * planes // self.inner
         if self.length > LONGEST:
             raise ConfigError(
                 f"an image has {grid[0]}x{grid[1]} places of codes, {self.length:,} tokens, but a prior takes at most "
@@ -71,9 +72,7 @@ class PriorTransformer(nn.Module):
             _Positions(grid, planes // self.inner, width),
             _Positions(grid, planes // self.inner, width),
         )
-        self.mask_token = nn.Parameter(
-            WEIGHT_STD * torch.randn(width)
-        )  # before any code, or in the place of a hidden one
+        self.mask_token = nn.Parameter(WEIGHT_STD * torch.randn(width))  # before any code, or instead of a hidden one
         self.context = context_encoder(config, classes)
         self.blocks = nn.ModuleList(Block(width, config.heads, config.dropout) for _ in range(config.depth))
         self.norm = RMSNorm(width)
@@ -83,9 +82,9 @@ class PriorTransformer(nn.Module):
 
     @torch.no_grad()
     def init_from_codebook(self, values: list[Tensor], generator: torch.Generator) -> None:
-        """Begin with a table in which codes are alike whose values are: (K, D) values of the codes of each plane.
+        """Initialise the table from the (K, D) values of each plane's codes, so that similar codes have similar rows.
 
-        A random projection of them, with so much noise that codes of the same value can come apart.
+        The rows are a random projection of the values, plus noise, so that codes of equal value can diverge.
         """
         for row, vectors in zip(self.table, values, strict=True):
             spread = vectors - vectors.mean(dim=0)
@@ -96,12 +95,12 @@ class PriorTransformer(nn.Module):
 
     def tokens(self, codes: Tensor) -> Tensor:
         """(B, P, H, W) codes -> (B, L, I)."""
-        return codes.flatten(2).transpose(1, 2).reshape(len(codes), self.length, self.inner)
+        return codes.flatten(2).transpose(1, 2).reshape(codes.shape[0], self.length, self.inner)
 
     def codes(self, tokens: Tensor) -> Tensor:
         """The inverse of `tokens`."""
         planes = len(self.codebook_sizes)
-        return tokens.reshape(len(tokens), -1, planes).transpose(1, 2).unflatten(2, self.grid).contiguous()
+        return tokens.reshape(tokens.shape[0], -1, planes).transpose(1, 2).unflatten(2, self.grid).contiguous()
 
     def embed(self, tokens: Tensor, at: int | None = None) -> Tensor:
         """(B, t, I) -> (B, t, width), of all tokens or of the one with that number."""
@@ -116,7 +115,7 @@ class PriorTransformer(nn.Module):
     def causal_logits(
         self, tokens: Tensor, context: Context | None, *, order: Tensor | None = None, draws: Draws | None = None
     ) -> Tensor:
-        """What each token is, seen from those before it in an order.
+        """The logits of each token, given those before it in an order.
 
         Args:
             tokens: (B, L, I).
@@ -130,7 +129,7 @@ class PriorTransformer(nn.Module):
         if order is not None:
             x, known, asked = _take(x, order), known[order], asked[order]
         before = (x + known)[:, :-1]
-        start = self.mask_token.to(before.dtype).expand(len(x), 1, -1)
+        start = self.mask_token.to(before.dtype).expand(x.shape[0], 1, -1)
         x = torch.cat([start, before], dim=1) + asked
         x = self._through(x, context, _causal(self.length, x.device), draws)
         if order is not None:
@@ -140,7 +139,7 @@ class PriorTransformer(nn.Module):
     def masked_logits(
         self, tokens: Tensor, hidden: Tensor, context: Context | None, *, draws: Draws | None = None
     ) -> Tensor:
-        """What each token is, seen from those that are not hidden: (B, L, I) and (B, L) bool -> (B, L, I, K)."""
+        """The logits of each token, given those that are not hidden: (B, L, I) and (B, L) bool -> (B, L, I, K)."""
         return self._logits(self.masked_features(tokens, hidden, context, draws=draws), tokens, draws)
 
     def masked_features(
@@ -152,7 +151,7 @@ class PriorTransformer(nn.Module):
         return self._through(x, context, None, draws)
 
     def caches(self, count: int, context: Context | None) -> list[Cache]:
-        """What `step` remembers in, for so many images."""
+        """The caches that `step` uses, for `count` images."""
         room = self.length + (0 if context is None else context.there.shape[1])
         return [Cache(count, room) for _ in self.blocks]
 
@@ -161,7 +160,7 @@ class PriorTransformer(nn.Module):
 
         Args:
             before: (B, 1, I) token at - 1; None for the first one.
-            caches: one for each block, which know the tokens before that.
+            caches: one for each block, which hold the tokens before that.
 
         Returns:
             (B, 1, width).
@@ -175,11 +174,11 @@ class PriorTransformer(nn.Module):
         return self.norm(x)
 
     def next_logits(self, features: Tensor, given: Tensor, at: int | None = None) -> Tensor:
-        """The next code of one token, or of all.
+        """The logits of the next code of one token, or of all.
 
         Args:
             features: (B, t, width), of the token, or of all L.
-            given: (B, t, i), those of its codes that are known.
+            given: (B, t, i), the first i of its codes.
             at: number of the token; None: all.
 
         Returns:
@@ -217,7 +216,7 @@ class PriorTransformer(nn.Module):
             sizes = torch.tensor(self.codebook_sizes, device=planes.device)[planes]
             outside = torch.arange(logits.shape[2], device=planes.device) >= sizes[:, None]
             logits = logits.masked_fill(outside[:, None], -math.inf)
-        return logits.transpose(0, 1).reshape(len(vectors), -1, logits.shape[2])
+        return logits.transpose(0, 1).reshape(vectors.shape[0], -1, logits.shape[2])
 
 
 class _Positions(nn.Module):
@@ -248,7 +247,7 @@ class _DepthHead(nn.Module):
         self.norm = RMSNorm(width)
 
     def forward(self, features: Tensor, given: Tensor, draws: Draws | None) -> Tensor:
-        """`given`: (B, L, i, e), what the first i codes are known by."""
+        """`given`: (B, L, i, e), embeddings of the first i codes."""
         count = given.shape[2] + 1
         x = self.gather(features)[:, :, None] + self.planes[:count]
         x = x + F.pad(self.in_proj(given), (0, 0, 1, 0))
@@ -278,7 +277,7 @@ def _initialise(module: nn.Module, depth: int) -> None:
         elif isinstance(layer, nn.Embedding):
             nn.init.normal_(layer.weight, 0.0, WEIGHT_STD)
         elif isinstance(layer, _Positions):
-            for places in layer.parameters():
-                nn.init.normal_(places, 0.0, WEIGHT_STD)
+            for embedding in layer.parameters():
+                nn.init.normal_(embedding, 0.0, WEIGHT_STD)
         elif isinstance(layer, _DepthHead):
             nn.init.normal_(layer.planes, 0.0, WEIGHT_STD)

@@ -15,11 +15,11 @@ from PIL import Image
 from small_runs import pixels
 
 from smalti.pipelines import base as api
-from smalti.pipelines.base import Model
+from smalti.pipelines.gan import GAN
 from smalti.report.pictures import read_png_text
 
 
-def test_invert_writes_what_generate_takes_up(smalti, drawers, model: Model) -> None:
+def test_invert_writes_what_generate_takes_up(smalti, drawers, model: GAN) -> None:
     image = model.generate(1, seed=9)[0]
     save(image, "in/a b.png")
     done = smalti("invert", drawers.plain, "in", "--steps", 3, "--out", "found")
@@ -46,7 +46,7 @@ def test_invert_writes_what_generate_takes_up(smalti, drawers, model: Model) -> 
     assert len(frames_of("walk.gif")) == 6
 
 
-def test_more_steps_come_nearer(smalti, drawers, model: Model) -> None:
+def test_more_steps_come_nearer(smalti, drawers, model: GAN) -> None:
     save(model.generate(1, seed=9)[0], "a.png")
     decibels = []
     for steps in (0, 2, 6):
@@ -55,7 +55,7 @@ def test_more_steps_come_nearer(smalti, drawers, model: Model) -> None:
     assert decibels[0] < decibels[1] < decibels[2]
 
 
-def test_the_next_command_that_invert_names_works(smalti, drawers, model: Model) -> None:
+def test_the_next_command_that_invert_names_works(smalti, drawers, model: GAN) -> None:
     save(model.generate(1)[0], "a.png")
     said = smalti("invert", drawers.plain, "a.png", "--steps", 0, "--out", "found").err.strip().splitlines()[-1]
     assert said.startswith("next: smalti generate ")
@@ -64,7 +64,7 @@ def test_the_next_command_that_invert_names_works(smalti, drawers, model: Model)
     assert len(frames_of("walk.webp")) == 2 * 64 - 2
 
 
-def test_invert_by_label_and_walk_on_with_it(smalti, drawers, labelled: Model) -> None:
+def test_invert_by_label_and_walk_on_with_it(smalti, drawers, labelled: GAN) -> None:
     save(labelled.generate(1, label="dog", seed=4)[0], "a.png")
     assert smalti("invert", drawers.labelled, "a.png", "--label", "dog", "--steps", 2, "--out", "found").code == 0
     assert json.loads(Path("found/a.latent.json").read_text())["label"] == "dog"

@@ -1,0 +1,129 @@
+"""Opens the training set and the held-out set that a configuration names."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from smalti import data
+from smalti.config.data import DataConfig
+from smalti.config.kinds import KINDS
+from smalti.config.run import RunConfig
+from smalti.data import PackedImages
+from smalti.data.codes import CodeSet, is_code_set, open_codes
+from smalti.data.dataset import Dataset
+from smalti.errors import ConfigError, DataError, arg, command
+from smalti.runtime.distributed import raise_together, rank
+
+Progress = Callable[[int, int | None], None]
+
+HELD_OUT_SPLITS = ("val", "test")  # in this order, so that the test split stays unseen if there are both
+
+
+def open_training_data(
+    config: RunConfig,
+    held_out: str | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    progress: Progress | None = None,
+) -> tuple[Dataset, Dataset | None]:
+    """The training set and the held-out set, or None. A collective call: all ranks must make it.
+
+    Args:
+        config: its recipe determines whether images or codes are opened; `config.data` names the source.
+        held_out: source of the held-out set; None: the val or test split of the training source, if it has one.
+        cache: folder for packed images.
+        progress: called on rank 0 with (images packed, images in total or None).
+
+    Raises:
+        ConfigError: codes for a recipe that trains on images or vice versa, or settings that do not apply to codes.
+        DataError: a source is missing, damaged or empty.
+    """
+    with raise_together():
+        if rank() == 0:
+            found = _open(config, held_out, cache, progress)
+    with raise_together():
+        if rank() != 0:  # rank 0 has packed the images by now, so this only opens them
+            found = _open(config, held_out, cache, None)
+    return found
+
+
+def _open(
+    config: RunConfig, held_out: str | None, cache: str | os.PathLike[str] | None, progress: Progress | None
+) -> tuple[Dataset, Dataset | None]:
+    source, recipe, expected = config.data.source, config.recipe, config.kind.data
+    if expected not in _OPENERS:
+        raise ConfigError(
+            f"the recipe {recipe} learns {expected}, which no source holds; "
+            "open the data in Python and give them to smalti.train"
+        )
+    found = "codes" if is_code_set(Path(source)) else "images"
+    if found == expected:
+        return _OPENERS[expected](config, held_out, cache, progress)
+    if expected == "codes":
+        raise ConfigError(
+            f"a {recipe} learns codes, and {source} holds images; "
+            f"write codes with {command('encode', 'RUN', 'SOURCE', out='CODES')}, then give {arg('data', 'CODES')}"
+        )
+    learners = " or ".join(name for name, kind in KINDS.items() if kind.data == "codes")
+    raise ConfigError(f"{source} holds codes, which the recipe {learners} learns; {recipe} learns images, so give some")
+
+
+def _open_codes(
+    config: RunConfig, held_out: str | None, cache: str | os.PathLike[str] | None, progress: Progress | None
+) -> tuple[CodeSet, CodeSet | None]:
+    choice = config.data
+    if choice.size is not None or choice.channels is not None or choice.shift:
+        raise ConfigError(f"codes have the size that their images were encoded at; give {arg('size')} to smalti encode")
+    if choice.flip or choice.resize != DataConfig().resize:
+        raise ConfigError(
+            f"codes can be neither mirrored nor resized; give {arg('flip')} and {arg('resize')} to smalti encode"
+        )
+    codes = open_codes(choice.source, choice.split)
+    location = Path(held_out or choice.source)
+    if held_out is not None and not is_code_set(location):
+        raise DataError(f"{arg('held_out', held_out)} holds no codes, which {arg('data', choice.source)} does")
+    present = (split for split in HELD_OUT_SPLITS if (location / split).is_dir() and (held_out or split != codes.split))
+    split = next(present, None)
+    return codes, open_codes(location, split) if held_out or split else None
+
+
+def _open_images(
+    config: RunConfig, held_out: str | None, cache: str | os.PathLike[str] | None, progress: Progress | None
+) -> tuple[PackedImages, PackedImages | None]:
+    choice = config.data
+    load = functools.partial(data.load, resize=choice.resize, cache=cache, progress=progress)
+    images = load(choice.source, split=choice.split, size=choice.size, channels=choice.channels)
+    channels, height, width = images.shape
+    load = functools.partial(load, size=(height, width), channels=channels)
+    if held_out is None:
+        split = _held_out_split(images)
+        return images, None if split is None else load(choice.source, split=split)
+    others = load(held_out)
+    split = _held_out_split(others)
+    return images, others if split is None else load(held_out, split=split)
+
+
+def _held_out_split(images: PackedImages) -> str | None:
+    return next((split for split in HELD_OUT_SPLITS if split in images.splits and split != images.split), None)
+
+
+# Keys are the values of `ModelKind.data`.
+_OPENERS: dict[str, Callable[..., tuple[Dataset, Dataset | None]]] = {"images": _open_images, "codes": _open_codes}
+
+
+def refuse_writing_into_the_data(config: RunConfig, out: Path, cache: Path | None = None) -> None:
+    """Check that the run folder and the cache are outside the training source.
+
+    Previews written into the source would be read as training images the next time it is opened.
+
+    Raises:
+        ConfigError: one of them is inside.
+    """
+    source = Path(config.data.source)
+    if not source.is_dir():
+        return
+    for name, path in (("out", out), ("cache", cache)):
+        if path is not None and path.resolve().is_relative_to(source.resolve()):
+            raise ConfigError(f"{arg(name, path)} lies inside the images of {arg('data', source)}; give a path outside")
