@@ -9,10 +9,10 @@ Names are imported when they are first used, so that `import smalti` costs nothi
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from smalti._version import __version__
+from smalti.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from smalti import data as datasets
@@ -84,14 +84,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'smalti' has no attribute {name!r}")
-    module, _, attribute = _HOMES[name].partition(":")
-    home = importlib.import_module(module)
-    return getattr(home, attribute) if attribute else home
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

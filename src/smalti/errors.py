@@ -23,6 +23,16 @@ _OPEN, _CLOSE, _NEXT = "\ufdd0", "\ufdd1", "\ufdd2"
 _MARKED = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 
 
+# Commands by what they are in Python.
+_FUNCTIONS = {
+    "smalti encode": "smalti.pipelines.encode_dataset",
+    "smalti evaluate": "smalti.evaluation",
+    "smalti generate": "generate",
+    "smalti invert": "smalti.GAN.invert",
+    "smalti train": "smalti.train",
+}
+
+
 def arg(name: str, value: object = None) -> str:
     """Mark an argument of the raising function in a message; a dotted name is a training setting.
 
@@ -34,9 +44,13 @@ def arg(name: str, value: object = None) -> str:
 
 
 def command(name: str, *positional: object, **options: object) -> str:
-    """Mark a smalti command that solves the problem, in a message: `command("encode", "RUN", out="CODES")`."""
-    words = [f"smalti {name}", *map(str, positional), *(arg(key, value) for key, value in options.items())]
-    return " ".join(words)
+    """Mark a call of another function of smalti that helps, for a message: `command("encode", "RUN", out="CODES")`.
+
+    Args:
+        name: of the command; `_FUNCTIONS` has its name in Python.
+    """
+    words = [f"{_OPEN}smalti {name}{_CLOSE}", *map(str, positional)]
+    return " ".join([*words, *(arg(key, value) for key, value in options.items())])
 
 
 def reworded(message: str, wording: Callable[[str, str | None], str]) -> str:
@@ -54,6 +68,8 @@ def reworded(message: str, wording: Callable[[str, str | None], str]) -> str:
 
 
 def _python(name: str, value: str | None) -> str:
+    if name in _FUNCTIONS:
+        return f"`{_FUNCTIONS[name]}`"
     return f"`{name}`" if value is None else f"`{name}={value}`"
 
 
@@ -84,7 +100,8 @@ class SmaltiError(Exception):
     @property
     def arguments(self) -> tuple[str, ...]:
         """Names of the arguments and settings that the message mentions."""
-        return tuple(dict.fromkeys(match[1].partition(_NEXT)[0] for match in _MARKED.finditer(self.message)))
+        names = (match[1].partition(_NEXT)[0] for match in _MARKED.finditer(self.message))
+        return tuple(dict.fromkeys(name for name in names if name not in _FUNCTIONS))
 
 
 class ConfigError(SmaltiError):

@@ -66,7 +66,9 @@ def test_a_stopped_encoding_goes_on_and_ends_the_same(tmp_path: Path) -> None:
         file.write(b"\1" * 7)  # a kill in the middle of a row
     first.close()
     assert is_code_set(tmp_path / "broken")
-    with pytest.raises(DataError, match="was not encoded to its end; give the same smalti encode command again"):
+    with pytest.raises(
+        DataError, match=r"was not encoded to its end; repeat `smalti.pipelines.encode_dataset` with the same arguments"
+    ):
         open_codes(tmp_path / "broken")
     second = CodeWriter(tmp_path / "broken", about, np.arange(10) % 2)
     assert second.done == 4
@@ -148,7 +150,9 @@ def test_the_fingerprint_is_of_all_that_counts(tmp_path: Path, other: str) -> No
 
 
 def test_a_set_that_is_not_whole(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no codes; write some with smalti encode RUN SOURCE `out="):
+    with pytest.raises(
+        DataError, match=r"holds no codes; write some with `smalti.pipelines.encode_dataset` RUN SOURCE `out="
+    ):
         open_codes(tmp_path)
     write(tmp_path)
     with pytest.raises(DataError, match="has no split 'test'; it has all"):

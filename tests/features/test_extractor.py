@@ -384,7 +384,7 @@ def test_a_checkpoint_of_another_kind_is_refused(vit: Path, tmp_path: Path) -> N
 
 def test_the_packaged_vision_transformer(vit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbones.importlib.resources, "files", lambda _: tmp_path)
-    with pytest.raises(ConfigError, match="no weights here; train some with `smalti train smalti-vit`"):
+    with pytest.raises(ConfigError, match=r"no weights here; train some with `smalti.train` smalti-vit"):
         extractor("smalti-vit")
     (tmp_path / "weights").mkdir()
     vit.rename(tmp_path / "weights" / "smalti-vit.safetensors")

@@ -232,7 +232,7 @@ def test_what_is_no_latent_file_is_refused_in_one_line(tmp_path: Path, content: 
     path.write_bytes(content)
     with pytest.raises(DataError) as caught:
         latents.read(path, dimension=2, model=MODEL)
-    assert str(caught.value) == f"{path} is no latent file; smalti invert writes them"
+    assert str(caught.value) == f"{path} is no latent file; `smalti.GAN.invert` writes them"
 
 
 def test_a_latent_of_another_model_names_both(tmp_path: Path) -> None:

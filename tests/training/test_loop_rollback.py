@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from small_runs import small_config, small_data
+from watchers import Watcher
 
 from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.run_dir import RunFolder
@@ -18,26 +19,8 @@ from smalti.recipes.gan import GANRecipe
 from smalti.recipes.vqvae import VQVAERecipe
 from smalti.runtime.device import Machine
 from smalti.training.loop import train
-from smalti.training.reporter import SilentReporter
 
 FLOAT32 = Machine(device="cpu", precision="float32")
-
-
-class Watcher(SilentReporter):
-    """Remembers the loop's records and calls something at each of them."""
-
-    def __init__(self, then: Any = None) -> None:
-        self.records: list[dict[str, Any]] = []
-        self.messages: list[str] = []
-        self.then = then
-
-    def progress(self, images_seen: int, record: dict[str, Any]) -> None:
-        self.records.append(record)
-        if self.then is not None:
-            self.then(images_seen)
-
-    def message(self, text: str) -> None:
-        self.messages.append(text)
 
 
 def explode(monkeypatch: pytest.MonkeyPatch, *, at: int, times: int = 10**9) -> None:

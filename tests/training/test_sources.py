@@ -74,7 +74,7 @@ def test_codes_and_images_are_not_confused(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(ConfigError, match="holds codes, which the recipe prior learns; vqvae learns images"):
         open_training_data(config_of("vqvae", tmp_path / "codes"), cache=cache)
     with pytest.raises(
-        ConfigError, match="holds images; write codes with smalti encode RUN SOURCE `out=CODES`"
+        ConfigError, match=r"holds images; write codes with `smalti.pipelines.encode_dataset` RUN SOURCE `out=CODES`"
     ) as found:
         open_training_data(config_of("prior-nano", source), cache=cache)
     assert found.value.arguments == ("out", "data")

@@ -35,7 +35,7 @@ from smalti._version import __version__
 from smalti.config.parse import from_plain, to_plain
 from smalti.config.run import RunConfig
 from smalti.data.spec import ImageSpec, Spec, spec_from_plain, spec_to_plain
-from smalti.errors import CheckpointError, ConfigError
+from smalti.errors import CheckpointError, ConfigError, command
 from smalti.files import write_atomically
 from smalti.runtime.digest import tensors_digest
 
@@ -191,7 +191,7 @@ def _read_header(path: Path) -> dict[str, Any]:
             if not 2 <= size <= HEADER_LIMIT or size + 8 > total:
                 raise CheckpointError(
                     f"{path} is not a smalti checkpoint, or was cut short ({total} bytes); "
-                    "expected a .safetensors file written by smalti train"
+                    f"expected a .safetensors file written by {command('train')}"
                 )
             header = json.loads(file.read(size))
     except OSError as error:

@@ -28,6 +28,8 @@ def with_flags(error: Exception | str) -> str:
 
 
 def _flag(name: str, value: str | None) -> str:
+    if name.startswith("smalti "):
+        return name
     if "." in name:
         return f"--set {name}" if value is None else f"--set {name}={value}"
     flag = f"--{name.replace('_', '-')}"

@@ -150,7 +150,7 @@ def open_codes(path: str | os.PathLike[str], split: str | None = None) -> CodeSe
         raise DataError(f"{folder} has no split {wanted!r}; it has {', '.join(there)}")
     place = folder / wanted
     if not (place / _INDEX).exists():
-        raise DataError(f"{place} was not encoded to its end; give the same smalti encode command again")
+        raise DataError(f"{place} was not encoded to its end; repeat {command('encode')} with the same arguments")
     try:
         about, labelled = read_index(place / _INDEX)
         codes = np.lib.format.open_memmap(place / _CODES, mode="r")

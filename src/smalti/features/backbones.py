@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from smalti.checkpoint import file as checkpoint
-from smalti.errors import CheckpointError, ConfigError, DataError, OutputError, arg
+from smalti.errors import CheckpointError, ConfigError, DataError, OutputError, arg, command
 from smalti.features import inception
 from smalti.features.resizing import Preprocessing
 from smalti.files import input_errors
@@ -237,8 +237,8 @@ def _smalti_vit(options: BackboneOptions) -> Backbone:
     packaged = importlib.resources.files("smalti.features").joinpath(*_PACKAGED)
     if not packaged.is_file():
         raise ConfigError(
-            "smalti-vit comes with no weights here; train some with `smalti train smalti-vit` and give them with "
-            f"{arg('weights', 'RUN')}"
+            f"smalti-vit comes with no weights here; train some with {command('train', 'smalti-vit')} and give them "
+            f"with {arg('weights', 'RUN')}"
         )
     with importlib.resources.as_file(packaged) as path:
         return _read_vit(path, options)

@@ -7,8 +7,9 @@ Nothing here knows models or files. Names are imported on first use, so that `im
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from smalti.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from smalti.metrics.classification import ClassReport, Confusion, InceptionScore, classification_accuracy_score
@@ -24,30 +25,30 @@ if TYPE_CHECKING:
     from smalti.metrics.probe import linear_probe
     from smalti.metrics.ssim import MultiScaleStructuralSimilarity, StructuralSimilarity
 
-_MODULES = {
-    "ClassReport": "classification",
-    "CodeUsage": "codes",
-    "Confusion": "classification",
-    "FeatureMetric": "metric",
-    "FrechetDistance": "frechet",
-    "InceptionScore": "classification",
-    "KernelDistance": "pairs",
-    "Memorisation": "memorisation",
-    "Metric": "metric",
-    "MetricValue": "metric",
-    "MultiScaleStructuralSimilarity": "ssim",
-    "PairMetric": "metric",
-    "PeakSignalToNoise": "distortion",
-    "PerceptualDistance": "perceptual",
-    "PrecisionRecall": "pairs",
-    "StructuralSimilarity": "ssim",
-    "classification_accuracy_score": "classification",
-    "frechet_distance": "frechet",
-    "linear_probe": "probe",
-    "measure_distribution": "distribution",
-    "measure_memorisation": "memorisation",
-    "nearest": "neighbours",
-    "psnr_db": "distortion",
+_HOMES = {
+    "ClassReport": "smalti.metrics.classification:ClassReport",
+    "CodeUsage": "smalti.metrics.codes:CodeUsage",
+    "Confusion": "smalti.metrics.classification:Confusion",
+    "FeatureMetric": "smalti.metrics.metric:FeatureMetric",
+    "FrechetDistance": "smalti.metrics.frechet:FrechetDistance",
+    "InceptionScore": "smalti.metrics.classification:InceptionScore",
+    "KernelDistance": "smalti.metrics.pairs:KernelDistance",
+    "Memorisation": "smalti.metrics.memorisation:Memorisation",
+    "Metric": "smalti.metrics.metric:Metric",
+    "MetricValue": "smalti.metrics.metric:MetricValue",
+    "MultiScaleStructuralSimilarity": "smalti.metrics.ssim:MultiScaleStructuralSimilarity",
+    "PairMetric": "smalti.metrics.metric:PairMetric",
+    "PeakSignalToNoise": "smalti.metrics.distortion:PeakSignalToNoise",
+    "PerceptualDistance": "smalti.metrics.perceptual:PerceptualDistance",
+    "PrecisionRecall": "smalti.metrics.pairs:PrecisionRecall",
+    "StructuralSimilarity": "smalti.metrics.ssim:StructuralSimilarity",
+    "classification_accuracy_score": "smalti.metrics.classification:classification_accuracy_score",
+    "frechet_distance": "smalti.metrics.frechet:frechet_distance",
+    "linear_probe": "smalti.metrics.probe:linear_probe",
+    "measure_distribution": "smalti.metrics.distribution:measure_distribution",
+    "measure_memorisation": "smalti.metrics.memorisation:measure_memorisation",
+    "nearest": "smalti.metrics.neighbours:nearest",
+    "psnr_db": "smalti.metrics.distortion:psnr_db",
 }
 
 __all__ = [
@@ -76,12 +77,4 @@ __all__ = [
     "psnr_db",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'smalti.metrics' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"smalti.metrics.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_MODULES})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -5,32 +5,41 @@ model = smalti.load("runs/faces")       # a GAN, Autoencoder, Prior or Encoder
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from smalti.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from smalti.models.prior.sampling import Sampling
     from smalti.pipelines.autoencoder import Autoencoder
     from smalti.pipelines.base import Pipeline, find_checkpoint, load
     from smalti.pipelines.encoder import Encoder
+    from smalti.pipelines.encoding import encode_dataset
     from smalti.pipelines.gan import GAN
     from smalti.pipelines.prior import Prior
 
-_MODULES = {
-    "Autoencoder": "smalti.pipelines.autoencoder",
-    "Encoder": "smalti.pipelines.encoder",
-    "GAN": "smalti.pipelines.gan",
-    "Pipeline": "smalti.pipelines.base",
-    "Prior": "smalti.pipelines.prior",
-    "Sampling": "smalti.models.prior.sampling",
-    "find_checkpoint": "smalti.pipelines.base",
-    "load": "smalti.pipelines.base",
+_HOMES = {
+    "Autoencoder": "smalti.pipelines.autoencoder:Autoencoder",
+    "Encoder": "smalti.pipelines.encoder:Encoder",
+    "GAN": "smalti.pipelines.gan:GAN",
+    "Pipeline": "smalti.pipelines.base:Pipeline",
+    "Prior": "smalti.pipelines.prior:Prior",
+    "Sampling": "smalti.models.prior.sampling:Sampling",
+    "encode_dataset": "smalti.pipelines.encoding:encode_dataset",
+    "find_checkpoint": "smalti.pipelines.base:find_checkpoint",
+    "load": "smalti.pipelines.base:load",
 }
 
-__all__ = ["GAN", "Autoencoder", "Encoder", "Pipeline", "Prior", "Sampling", "find_checkpoint", "load"]
+__all__ = [
+    "GAN",
+    "Autoencoder",
+    "Encoder",
+    "Pipeline",
+    "Prior",
+    "Sampling",
+    "encode_dataset",
+    "find_checkpoint",
+    "load",
+]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'smalti.pipelines' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name]), name)
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -14,7 +14,7 @@ from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.file import Card
 from smalti.checkpoint.run_dir import RunFolder
 from smalti.config.kinds import KINDS
-from smalti.errors import CheckpointError, ConfigError, arg
+from smalti.errors import CheckpointError, ConfigError, arg, command
 from smalti.files import input_errors, output_errors
 from smalti.runtime.device import Machine
 
@@ -133,11 +133,13 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
                 return pretrained
             if not last.exists():
                 raise CheckpointError(
-                    f"the folder {location} holds no checkpoint; expected {last.name} from smalti train"
+                    f"the folder {location} holds no checkpoint; expected {last.name} from {command('train')}"
                 )
             return last
         if not location.exists():
-            raise CheckpointError(f"there is no {location}; give a run folder or a .safetensors file from smalti train")
+            raise CheckpointError(
+                f"there is no {location}; give a run folder or a .safetensors file from {command('train')}"
+            )
         return location
 
 

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from smalti.errors import ConfigError
+from smalti.errors import ConfigError, command
 from smalti.models.prior.image_prior import ImagePrior
 from smalti.models.prior.likelihood import bits_of_codes
 from smalti.models.prior.sampling import Sampling
@@ -50,7 +50,9 @@ def masked_positions(hole: np.ndarray, grid: tuple[int, int], stride: int, leak:
     if not hole.any():
         raise ConfigError("the mask is empty: it has no pixel to fill (white is the hole)")
     if hole.all():
-        raise ConfigError("the mask is all hole: nothing would be left to go by; smalti generate draws whole images")
+        raise ConfigError(
+            f"the mask is all hole: nothing would be left to go by; {command('generate')} draws whole images"
+        )
     padded = np.zeros((grid[0] * stride, grid[1] * stride), bool)
     padded[: hole.shape[0], : hole.shape[1]] = hole
     touched = padded.reshape(grid[0], stride, grid[1], stride).any(axis=(1, 3))

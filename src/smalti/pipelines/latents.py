@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from smalti.errors import DataError
+from smalti.errors import DataError, command
 from smalti.files import input_errors, write_atomically
 from smalti.runtime.rng import seeded_generator
 
@@ -120,7 +120,7 @@ def read(path: Path, *, dimension: int, model: str) -> Latent:
         if not all(type(value) in (int, float) and abs(value) <= LARGEST_VALUE for value in values):
             raise ValueError
     except (ValueError, KeyError, RecursionError):
-        raise DataError(f"{path} is no latent file; smalti invert writes them") from None
+        raise DataError(f"{path} is no latent file; {command('invert')} writes them") from None
     if owner != model:
         raise DataError(
             f"{path} is a latent of the model {owner[:12]}, not of {model[:12]}; invert the image with this model"

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from smalti._version import __version__
-from smalti.errors import DataError
+from smalti.errors import DataError, command
 from smalti.files import write_atomically
 from smalti.metrics.bootstrap import LEVEL
 from smalti.metrics.metric import MetricValue
@@ -178,7 +178,7 @@ def read(path: Path) -> Evaluation:
     """
     plain = read_json(path)
     if not isinstance(plain, dict) or "format" not in plain or "figures" not in plain:
-        raise DataError(f"{path} is not an evaluation; expected a JSON file written by smalti evaluate")
+        raise DataError(f"{path} is not an evaluation; expected a JSON file written by {command('evaluate')}")
     found = plain.pop("format")
     if type(found) is not int or found != FORMAT:
         raise DataError(

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from smalti.errors import DataError
+from smalti.errors import DataError, command
 from smalti.files import input_errors
 from smalti.metrics.metric import MetricValue
 
@@ -51,13 +51,15 @@ def read_json(path: Path) -> Any:
         size = os.fstat(file.fileno()).st_size
         content = b"" if size > SIZE_LIMIT else file.read(SIZE_LIMIT + 1)
     if size > SIZE_LIMIT or len(content) > SIZE_LIMIT:
-        raise DataError(f"{path} is larger than {SIZE_LIMIT // 2**20} MiB; expected the small JSON of smalti evaluate")
+        raise DataError(
+            f"{path} is larger than {SIZE_LIMIT // 2**20} MiB; expected the small JSON of {command('evaluate')}"
+        )
     try:
         return json.loads(content, object_pairs_hook=unique_keys, parse_constant=refuse_constant)
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0][:120]
         raise DataError(
-            f"{path} is not JSON, or was cut short ({reason}); expected a file of smalti evaluate"
+            f"{path} is not JSON, or was cut short ({reason}); expected a file of {command('evaluate')}"
         ) from None
 
 

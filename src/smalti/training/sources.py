@@ -75,10 +75,12 @@ def _open_codes(
 ) -> tuple[CodeSet, CodeSet | None]:
     choice = config.data
     if choice.size is not None or choice.channels is not None or choice.shift:
-        raise ConfigError(f"codes have the size that their images were encoded at; give {arg('size')} to smalti encode")
+        raise ConfigError(
+            f"codes have the size that their images were encoded at; give {arg('size')} to {command('encode')}"
+        )
     if choice.flip or choice.resize != DataConfig().resize:
         raise ConfigError(
-            f"codes can be neither mirrored nor resized; give {arg('flip')} and {arg('resize')} to smalti encode"
+            f"codes can be neither mirrored nor resized; give {arg('flip')} and {arg('resize')} to {command('encode')}"
         )
     codes = open_codes(choice.source, choice.split)
     location = Path(held_out or choice.source)
