@@ -128,6 +128,10 @@ class CodeRangeError(SmaltiError):
     """A code outside the codebook of its plane."""
 
 
+class CodecError(SmaltiError):
+    """A compressed file that is truncated, damaged, of another version or model, or asks for too much memory."""
+
+
 class TrainingError(SmaltiError):
     """A training that cannot continue: it diverged or collapsed, and no rollback is left."""
 

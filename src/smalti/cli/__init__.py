@@ -29,6 +29,7 @@ from smalti.cli import (  # noqa: F401
     reconstruct,
     train,
     vary,
+    zoo,
 )
 from smalti.cli.apps import app
 from smalti.errors import SmaltiError

@@ -32,7 +32,7 @@ def evaluate_encoder(
     Parameters
     ----------
     model:
-        A run folder or checkpoint of the preset smalti-vit. Default: the network that --features names.
+        A run folder, a checkpoint or zoo:NAME of the preset smalti-vit. Default: the network that --features names.
     on:
         Source of labelled images with a training and a test split.
     """

@@ -31,7 +31,7 @@ def evaluate_prior(
     check_request(output, features)
     prior = load_as(model, Prior, device=features.device)
     prior.check_likelihood()
-    run = RunFolder(model) if model.is_dir() else None
+    run = RunFolder(model) if prior.path.parent == model else None  # not for a checkpoint file, nor for zoo:NAME
     with measurement(features, reading) as work:
         images = work.held_out(on, prior.card.image.shape)
         evaluation, content = measure_prior(prior, images, options=work.options, run=run)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SAMPLING = SamplingOptions()
 BOX = r"(\d{1,5}),(\d{1,5}),(\d{1,5}),(\d{1,5})"
 GREY = 128  # of the hole on a sheet
-_MODEL = "A run folder (its last save) or a checkpoint file of a prior; maskgit-small sees all sides of the hole."
+_MODEL = "A prior: a run folder, a checkpoint file, or zoo:NAME; maskgit-small sees all sides of the hole."
 
 
 @app.command(

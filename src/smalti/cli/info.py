@@ -16,6 +16,7 @@ LISTED = 20  # classes that are named
     help_epilogue=examples(
         "smalti info runs/photos",
         "smalti info model.safetensors --json",
+        "smalti info zoo:thumb",
     )
 )
 def info(model: ModelPath, /, *, json: Flag = False) -> int:
@@ -43,7 +44,7 @@ def info(model: ModelPath, /, *, json: Flag = False) -> int:
         raise CheckpointError(f"{file}: its card is nested too deeply to print; it was changed or damaged") from None
     console.say()
     console.facts(paths(read_card(file).config))
-    if model.is_dir():
+    if file.parent == model:  # a run folder, and neither a checkpoint file nor zoo:NAME
         events = [record for record in RunFolder(model).records() if "event" in record]
         console.say()
         console.say(f"log: {len(events)} events, the last one {_json(events[-1])}" if events else "log: empty")

@@ -8,16 +8,16 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-Resize = Literal["cover", "contain", "stretch"]
+Resize = Literal["cover", "contain", "stretch", "crop"]
 Channels = Literal[1, 3, 4]
 Features = Literal["efficientnet-lite0", "inception", "dinov2", "smalti-vit"]
 
-_RESIZE_HELP = "cover fills and crops the middle, contain fits and pads, stretch distorts."
+_RESIZE_HELP = "cover fills and crops the middle, contain fits and pads, stretch distorts, crop does not scale."
 
 # Arguments and flags of several commands.
 Flag = Annotated[bool, Parameter(negative=())]
-ModelPath = Annotated[Path, Parameter(help="A run folder (its last save) or a checkpoint file.")]
-GANPath = Annotated[Path, Parameter(help="A run folder (its last save) or a checkpoint file of a GAN.")]
+ModelPath = Annotated[Path, Parameter(help="A run folder (its last save), a checkpoint file, or zoo:NAME.")]
+GANPath = Annotated[Path, Parameter(help="A GAN: a run folder (its last save), a checkpoint file, or zoo:NAME.")]
 SourcePath = Annotated[str, Parameter(help="A folder, archive, data set file, or the words cifar10, emoji.")]
 Images = Annotated[Path, Parameter(help="Image files, or folders of them.")]
 UnseenImages = Annotated[str, Parameter(help="Source of images it was not trained on.")]
@@ -67,7 +67,7 @@ class FeatureOptions:
     Parameters
     ----------
     weights:
-        File or folder of the network's weights; for smalti-vit any run of that preset. Default: its own place.
+        File or folder of the network's weights; for smalti-vit any model of that preset. Default: its own place.
     download:
         Fetch weights that are missing.
     feature_size:

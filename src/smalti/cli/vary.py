@@ -23,7 +23,7 @@ SAMPLING = SamplingOptions()
     )
 )
 def vary(
-    model: Annotated[Path, Parameter(help="A run folder (its last save) or a checkpoint file of a prior.")],
+    model: Annotated[Path, Parameter(help="A prior: a run folder (its last save), a checkpoint file, or zoo:NAME.")],
     /,
     *images: Images,
     versions: VersionOptions,

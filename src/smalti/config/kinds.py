@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from smalti.config.codec import CodecConfig
 from smalti.config.contrastive import ContrastiveConfig
 from smalti.config.fields import ValidatedConfig, shown
 from smalti.config.gan import GANConfig
@@ -76,6 +77,12 @@ KINDS: dict[str, ModelKind] = {
         "smalti.recipes.contrastive:ContrastiveRecipe",
         "smalti.models.vision_transformer:build_encoder",
         "smalti.pipelines.encoder:Encoder",
+    ),
+    "codec": ModelKind(
+        CodecConfig,
+        "smalti.recipes.codec:CodecRecipe",
+        "smalti.models.codec.codec:build_codec",
+        "smalti.pipelines.codec:Codec",
     ),
     "prior": ModelKind(
         PriorConfig,

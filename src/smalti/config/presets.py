@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smalti.config.autoencoder import ClassicConfig, ModernConfig, TransformConfig
+from smalti.config.codec import CodecConfig, ContextConfig
 from smalti.config.contrastive import ContrastiveConfig, VisionTransformerConfig
 from smalti.config.data import DataConfig
 from smalti.config.gan import (
@@ -68,6 +69,7 @@ def _prior_optimizer(rate: float, warm_up: int) -> OptimizerConfig:
     return OptimizerConfig("muon", rate, 0.95, 0.98, weight_decay=0.05, schedule="cosine", warm_up=warm_up)
 
 
+_CODEC_OPTIMIZER = OptimizerConfig(learning_rate=1e-3, beta2=0.99, schedule="cosine", warm_up=2_000)
 _NO_PENALTY = PenaltyConfig(r1=False, r2=False)
 
 
@@ -341,6 +343,30 @@ PRESETS: dict[str, Preset] = {
         ),
         "text-conditional prior-nano: samples images for a prompt; for the emoji that come with smalti",
         "correct category (of nine) for 36 of 50 prompts: emoji, test, 0.06M images",
+    ),
+    "codec-tiny": Preset(
+        RunConfig(
+            recipe="codec",
+            model=CodecConfig(
+                tile=32, coefficients=1024, patch=2, width=64, blocks=3, context=ContextConfig(groups=12, width=192),
+                rate_weight=0.19, quality_low=6, quality_high=66, rounds=3, optimizer=_CODEC_OPTIMIZER,
+            ),  # fmt: skip
+            train=LoopConfig(images=2_000_000, batch=128, ema_half_life=20_000),
+        ),
+        "codec for pictures of some ten pixels a side: thumbnails, sprites, tiles of maps",
+    ),
+    "codec-photo": Preset(
+        RunConfig(
+            recipe="codec",
+            data=DataConfig(size=(320, 480), resize="crop", crop=128, channels=3),
+            model=CodecConfig(
+                tile=16, coefficients=768, patch=2, width=64, blocks=3,
+                context=ContextConfig(groups=8, width=192, neighbours=True, shared=48),
+                rate_weight=0.12, quality_low=16, quality_high=70, rounds=3, optimizer=_CODEC_OPTIMIZER,
+            ),  # fmt: skip
+            train=LoopConfig(images=300_000, batch=8, ema_half_life=5_000, log_every=500, save_every=10_000),
+        ),
+        "codec for photographs of any size",
     ),
     "smalti-vit": Preset(
         RunConfig(

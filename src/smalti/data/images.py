@@ -22,10 +22,12 @@ is left untouched.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,7 +44,7 @@ ImageLike = Image.Image | str | os.PathLike[str] | np.ndarray
 """What `to_array` accepts: a Pillow image, the path of an image file, or a uint8 array."""
 
 Frame = tuple[float, float, float, float]
-RESIZE_RULES = ("cover", "contain", "stretch")
+RESIZE_RULES = ("cover", "contain", "stretch", "crop")
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _TURNED_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
@@ -81,7 +83,8 @@ def decode(
         channels: 1, 3 or 4; None keeps what the image has: 4 if any pixel is transparent, else 1 for grey, else 3.
         size: (height, width) in pixels to resize to; None keeps the size.
         resize: "cover" fills the size and crops the centre, "contain" fits inside it and pads (white, or
-            transparent with 4 channels), "stretch" ignores the aspect ratio.
+            transparent with 4 channels), "stretch" ignores the aspect ratio, "crop" keeps the resolution: the centre
+            of the image, turned by a quarter if it then fits better, and scaled up only if it is too small.
         pixel_limit: images with more pixels are refused before decoding.
 
     Returns:
@@ -94,7 +97,7 @@ def decode(
     check_options(channels=channels, resize=resize)
     frame = None
     with _open(data, pixel_limit) as image:
-        if size is not None and image.format == "JPEG":
+        if size is not None and image.format == "JPEG" and resize != "crop":
             frame = _draft(image, size, resize)
         loaded = _loaded(image)
     picture = convert(loaded, channels or _channels_of(loaded))
@@ -189,7 +192,7 @@ def fit(image: Image.Image, size: tuple[int, int], *, resize: str = "cover", fra
     Args:
         image: mode L, RGB or RGBA.
         size: (height, width) in pixels.
-        resize: "cover", "contain" or "stretch".
+        resize: "cover", "contain", "stretch" or "crop".
         frame: (left, top, right, bottom) of the region to use, in fractional pixels; None means the whole image.
     """
     height, width = size
@@ -204,6 +207,13 @@ def fit(image: Image.Image, size: tuple[int, int], *, resize: str = "cover", fra
         padded = Image.new(image.mode, (width, height), (0, 0, 0, 0) if image.mode == "RGBA" else "white")
         padded.paste(scaled, (round((width - inside[0]) / 2), round((height - inside[1]) / 2)))
         return padded
+    if resize == "crop":
+        if (image.width < image.height) != (width < height) and width != height:
+            image = image.transpose(Image.Transpose.ROTATE_90)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        if min(left, top) < 0:
+            return fit(image, size, resize="cover")
+        return image.crop((left, top, left + width, top + height))
     if resize == "cover":
         kept_wide, kept_high = min(wide, high * width / height), min(high, wide * height / width)
         left, top = left + (wide - kept_wide) / 2, top + (high - kept_high) / 2
@@ -248,6 +258,17 @@ def check_options(*, channels: int | None, resize: str) -> None:
         raise ConfigError(f"channels is {channels!r}; expected 1 (grey), 3 (colour) or 4 (colour and alpha)")
     if resize not in RESIZE_RULES:
         raise ConfigError(f"resize is {resize!r}; {did_you_mean(resize, RESIZE_RULES)}")
+
+
+@contextlib.contextmanager
+def opened(data: bytes | Path, pixel_limit: int = PIXEL_LIMIT) -> Iterator[Image.Image]:
+    """A file as a Pillow image with its metadata, loaded and turned upright.
+
+    Raises:
+        DataError: the file is not an image, or is truncated, damaged or too large.
+    """
+    with _open(data, pixel_limit) as image:
+        yield _loaded(image)
 
 
 def _open(data: bytes | Path, pixel_limit: int) -> Image.Image:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from smalti.checkpoint import file as checkpoint
+from smalti.checkpoint import zoo
 from smalti.checkpoint.file import Card
 from smalti.checkpoint.run_dir import RunFolder
 from smalti.config.kinds import KINDS
@@ -49,7 +50,7 @@ class Pipeline:
         """Load a trained model of this kind.
 
         Args:
-            path: a run folder (its last save) or a checkpoint file.
+            path: a run folder (its last save), a checkpoint file, or `zoo:NAME`, which comes with smalti.
             device: auto (a GPU if available), cpu, cuda, cuda:1 or mps.
 
         Raises:
@@ -119,12 +120,13 @@ def _storable(text: str) -> str:
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The file to load for a run folder (its last save) or for a file (itself).
+    """The file to load for a run folder (its last save), for a file (itself) or for `zoo:NAME`.
 
     Raises:
-        CheckpointError: the path does not exist or is not accessible, or the folder has no checkpoint.
+        CheckpointError: the path does not exist or is not accessible, the folder has no checkpoint, or the zoo has no
+            model of that name.
     """
-    location = Path(path)
+    location = zoo.resolve(path)
     with input_errors(location, CheckpointError):
         if location.is_dir():
             last = RunFolder(location).last
@@ -137,9 +139,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
                 )
             return last
         if not location.exists():
-            raise CheckpointError(
-                f"there is no {location}; give a run folder or a .safetensors file from {command('train')}"
-            )
+            raise CheckpointError(f"there is no {location}; {zoo.not_there(location)}")
         return location
 
 
@@ -153,7 +153,7 @@ def load(path: str | os.PathLike[str], *, device: torch.device | str = "cpu") ->
     """Load a trained model as the pipeline of its kind: a `GAN`, `Autoencoder`, `Prior` or `Encoder`.
 
     Args:
-        path: a run folder (its last save) or a checkpoint file.
+        path: a run folder (its last save), a checkpoint file, or `zoo:NAME`, which comes with smalti.
         device: auto (a GPU if available), cpu, cuda, cuda:1 or mps.
 
     Raises:

@@ -32,3 +32,24 @@ def to_pixels(images: Tensor) -> np.ndarray:
     """(B, C, H, W) in [-1, 1] -> (B, H, W, C) uint8, rounded and clipped."""
     levels = to_levels(images.detach()).round_().clamp_(0, 255)
     return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def premultiplied(images: Tensor) -> Tensor:
+    """Multiply the colours of RGBA images (B, 4, H, W) in [-1, 1] by their alpha; other images are returned as they are.
+
+    The colour of a transparent pixel then makes no difference, and errors count as much as they can be seen.
+    """
+    if images.shape[1] != 4:
+        return images
+    alpha = (images[:, 3:] + 1) / 2
+    return torch.cat([(images[:, :3] + 1) * alpha - 1, images[:, 3:]], dim=1)
+
+
+def unpremultiplied(images: Tensor) -> Tensor:
+    """Invert `premultiplied`, after clipping; transparent pixels become black."""
+    if images.shape[1] != 4:
+        return images
+    alpha = ((images[:, 3:] + 1) / 2).clamp(0, 1)
+    # Half a level: below it alpha is stored as 0.
+    colours = torch.where(alpha < 0.5 / 255, 0.0, (images[:, :3] + 1) / 2 / alpha.clamp_min(0.5 / 255))
+    return torch.cat([colours.clamp(0, 1) * 2 - 1, images[:, 3:]], dim=1)

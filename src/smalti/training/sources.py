@@ -13,6 +13,7 @@ from smalti.config.kinds import KINDS
 from smalti.config.run import RunConfig
 from smalti.data import PackedImages
 from smalti.data.codes import CodeSet, is_code_set, open_codes
+from smalti.data.crops import CroppedImages
 from smalti.data.dataset import Dataset
 from smalti.errors import ConfigError, DataError, arg, command
 from smalti.runtime.distributed import raise_together, rank
@@ -92,6 +93,16 @@ def _open_codes(
 
 
 def _open_images(
+    config: RunConfig, held_out: str | None, cache: str | os.PathLike[str] | None, progress: Progress | None
+) -> tuple[Dataset, Dataset | None]:
+    images, others = _open_packed(config, held_out, cache, progress)
+    side = config.data.crop
+    if side is None:
+        return images, others
+    return CroppedImages(images, side), None if others is None else CroppedImages(others, side)
+
+
+def _open_packed(
     config: RunConfig, held_out: str | None, cache: str | os.PathLike[str] | None, progress: Progress | None
 ) -> tuple[PackedImages, PackedImages | None]:
     choice = config.data

@@ -1,0 +1,1 @@
+"""Images to bytes and back: entropy coding, file formats."""

@@ -1,0 +1,267 @@
+"""Files of one picture, by a trained transform codec: what the container's parts hold.
+
+The tiny form is used for a picture that is just like the model's training images: its size, its channels, 8 bits, no
+metadata. All others get the full form. Channels are adapted to the model and restored:
+
+    model      picture    what is coded
+    colour     grey       the grey value three times; decoding takes their luma
+    colour     alpha      colours by the codec, alpha lossless beside them
+    alpha      opaque     alpha 255, dropped after decoding
+    grey       colour     refused, because the colour would be lost
+
+`exact` adds the lossless difference to the linear synthesis in integers (codec/lossless.py). Every payload is decoded
+and compared when it is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from smalti.codec.container import (
+    PIXEL_LIMIT,
+    Chunk,
+    ChunkKind,
+    CoderKind,
+    FullHeader,
+    PayloadKind,
+    TinyHeader,
+    read_single,
+    write_single,
+)
+from smalti.codec.entropy import EntropyDecoder, EntropyEncoder
+from smalti.codec.fields import DIGEST_BYTES, MODEL_ID_BYTES, check_model
+from smalti.codec.image_codec import CodecEngine, regions
+from smalti.codec.lossless import (
+    decode_alpha,
+    decode_difference,
+    encode_alpha,
+    encode_difference,
+    restored,
+)
+from smalti.codec.range_coder import IntegerDecoder, IntegerEncoder, LaneDecoder, LaneEncoder, RangeDecoder, RangeEncoder
+from smalti.codec.scalar import codes_checksum, decode_codes, encode_codes
+from smalti.data.pictures import Picture
+from smalti.errors import CodecError, ConfigError
+
+QUALITIES = (1, 100)
+STATE_SYMBOLS = 1 << 15  # more than this in a stream go to the range coder, which is faster and packs as well
+LUMA = np.array([0.299, 0.587, 0.114])
+
+
+@dataclass(frozen=True)
+class Model:
+    """A codec, and what its files say about it.
+
+    Attributes:
+        engine: its functions.
+        digest: SHA-256 of the model, 32 bytes.
+        native: (height, width, channels) of the training images.
+    """
+
+    engine: CodecEngine
+    digest: bytes
+    native: tuple[int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """A picture's codes, and what is beside them.
+
+    Attributes:
+        codes: (D, h, w) int32.
+        quality: their step index.
+        picture: the picture itself.
+    """
+
+    codes: np.ndarray
+    quality: int
+    picture: Picture
+
+
+def encoder_for(kind: CoderKind, lanes: int = 1) -> EntropyEncoder:
+    """A new encoder of a kind."""
+    if kind == CoderKind.LANES:
+        return LaneEncoder(lanes)
+    return IntegerEncoder() if kind == CoderKind.STATE else RangeEncoder()
+
+
+def decoder_for(kind: CoderKind, streams: list[bytes]) -> EntropyDecoder:
+    """A decoder of streams of a kind; only lanes take several."""
+    if kind == CoderKind.LANES:
+        return LaneDecoder(streams)
+    return IntegerDecoder(streams[0]) if kind == CoderKind.STATE else RangeDecoder(streams[0])
+
+
+def model_pixels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """(..., H, W, C) pixels with the model's channels; alpha that the model does not have is left out.
+
+    Raises:
+        ConfigError: a grey model and a colour picture.
+    """
+    found, top = pixels.shape[-1], np.iinfo(pixels.dtype).max
+    if found == channels:
+        return pixels
+    if channels == 1:
+        raise ConfigError("the picture has colours, but this codec is for grey ones; convert it, or give another codec")
+    colours = np.repeat(pixels, 3, axis=-1) if found == 1 else pixels[..., :3]
+    if channels == 3:
+        return colours
+    opaque = np.full((*pixels.shape[:-1], 1), top, dtype=pixels.dtype)
+    return np.concatenate([colours, opaque], axis=-1)
+
+
+def picture_pixels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """Invert `model_pixels`, without the alpha plane of a colour model."""
+    if channels == 1 and pixels.shape[-1] != 1:
+        return np.rint(pixels[..., :3] @ LUMA).astype(pixels.dtype)[..., None]
+    return pixels[..., : min(channels, pixels.shape[-1])]
+
+
+def encode_picture(
+    model: Model, picture: Picture, quality: int, *, effort: int, rate_scale: float = 1.0
+) -> Coded:
+    """Search the codes of a picture."""
+    pixels = model_pixels(picture.pixels, model.native[2])
+    (codes,) = model.engine.codes_of(pixels[None], quality, effort=effort, rate_scale=rate_scale)
+    return Coded(codes, quality, picture)
+
+
+def write_picture(model: Model, coded: Coded, *, exact: bool = False) -> bytes:
+    """The file of a picture."""
+    picture, codes = coded.picture, coded.codes
+    height, width, channels = picture.pixels.shape
+    side = model.engine.region
+    parts = [codes[:, y0:y1, x0:x1] for y0, x0, y1, x1 in _tile_regions(model, height, width)]
+    symbols = max(part.size for part in parts)
+    kind = CoderKind.STATE if symbols <= STATE_SYMBOLS else CoderKind.RANGE
+    streams = [_stream(model, part[None], coded.quality, kind) for part in parts]
+    chunks = [Chunk(ChunkKind.STREAM, stream) for stream in streams]
+    chunks += _beside(model, coded, exact)
+    if (height, width, channels) == model.native and picture.bit_depth == 8 and len(chunks) == 1 and kind == CoderKind.STATE:
+        return write_single(TinyHeader(digest=model.digest[:MODEL_ID_BYTES], step=coded.quality), chunks)
+    header = FullHeader(
+        digest=model.digest[:DIGEST_BYTES],
+        width=width,
+        height=height,
+        channels=channels,
+        step=coded.quality,
+        codes_checksum=codes_checksum(codes),
+        payload=PayloadKind.SCALAR,
+        coder=kind,
+        bit_depth=picture.bit_depth,
+        region=(side, side) if len(parts) > 1 else None,
+    )
+    return write_single(header, chunks)
+
+
+def read_codes(
+    model: Model, data: bytes, *, pixel_limit: int = PIXEL_LIMIT, source: str = "this file"
+) -> tuple[FullHeader, np.ndarray, dict[ChunkKind, bytes]]:
+    """Decode the codes of a file of one picture.
+
+    Returns:
+        The header (of a tiny file, the full one that says the same), codes (D, h, w) int32, and the other chunks.
+
+    Raises:
+        CodecError: the file is damaged, too large, or was written by another model.
+    """
+    header, chunks = read_single(data, pixel_limit=pixel_limit, source=source)
+    check_model(header.digest, model.digest, source=source)
+    if isinstance(header, TinyHeader):
+        height, width, channels = model.native
+        header = FullHeader(
+            digest=model.digest[:DIGEST_BYTES], width=width, height=height, channels=channels, step=header.step,
+            codes_checksum=0, payload=PayloadKind.SCALAR, coder=CoderKind.STATE,
+        )  # fmt: skip
+        tiny = True
+    else:
+        tiny = False
+    low, high = QUALITIES
+    if header.payload != PayloadKind.SCALAR or header.coder == CoderKind.LANES or not low <= header.step <= high:
+        raise CodecError(
+            f"{source} has a payload {header.payload.name}, coder {header.coder.name}, step {header.step}, which this "
+            f"kind of model does not write; expected SCALAR with a step from {low} to {high}; get the file again"
+        )
+    expected = (model.engine.region,) * 2
+    if header.region is not None and header.region != expected:
+        raise CodecError(f"{source} has regions of {header.region} pixels, expected {expected}; get the file again")
+    dimension, rows, columns = model.engine.grid(header.height, header.width)
+    codes = np.zeros((dimension, rows, columns), dtype=np.int32)
+    streams = [chunk.data for chunk in chunks if chunk.kind == ChunkKind.STREAM]
+    places = _tile_regions(model, header.height, header.width)
+    if len(streams) != len(places):
+        raise CodecError(f"{source} has {len(streams)} streams, expected {len(places)}; get the file again")
+    for stream, (y0, x0, y1, x1) in zip(streams, places, strict=True):
+        shape = (1, dimension, y1 - y0, x1 - x0)
+        decoder = decoder_for(header.coder, [stream])
+        codes[:, y0:y1, x0:x1] = decode_codes(model.engine.context, decoder, shape, header.step)[0]
+    if not tiny and codes_checksum(codes) != header.codes_checksum:
+        raise CodecError(f"{source} decodes to other codes than were encoded; it is damaged, get it again")
+    return header, codes, {chunk.kind: chunk.data for chunk in chunks if chunk.kind != ChunkKind.STREAM}
+
+
+def read_picture_file(
+    model: Model, data: bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT, source: str = "this file"
+) -> Picture:
+    """Decode a file of one picture.
+
+    Raises:
+        CodecError: as `read_codes`; or the model has no such decoder.
+    """
+    header, codes, others = read_codes(model, data, pixel_limit=pixel_limit, source=source)
+    height, width, depth = header.height, header.width, header.bit_depth
+    if ChunkKind.DECODER in others:
+        raise CodecError(f"{source} changes the decoder's weights, which this model does not support; update smalti")
+    if ChunkKind.RESIDUAL in others:
+        base = model.engine.linear_pixels(codes, header.step, height, width, depth)
+        shape = (height, width, base.shape[2])
+        pixels = restored(base, decode_difference(others[ChunkKind.RESIDUAL], shape, depth), depth)
+    else:
+        pixels = model.engine.pixels_of(codes[None], header.step, height, width, bit_depth=depth, decoder=decoder)[0]
+    if ChunkKind.RESIDUAL in others and header.channels == 1:
+        pixels = pixels[..., :1]
+    else:
+        pixels = picture_pixels(pixels, header.channels)
+    if ChunkKind.ALPHA in others:
+        alpha = decode_alpha(others[ChunkKind.ALPHA], height, width, depth)
+        pixels = np.concatenate([pixels, alpha[..., None]], axis=2)
+    if pixels.shape[2] != header.channels:
+        raise CodecError(f"{source} has {pixels.shape[2]} channels, but says {header.channels}; get the file again")
+    return Picture(pixels, others.get(ChunkKind.ICC), others.get(ChunkKind.EXIF), others.get(ChunkKind.XMP))
+
+
+def _stream(model: Model, codes: np.ndarray, quality: int, kind: CoderKind) -> bytes:
+    """One entropy-coded stream, decoded again and compared."""
+    (stream,) = encode_codes(model.engine.context, codes, quality, encoder_for(kind))
+    shape = (codes.shape[0], codes.shape[1], codes.shape[2], codes.shape[3])
+    again = decode_codes(model.engine.context, decoder_for(kind, [stream]), shape, quality)
+    if not np.array_equal(again, codes):
+        raise CodecError("the file did not decode to its own codes; this machine computes wrongly, or smalti does")
+    return stream
+
+
+def _beside(model: Model, coded: Coded, exact: bool) -> list[Chunk]:
+    """The chunks beside the streams."""
+    picture, chunks = coded.picture, []
+    height, width, channels = picture.pixels.shape
+    if channels == 4 and model.native[2] == 3:
+        chunks.append(Chunk(ChunkKind.ALPHA, encode_alpha(picture.pixels[..., 3])))
+    if exact:
+        base = model.engine.linear_pixels(coded.codes, coded.quality, height, width, picture.bit_depth)
+        difference = model_pixels(picture.pixels, model.native[2]).astype(np.int64) - base
+        chunks.append(Chunk(ChunkKind.RESIDUAL, encode_difference(difference, picture.bit_depth)))
+    for kind, value in ((ChunkKind.ICC, picture.icc), (ChunkKind.EXIF, picture.exif), (ChunkKind.XMP, picture.xmp)):
+        if value:
+            chunks.append(Chunk(kind, value))
+    return chunks
+
+
+def _tile_regions(model: Model, height: int, width: int) -> list[tuple[int, int, int, int]]:
+    """(top, left, bottom, right) of the regions in tiles."""
+    tile, side = model.engine.tile, model.engine.region
+    return [
+        (top // tile, left // tile, -(-bottom // tile), -(-right // tile))
+        for top, left, bottom, right in regions(height, width, side)
+    ]

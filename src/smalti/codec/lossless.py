@@ -1,0 +1,177 @@
+"""Lossless planes: the alpha channel beside a colour codec, and the difference to the exact picture.
+
+    alpha       filter byte (0 none, 1 left, 2 up) | raw deflate of the filtered samples
+    difference  length of the scales, varint | scales, raw deflate | range-coded stream
+
+The difference between the stored pixels and a prediction is cut into blocks of 8 x 8 pixels of one channel. Each block
+has a scale of the grid in models/codec/grid.py; its values are coded with the row of that scale, mean 0 and the lowest
+spike. The prediction must be the same on every machine, so it is the linear synthesis in integers (`linear_levels`),
+not what the float decoder makes. Layout: (H, W, C). Imports no torch.
+"""
+
+from __future__ import annotations
+
+import zlib
+from decimal import Decimal, localcontext
+
+import numpy as np
+
+from smalti.codec.fields import Fields, varint
+from smalti.codec.range_coder import RangeDecoder, RangeEncoder
+from smalti.codec.tables import SCALES, row_numbers, scalar_tables
+from smalti.errors import CodecError
+from smalti.models.codec.grid import LOG_SCALE_LOW, SCALE_UNITS
+
+BLOCK = 8
+BASIS_POINT, STEP_POINT = 14, 16  # bits behind the point of the basis and of the step
+LARGEST_SUM = 2.0**44  # of basis and codes; real pictures stay far below
+
+
+def encode_alpha(alpha: np.ndarray) -> bytes:
+    """(H, W) uint8 or uint16 -> bytes."""
+    options = [bytes([kind]) + _deflate(_filtered(alpha, kind).astype(alpha.dtype.newbyteorder("<"))) for kind in range(3)]
+    return min(options, key=len)
+
+
+def decode_alpha(data: bytes, height: int, width: int, bit_depth: int) -> np.ndarray:
+    """Invert `encode_alpha`.
+
+    Raises:
+        CodecError: the data are damaged.
+    """
+    kind, dtype = (data[0] if data else 255), np.dtype("<u1" if bit_depth == 8 else "<u2")
+    if kind > 2:
+        raise CodecError("the alpha plane has an unknown filter; the file is damaged, get it again")
+    raw = _inflate(data[1:], height * width * dtype.itemsize, "alpha plane")
+    plane = np.frombuffer(raw, dtype=dtype).reshape(height, width).astype(np.uint8 if bit_depth == 8 else np.uint16)
+    return plane if kind == 0 else np.cumsum(plane, axis=2 - kind, dtype=plane.dtype)
+
+
+def _filtered(plane: np.ndarray, kind: int) -> np.ndarray:
+    if kind == 0:
+        return plane
+    axis = 2 - kind  # left: along the columns
+    return np.diff(plane, axis=axis, prepend=np.zeros_like(plane).take([0], axis=axis))
+
+
+def encode_difference(difference: np.ndarray, bit_depth: int) -> bytes:
+    """Encode pixels minus their prediction.
+
+    Args:
+        difference: (H, W, C) integers; only their residue modulo 2^bit_depth is kept.
+    """
+    values = _centred(difference, bit_depth)
+    blocks = _blocks(values)
+    # The scale of a logistic is about .7 of the mean distance from its centre.
+    spread = 0.72 * np.abs(blocks).mean(axis=1)
+    scales = np.rint((np.log2(np.maximum(spread, 2.0**LOG_SCALE_LOW)) - LOG_SCALE_LOW) * SCALE_UNITS)
+    scales = np.clip(scales, 0, SCALES - 1).astype(np.uint8)
+    side = _deflate(scales)
+    encoder = RangeEncoder()
+    encoder.put(scalar_tables(), _rows(scales), blocks.reshape(1, -1))
+    (stream,) = encoder.finish(np.array([zlib.crc32(np.ascontiguousarray(values, dtype="<i4"))]))
+    return varint(len(side)) + side + stream
+
+
+def decode_difference(data: bytes, shape: tuple[int, int, int], bit_depth: int) -> np.ndarray:
+    """Invert `encode_difference`: (H, W, C) int32.
+
+    Raises:
+        CodecError: the data are damaged.
+    """
+    height, width, channels = shape
+    down, right = -(-height // BLOCK), -(-width // BLOCK)
+    fields = Fields(data, "the exact difference")
+    side = fields.take(fields.varint("the length of the scales", 0, len(data)), "the scales")
+    scales = np.frombuffer(_inflate(side, down * right * channels, "exact difference"), dtype=np.uint8)
+    if scales.size and scales.max() >= SCALES:
+        raise CodecError("the exact difference has an unknown scale; the file is damaged, get it again")
+    decoder = RangeDecoder(fields.take(fields.left, "the stream"))
+    blocks = decoder.take(scalar_tables(), _rows(scales)).reshape(-1, BLOCK * BLOCK)
+    whole = blocks.reshape(down, right, channels, BLOCK, BLOCK).transpose(0, 3, 1, 4, 2)
+    values = whole.reshape(down * BLOCK, right * BLOCK, channels)[:height, :width]
+    decoder.finish(np.array([zlib.crc32(np.ascontiguousarray(values, dtype="<i4"))]))
+    return values.astype(np.int32)
+
+
+def restored(prediction: np.ndarray, difference: np.ndarray, bit_depth: int) -> np.ndarray:
+    """The exact pixels: (H, W, C) uint8 or uint16."""
+    levels = (prediction.astype(np.int64) + difference) & ((1 << bit_depth) - 1)
+    return levels.astype(np.uint8 if bit_depth == 8 else np.uint16)
+
+
+def linear_levels(
+    basis: np.ndarray, mean: np.ndarray, codes: np.ndarray, step_index: int, bit_depth: int
+) -> np.ndarray:
+    """The linear synthesis of codes in integers, the same on every machine.
+
+    Args:
+        basis: (D, C * S * S) float; `mean` (C, S, S) float.
+        codes: (D, h, w) int32.
+        step_index: quality of the codes.
+
+    Returns:
+        (h * S, w * S, C) int64 levels, 0 to 2^bit_depth - 1.
+
+    Raises:
+        CodecError: the codes are beyond all pictures.
+    """
+    channels, side, _ = mean.shape
+    _, height, width = codes.shape
+    whole = np.rint(np.ldexp(basis.astype(np.float64), BASIS_POINT))
+    level_one = 1 << (BASIS_POINT + STEP_POINT)
+    offset = np.rint(np.ldexp(mean.astype(np.float64), BASIS_POINT + STEP_POINT)).astype(np.int64).ravel()
+    step, top = step_integer(step_index), (1 << bit_depth) - 1
+    levels = np.empty((height, side, width, side, channels), dtype=np.int64)
+    for row in range(height):
+        # Exact in float64: every sum is an integer below 2^53.
+        sums = codes[:, row].T.astype(np.float64) @ whole
+        if np.abs(sums).max() >= LARGEST_SUM:
+            raise CodecError("the codes are beyond all pictures; the file is damaged, get it again")
+        values = sums.astype(np.int64) * step + offset
+        rounded = ((values + level_one) * top + level_one) >> (BASIS_POINT + STEP_POINT + 1)
+        levels[row] = rounded.reshape(width, channels, side, side).transpose(2, 0, 3, 1)
+    return np.clip(levels, 0, top).reshape(height * side, width * side, channels)
+
+
+def step_integer(step_index: int) -> int:
+    """The quantisation step 2^(1 - quality/16) in units of 2^-16."""
+    with localcontext(prec=40):
+        exponent = 1 - Decimal(step_index) / 16
+        return int((exponent * Decimal(2).ln()).exp() * (1 << STEP_POINT) + Decimal("0.5"))
+
+
+def _centred(difference: np.ndarray, bit_depth: int) -> np.ndarray:
+    half = 1 << (bit_depth - 1)
+    return (((difference.astype(np.int64) + half) & (2 * half - 1)) - half).astype(np.int32)
+
+
+def _blocks(values: np.ndarray) -> np.ndarray:
+    """(H, W, C) -> (blocks, 64), padded with the last row and column; by rows, columns, channels."""
+    height, width, channels = values.shape
+    padded = np.pad(values, ((0, -height % BLOCK), (0, -width % BLOCK), (0, 0)), mode="edge")
+    down, right = padded.shape[0] // BLOCK, padded.shape[1] // BLOCK
+    return padded.reshape(down, BLOCK, right, BLOCK, channels).transpose(0, 2, 4, 1, 3).reshape(-1, BLOCK * BLOCK)
+
+
+def _rows(scales: np.ndarray) -> np.ndarray:
+    zero = np.zeros(len(scales), dtype=np.int64)
+    rows, _ = row_numbers(zero, scales.astype(np.int64), zero)
+    return np.repeat(rows, BLOCK * BLOCK)[None]
+
+
+def _deflate(array: np.ndarray) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return packer.compress(np.ascontiguousarray(array).tobytes()) + packer.flush()
+
+
+def _inflate(data: bytes, size: int, name: str) -> bytes:
+    """Raw deflate of exactly `size` bytes."""
+    unpacker = zlib.decompressobj(-15)
+    try:
+        raw = unpacker.decompress(data, size + 1)
+    except zlib.error:
+        raw = b""
+    if len(raw) != size or unpacker.unconsumed_tail or unpacker.unused_data or not unpacker.eof:
+        raise CodecError(f"the {name} does not unpack to {size:,} bytes; the file is damaged, get it again")
+    return raw

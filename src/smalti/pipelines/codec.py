@@ -1,0 +1,232 @@
+"""Compression of pictures with a trained codec."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from smalti.checkpoint.file import Card
+from smalti.codec.container import PIXEL_LIMIT
+from smalti.codec.image_codec import CodecEngine, squared_error
+from smalti.codec.image_file import (
+    QUALITIES,
+    Coded,
+    Model,
+    encode_picture,
+    model_pixels,
+    picture_pixels,
+    read_picture_file,
+    write_picture,
+)
+from smalti.config.codec import CodecConfig
+from smalti.data.images import ImageLike
+from smalti.data.pictures import Picture, read_picture
+from smalti.errors import CodecError, ConfigError, arg
+from smalti.models.codec.codec import ImageCodec
+from smalti.pipelines.base import Pipeline
+
+EFFORT = 8  # rounds of the search
+LARGEST_EFFORT = 1000
+QUALITY = 40
+DECODERS = ("faithful", "pleasing")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How far to compress: one of these, the others None.
+
+    Attributes:
+        quality: 1 to 100; 16 more halve the quantisation step.
+        max_bytes: largest size of the file.
+        bpp: the same in bits a pixel.
+        target_psnr: smallest PSNR in dB.
+    """
+
+    quality: int | None = None
+    max_bytes: int | None = None
+    bpp: float | None = None
+    target_psnr: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [field.name for field in dataclasses.fields(self) if getattr(self, field.name) is not None]
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(arg(name) for name in given)} contradict each other; give one of them")
+        low, high = QUALITIES
+        if self.quality is not None and not low <= self.quality <= high:
+            raise ConfigError(f"{arg('quality')} is {self.quality}, but must be from {low} to {high}")
+        for name in ("max_bytes", "bpp", "target_psnr"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise ConfigError(f"{arg(name)} is {value}, but must be a number above 0")
+
+
+class Codec(Pipeline):
+    """Pipeline of a model trained with the recipe `codec`: pictures to bytes and back.
+
+    codec = smalti.Codec.from_pretrained("zoo:photo")
+    data = codec.compress("cat.jpg", bpp=0.3)
+    pixels = codec.decompress(data)              # (H, W, C) uint8
+    """
+
+    missing: ClassVar[str] = "cannot compress pictures; give a model trained with a codec preset"
+
+    def __init__(self, module: nn.Module, card: Card, path: Path, device: torch.device | str = "cpu") -> None:
+        super().__init__(module, card, path, device)
+        config = card.config.model
+        assert isinstance(config, CodecConfig)
+        self.rate_weight = config.rate_weight
+
+    @cached_property
+    def model(self) -> Model:
+        """The codec for the functions of `smalti.codec`."""
+        channels, height, width = self.card.image.shape
+        engine = CodecEngine(cast(ImageCodec, self.module), rate_weight=self.rate_weight)
+        return Model(engine, bytes.fromhex(self.card.digest), (height, width, channels))
+
+    @property
+    def decoders(self) -> tuple[str, ...]:
+        """The decoders that the model has: "faithful", and perhaps "pleasing"."""
+        return DECODERS if cast(ImageCodec, self.module).pleasing is not None else DECODERS[:1]
+
+    def compress(
+        self,
+        image: ImageLike,
+        *,
+        quality: int | None = None,
+        max_bytes: int | None = None,
+        bpp: float | None = None,
+        target_psnr: float | None = None,
+        effort: int = EFFORT,
+        exact: bool = False,
+        metadata: bool = True,
+    ) -> bytes:
+        """Compress one picture of any size.
+
+        Args:
+            image: a path, a Pillow image, or an array (H, W, C) of uint8 or uint16.
+            quality, max_bytes, bpp, target_psnr: see `Rate`; quality 40 if none is given.
+            effort: rounds of the rate-distortion search, 0 to 1000; each takes about as long as three decodings.
+            exact: store the difference to the exact pixels too: the file decodes to them, on every machine.
+            metadata: keep ICC profile, EXIF and XMP.
+
+        Returns:
+            A file. It has been decoded, and gave the codes that were encoded.
+
+        Raises:
+            ConfigError: an argument is out of range, or the codec is for grey pictures and this one is not.
+            CodecError: the target cannot be reached.
+            DataError: the picture cannot be read.
+        """
+        rate = Rate(quality, max_bytes, bpp, target_psnr)
+        check_effort(effort)
+        picture = read_picture(image, metadata=metadata)
+        if rate.quality is not None or rate == Rate():
+            return self._written(picture, rate.quality or QUALITY, effort, exact)
+        pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
+        if rate.target_psnr is not None:
+            return self._of_psnr(picture, rate.target_psnr, effort, exact)
+        limit = rate.max_bytes if rate.max_bytes is not None else int(cast(float, rate.bpp) * pixels / 8)
+        return self._of_size(picture, limit, effort, exact)
+
+    def decompress(
+        self, data: bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT, source: str = "this file"
+    ) -> np.ndarray:
+        """Decode a file of one picture: (H, W, C) uint8, or uint16 for a picture of 16 bits.
+
+        Args:
+            decoder: one of `decoders`; both read the same file.
+            pixel_limit: larger pictures are refused before anything is allocated.
+            source: name of the file, for messages.
+
+        Raises:
+            CodecError: the file is damaged, too large, or was compressed with another model.
+            ConfigError: the model has no such decoder.
+        """
+        return self._read(data, decoder, pixel_limit, source).pixels
+
+    def open(
+        self, data: bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT, source: str = "this file"
+    ) -> Image.Image:
+        """Decode a file of one picture to a Pillow image, with ICC profile, EXIF and XMP in `info`. See `decompress`."""
+        return self._read(data, decoder, pixel_limit, source).to_pil()
+
+    def _read(self, data: bytes, decoder: str, pixel_limit: int, source: str) -> Picture:
+        self.check_decoder(decoder)
+        return read_picture_file(self.model, data, decoder=decoder, pixel_limit=pixel_limit, source=source)
+
+    def check_decoder(self, decoder: str) -> None:
+        """Raise ConfigError if the model has no such decoder."""
+        if decoder not in self.decoders:
+            raise ConfigError(f"{arg('decoder')} is {decoder!r}, but {self.path} has {' and '.join(self.decoders)}")
+
+    def _written(self, picture: Picture, quality: int, effort: int, exact: bool) -> bytes:
+        return write_picture(self.model, encode_picture(self.model, picture, quality, effort=effort), exact=exact)
+
+    def _of_size(self, picture: Picture, limit: int, effort: int, exact: bool) -> bytes:
+        """The best quality whose file has at most `limit` bytes."""
+        found = _last(lambda quality: self._written(picture, quality, effort, exact), lambda data: len(data) <= limit)
+        if found is None:
+            least = len(self._written(picture, QUALITIES[0], effort, exact))
+            raise CodecError(
+                f"the smallest file of this picture has {least:,} bytes, more than the {limit:,} asked for; "
+                "allow more, or make the picture smaller"
+            )
+        return found
+
+    def _of_psnr(self, picture: Picture, wanted: float, effort: int, exact: bool) -> bytes:
+        """The lowest quality whose PSNR is at least as wanted."""
+        low, high = QUALITIES
+        best: Coded | None = None
+        while low <= high:
+            middle = (low + high) // 2
+            coded = encode_picture(self.model, picture, middle, effort=effort)
+            if self.psnr(coded) >= wanted:
+                best, high = coded, middle - 1
+            else:
+                low = middle + 1
+        if best is None:
+            reached = self.psnr(encode_picture(self.model, picture, QUALITIES[1], effort=effort))
+            raise CodecError(
+                f"quality {QUALITIES[1]} of this picture has {reached:.2f} dB, less than the {wanted:g} dB asked for; "
+                f"ask for less, or give {arg('exact', True)}"
+            )
+        return write_picture(self.model, best, exact=exact)
+
+    def psnr(self, coded: Coded) -> float:
+        """PSNR of a picture's codes in dB, without alpha that is stored beside them."""
+        pixels = coded.picture.pixels
+        height, width, channels = pixels.shape
+        depth, native = coded.picture.bit_depth, self.model.native[2]
+        found = self.model.engine.pixels_of(coded.codes[None], coded.quality, height, width, bit_depth=depth)[0]
+        kept = picture_pixels(found, min(channels, native))
+        wanted = model_pixels(pixels, native) if channels == 4 else pixels
+        return -10 * float(np.log10(max(squared_error(kept, wanted[..., : kept.shape[2]]), 1e-12)))
+
+
+def check_effort(effort: int) -> None:
+    """Raise ConfigError if the number of search rounds is out of range."""
+    if not 0 <= effort <= LARGEST_EFFORT:
+        raise ConfigError(f"{arg('effort')} is {effort}, but must be from 0 to {LARGEST_EFFORT} rounds")
+
+
+def _last(make: Callable[[int], bytes], fits: Callable[[bytes], bool]) -> bytes | None:
+    """The file of the highest quality that fits, by bisection; None if none does."""
+    low, high = QUALITIES
+    best = None
+    while low <= high:
+        middle = (low + high) // 2
+        data = make(middle)
+        if fits(data):
+            best, low = data, middle + 1
+        else:
+            high = middle - 1
+    return best

@@ -1,0 +1,112 @@
+"""Training of a transform codec, with the encoder's search in the loop.
+
+    1  q = argmin_q |x - x^(q)|^2 + lambda R(q)      by a few rounds of search (models/codec/search.py)
+    2  one step of transform, decoder and context net on J = |x - x^(q)|^2 / lambda + R(q), in bits, with q fixed
+
+Both minimise the same J, one over codes and one over weights. The decoder learns on codes as the encoder will make
+them; on codes that were only rounded it keeps half of its gain. Every image of a batch has its own random quality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from smalti.config.codec import CodecConfig
+from smalti.config.run import RunConfig
+from smalti.data.packed import Batch
+from smalti.models.codec.codec import ImageCodec, step_size
+from smalti.models.codec.search import search
+from smalti.recipes.base import Score, TrainingContext, initial_weights
+from smalti.recipes.images import ImageRecipe, Images, ResidentBatch
+from smalti.runtime.pixels import premultiplied
+from smalti.runtime.rng import Draws
+
+
+class CodecRecipe(ImageRecipe):
+    """Module: `codec`.
+
+    Logs: loss (bits a pixel, error included), bpp (bits a pixel), psnr (mean over images of all qualities, dB).
+    """
+
+    kind = "codec"
+    headline = ("loss", "bpp", "psnr")
+
+    def __init__(self, config: RunConfig, context: TrainingContext) -> None:
+        super().__init__(config, context)
+        self.model = cast(CodecConfig, config.model)
+        with initial_weights(config.train.seed):
+            codec = ImageCodec(self.model, context.image[0])
+        self.codec = cast(ImageCodec, self.add_module("codec", codec))
+        self.add_optimizer("codec", self.codec, self.model.optimizer)
+        self.add_average("codec")
+
+    def to_device(self, batch: Batch | ResidentBatch) -> Images:
+        images = super().to_device(batch)
+        return Images(premultiplied(images.pixels), images.labels)
+
+    def start(self, batches: Callable[[], Iterable[Images]]) -> None:
+        self.codec.fit(lambda: (batch.pixels for batch in batches()))
+        self.add_average("codec")  # restart the EMA from the initialised weights
+
+    def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
+        pixels = self.codec.padded(batch.pixels)
+        draws = Draws(self.draw_seed, images_seen, device=self.context.device)
+        low, high = self.model.quality_low, self.model.quality_high
+        quality = (low + draws.uniform(len(pixels)) * (high + 1 - low)).floor()
+        with self.context.autocast():
+            codes = search(
+                self.codec, pixels, quality, rounds=self.model.rounds, rate_weight=self.model.rate_weight
+            )
+            errors, bits = self._errors_and_bits(self.codec, pixels, codes, quality)
+        cost = errors / (self.model.rate_weight * step_size(quality).square()) + bits
+        area = pixels.shape[2] * pixels.shape[3]
+        loss = cost.mean() / area
+        self.descend("codec", loss, images_seen)
+        self.update_averages(images_seen)
+        with torch.no_grad():
+            psnr = -10 * torch.log10((errors / pixels[0].numel() / 4).clamp_min(1e-12))
+            return {"loss": loss.detach(), "bpp": bits.mean() / area, "psnr": psnr.mean()}
+
+    def _errors_and_bits(
+        self, codec: ImageCodec, pixels: Tensor, codes: Tensor, quality: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Squared error and rate in bits of each image, (B,) each."""
+        errors = (codec.decode(codes, quality) - pixels).square().flatten(1).sum(dim=1)
+        return errors, codec.distribution(codes, quality).bits(codes).flatten(1).sum(dim=1)
+
+    @torch.no_grad()
+    def preview(self, batch: Images) -> dict[str, Tensor]:
+        codec = self.export()
+        pixels = codec.padded(batch.pixels)
+        shown = {"original": batch.pixels}
+        for name, quality in (("low", self.model.quality_low), ("high", self.model.quality_high)):
+            levels = torch.full((len(pixels),), float(quality), device=pixels.device)
+            with self.context.autocast():
+                codes = search(codec, pixels, levels, rounds=self.model.rounds, rate_weight=self.model.rate_weight)
+                decoded = codec.decode(codes, levels)
+            shown[name] = decoded[..., : batch.pixels.shape[2], : batch.pixels.shape[3]].clamp(-1, 1)
+        return shown
+
+    @torch.no_grad()
+    def score(self, batches: Iterable[Images]) -> Score:
+        """Mean J in bits a pixel over five qualities."""
+        codec, total, count = self.export(), 0.0, 0
+        qualities = torch.linspace(self.model.quality_low, self.model.quality_high, 5).round()
+        for batch in batches:
+            pixels = codec.padded(batch.pixels)
+            for quality in qualities:
+                levels = quality.to(pixels.device).expand(len(pixels))
+                with self.context.autocast():
+                    codes = search(codec, pixels, levels, rounds=self.model.rounds, rate_weight=self.model.rate_weight)
+                    errors, bits = self._errors_and_bits(codec, pixels, codes, levels)
+                cost = errors / (self.model.rate_weight * step_size(levels).square()) + bits
+                total += float(cost.sum())
+                count += len(pixels) * pixels.shape[2] * pixels.shape[3]
+        return Score("cost_bpp", total / count, larger_is_better=False)
+
+    def export(self) -> ImageCodec:
+        return cast(ImageCodec, self.averages["codec"].module)
