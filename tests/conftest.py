@@ -92,3 +92,27 @@ def labelled(drawers: SimpleNamespace):
     from smalti.pipelines import base as api
 
     return api.load(drawers.labelled)
+
+
+@pytest.fixture(scope="session")
+def codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a tiny codec of 16x16 RGB pictures."""
+    from small_codecs import train_codec
+
+    return train_codec(tmp_path_factory.mktemp("codec"))
+
+
+@pytest.fixture(scope="session")
+def clear_codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for RGBA."""
+    from small_codecs import train_codec
+
+    return train_codec(tmp_path_factory.mktemp("clear-codec"), channels=4)
+
+
+@pytest.fixture(scope="session")
+def grey_codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for grey pictures."""
+    from small_codecs import train_codec
+
+    return train_codec(tmp_path_factory.mktemp("grey-codec"), channels=1)

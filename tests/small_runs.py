@@ -30,6 +30,14 @@ R3GAN = (
     "model.network.generator_taper=0.85",
     "model.latent=8",
 )
+CODEC = (
+    "model.coefficients=32",
+    "model.width=8",
+    "model.blocks=1",
+    "model.context.groups=4",
+    "model.context.width=16",
+    "model.optimizer.warm_up=0",
+)
 SMALL = {
     "vqvae": (
         "model.autoencoder.width=8",
@@ -84,6 +92,8 @@ SMALL = {
         "model.projection=8",
     ),
     **dict.fromkeys(("gan-nano", "gan-small", "gan-base", "r3gan-cifar10"), R3GAN),
+    "codec-tiny": ("model.tile=8", *CODEC),
+    "codec-photo": ("model.tile=4", *CODEC, "model.context.shared=8", "data.size=[16, 16]", "data.crop=16"),
     "sngan": (
         "model.network.generator_width=8",
         "model.network.discriminator_width=4",
@@ -104,6 +114,7 @@ for _name in ("prior-nano", "prior-small", "maskgit-small", "text-emoji"):
         "model.text_depth=1",
         "model.optimizer.warm_up=0",
     )
+SMALL["context"] = ("model.embedding=8", "model.width=32", "model.optimizer.warm_up=0")
 LOOP = ("train.batch=8", "train.log_every=16", "train.save_every=32", "train.preview_every=64", "train.images=64")
 
 
@@ -135,7 +146,7 @@ def data_for(name: str, folder: Path) -> PackedImages | CodeSet:
     """What a preset is trained on."""
     from small_codes import small_codes
 
-    return small_codes(folder) if preset(name).recipe == "prior" else small_data(folder)
+    return small_codes(folder) if preset(name).kind.data == "codes" else small_data(folder)
 
 
 def small_config(name: str, *assignments: str) -> RunConfig:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from small_codes import small_codes
-from small_runs import small_config, small_data
+from small_runs import pixels, small_config, small_data
 
 import smalti
 from smalti import cli
@@ -29,6 +30,7 @@ PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted((ROOT / 
 GUIDE = PAGES["evaluation.md"]
 QUANTIZERS_GUIDE = PAGES["quantizers.md"]
 GANS_GUIDE = PAGES["gan.md"]
+CODEC_GUIDE = PAGES["codec.md"]
 FENCED = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 COMMANDS = sorted(
     {
@@ -130,6 +132,22 @@ def test_the_guide_to_gans_works_as_it_stands_and_names_them_all(
     assert names["images"].shape == (2, 16, 16, 3)  # type: ignore[attr-defined]
     for name, row in PRESETS.items():
         assert row.config.recipe != "gan" or f"| `{name}` |" in GANS_GUIDE
+
+
+def test_the_guide_to_compression_works_as_it_stands_and_names_the_presets(
+    codec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shutil.copytree(codec, "runs/thumb")
+    Image.fromarray(pixels(1, side=24)[0]).save("cat.jpg")
+    assert len(snippets_of(CODEC_GUIDE)) == 2
+    names = run_snippets(CODEC_GUIDE, "codec.md")
+    assert names["pixels"].shape == (24, 24, 3)  # type: ignore[attr-defined]
+    assert names["seventh"].shape == (32, 32, 3)  # type: ignore[attr-defined]
+    assert names["size"] == (24, 24)
+    for name, row in PRESETS.items():
+        assert row.config.recipe != "codec" or f"| `{name}` |" in CODEC_GUIDE
 
 
 def test_the_migration_from_the_most_used_layer_gives_the_same() -> None:

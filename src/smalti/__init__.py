@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from smalti.models.prior.sampling import Sampling
     from smalti.pipelines.autoencoder import Autoencoder
     from smalti.pipelines.base import Pipeline, load
+    from smalti.pipelines.codec import Codec
     from smalti.pipelines.encoder import Encoder
     from smalti.pipelines.gan import GAN
+    from smalti.pipelines.pillow import register_pillow
     from smalti.pipelines.prior import Prior
     from smalti.report.pictures import save_grid
     from smalti.runtime.device import Machine
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 # Where each name is, "module:name"; a module alone is the name itself.
 _HOMES = {
     "Autoencoder": "smalti.pipelines.autoencoder:Autoencoder",
+    "Codec": "smalti.pipelines.codec:Codec",
     "Encoder": "smalti.pipelines.encoder:Encoder",
     "GAN": "smalti.pipelines.gan:GAN",
     "KINDS": "smalti.config.kinds:KINDS",
@@ -54,6 +57,7 @@ _HOMES = {
     "pipelines": "smalti.pipelines",
     "preset": "smalti.config.presets:preset",
     "quantize": "smalti.quantize",
+    "register_pillow": "smalti.pipelines.pillow:register_pillow",
     "save_grid": "smalti.report.pictures:save_grid",
     "train": "smalti.training.loop:train",
 }
@@ -63,6 +67,7 @@ __all__ = [
     "KINDS",
     "PRESETS",
     "Autoencoder",
+    "Codec",
     "Encoder",
     "Machine",
     "ModelKind",
@@ -80,6 +85,7 @@ __all__ = [
     "pipelines",
     "preset",
     "quantize",
+    "register_pillow",
     "save_grid",
     "train",
 ]

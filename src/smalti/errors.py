@@ -25,6 +25,8 @@ _MARKED = re.compile(f"{_OPEN}([^{_CLOSE}]*){_CLOSE}")
 
 # Commands by what they are in Python.
 _FUNCTIONS = {
+    "smalti compress": "smalti.Codec.compress",
+    "smalti decompress": "smalti.Codec.decompress",
     "smalti encode": "smalti.pipelines.encode_dataset",
     "smalti evaluate": "smalti.evaluation",
     "smalti generate": "generate",

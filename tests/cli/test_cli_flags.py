@@ -17,7 +17,7 @@ from smalti.cli.apps import app, data_app, evaluate_app
 ROOT = Path(smalti.__file__).parent
 COMMANDS = {
     **dict.fromkeys(("train", "generate", "invert", "reconstruct", "encode", "decode", "fill", "vary", "info"), app),
-    **dict.fromkeys(("presets", "zoo", "demo"), app),
+    **dict.fromkeys(("compress", "decompress", "compare_codecs", "presets", "zoo", "demo"), app),
     **dict.fromkeys(("inspect", "pack"), data_app),
     **{
         f"evaluate_{name}": evaluate_app
@@ -47,7 +47,7 @@ def test_every_file_is_a_command_or_shared() -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_command_stands_in_the_file_of_its_name(name: str) -> None:
-    tree, command = COMMANDS[name], name.removeprefix("evaluate_")
+    tree, command = COMMANDS[name], name.removeprefix("evaluate_").replace("_", "-")
     function = tree[command].default_command
     assert function is getattr(importlib.import_module(f"smalti.cli.{name}"), name)
     assert function.__module__ == f"smalti.cli.{name}"
@@ -55,7 +55,7 @@ def test_a_command_stands_in_the_file_of_its_name(name: str) -> None:
 
 def test_every_command_that_is_registered_is_in_the_table() -> None:
     for tree, prefix in ((app, ""), (data_app, ""), (evaluate_app, "evaluate_")):
-        listed = {f"{prefix}{name}" for name in tree if not name.startswith("-")}
+        listed = {f"{prefix}{name}".replace("-", "_") for name in tree if not name.startswith("-")}
         assert listed - {"data", "evaluate"} == {name for name, owner in COMMANDS.items() if owner is tree}
 
 

@@ -94,7 +94,7 @@ def test_codes_do_not_go_where_other_things_are(smalti, trained: SimpleNamespace
         (("decode", "CODES", "--out", "x", "--split", "val"), "has no split 'val'; it has train, test"),
         (
             ("train", "vqvae", "--data", "CODES", "--out", "x"),
-            "holds codes, which the recipe prior learns; vqvae learns",
+            "holds codes, which the recipe prior or context learns; vqvae learns",
         ),
         (("train", "prior-nano", "--data", "SOURCE", "--out", "x"), "holds images; write codes with smalti encode"),
         (("train", "prior-nano", "--data", "CODES", "--size", "8", "--out", "x"), "give --size to smalti encode"),

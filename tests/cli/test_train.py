@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from small_codes import small_codes
-from small_runs import settings, small_config
+from small_runs import settings, small_config, write_source
 
 from smalti.cli.train import next_command
 from smalti.config.kinds import KINDS
@@ -15,6 +17,7 @@ from smalti.data.codes import open_codes
 from smalti.errors import ConfigError, DataError
 from smalti.pipelines import base as api
 from smalti.pipelines.base import Pipeline
+from smalti.pipelines.code_codec import CodeCodec
 from smalti.runtime.device import Machine
 from smalti.training.loop import train
 
@@ -68,6 +71,48 @@ def test_held_out_codes_must_have_what_the_condition_needs(tmp_path: Path) -> No
               machine=machine)  # fmt: skip
 
 
+def test_codes_are_written_of_the_images_of_a_run(smalti, trained: SimpleNamespace, tmp_path: Path) -> None:
+    words = ("train", "context", "--of", trained.vqvae, "--out", "run", *settings("context"))
+    done = smalti(*words, "--quiet")
+    assert done.code == 0, done.err
+    model = api.load("run")
+    assert isinstance(model, CodeCodec)
+    assert model.card.tokenizer is not None
+    assert model.card.tokenizer.digest == api.load(trained.vqvae).card.digest
+    codes = model.tokenizer.encode(np.load(trained.source)["images"])
+    assert np.array_equal(model.decompress_codes(model.compress_codes(codes), codes.shape[2:]), codes)
+    done = smalti(*words, "--set", "train.images=96")
+    assert done.code == 0, done.err
+    assert f"encoding {trained.source} with {trained.vqvae}" in done.err
+    assert "resuming run at 64 images" in done.err
+    write_source(tmp_path / "new.npz", count=12, side=8)
+    images = ("--data", "new.npz", "--held-out", trained.source, "--size", "16")
+    done = smalti("train", "prior-nano", "--of", trained.vqvae, *images, "--out", "prior", *settings("prior-nano"))
+    assert done.code == 0, done.err
+    assert "12 codes of images of 16x16x3" in done.err
+    assert "on 40 held-out images" in done.err
+
+
+def test_what_gives_no_codes_is_refused(smalti, trained: SimpleNamespace, priors) -> None:
+    for preset, words, said in (
+        ("context", ("--of", trained.gan), "is a gan, which cannot reconstruct images"),
+        ("context", ("--of", "nowhere"), "there is no nowhere; give a run folder or a .safetensors file"),
+        ("context", ("--of", trained.vqvae, "--data", "nowhere"), "nowhere does not exist"),
+        ("context", ("--of", trained.vqvae, "--data", priors.codes), "holds codes already; leave --of out, or give"),
+        ("context", ("--data", trained.source), "holds images; write codes with smalti encode"),
+        (
+            "dcgan",
+            ("--of", trained.vqvae),
+            "is for the recipes that learn codes, prior and context, but gan learns images",
+        ),
+    ):
+        done = smalti("train", preset, *words, "--out", "run", *settings(preset))
+        assert done.code == 1
+        assert said in done.err
+        assert done.err.count("\n") <= 2
+        assert not Path("run").exists()
+
+
 def test_a_training_that_gets_no_better_ends_and_says_so(smalti, priors) -> None:
     words = settings("prior-nano", "model.patience=1", "train.images=640", "model.optimizer.learning_rate=0")
     done = smalti("train", "prior-nano", "--data", priors.codes, "--out", "run", *words)
@@ -83,6 +128,7 @@ def test_a_training_that_gets_no_better_ends_and_says_so(smalti, priors) -> None
         ("prior", "generate runs/a b --out grid.png"),
         ("vqvae", "reconstruct runs/a b IMAGES... --out FOLDER"),
         ("contrastive", "evaluate encoder runs/a b --on SOURCE"),
+        ("codec", "compress runs/a b IMAGES... --out FOLDER"),
         (Pipeline, "info runs/a b"),
     ],
 )

@@ -17,10 +17,14 @@ from smalti.checkpoint import zoo
 
 
 @pytest.fixture
-def place(tmp_path: Path, trained: SimpleNamespace, priors: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(
+    tmp_path: Path, trained: SimpleNamespace, priors: SimpleNamespace, codec: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """A zoo of small trained models, one of each kind."""
     runs = {name: getattr(trained, name) / "last.safetensors" for name in ("vqvae", "gan", "eye")}
-    return write_zoo(tmp_path / "zoo", monkeypatch, **runs, prior=priors.plain / "last.safetensors")
+    return write_zoo(
+        tmp_path / "zoo", monkeypatch, **runs, prior=priors.plain / "last.safetensors", codec=codec / "last.safetensors"
+    )
 
 
 def test_a_table_of_the_models(smalti, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,11 +33,11 @@ def test_a_table_of_the_models(smalti, place: Path, monkeypatch: pytest.MonkeyPa
     assert listed.code == 0
     head, *rows = listed.out.splitlines()
     assert head.split() == ["name", "kind", "MB", "what", "it", "is", "for", "score", "data", "licence"]
-    assert [row.split()[0] for row in rows] == ["eye", "gan", "prior", "vqvae"]
+    assert [row.split()[0] for row in rows] == ["codec", "eye", "gan", "prior", "vqvae"]
     size = f"{(place / 'gan.safetensors').stat().st_size / 1e6:.1f}"
-    words = " ".join(rows[1].split())
+    words = " ".join(rows[2].split())
     assert words == f"gan gan {size} Draws discs for the tests of gan. 12.3 dB 40 discs Apache-2.0"
-    assert "zoo:eye" in listed.err
+    assert "zoo:codec" in listed.err
 
 
 def test_one_card(smalti, place: Path) -> None:
@@ -48,7 +52,7 @@ def test_a_model_without_a_card_does_not_hide_the_others(smalti, place: Path, mo
     (place / "eye.md").unlink()
     listed = smalti("zoo")
     assert listed.code == 0
-    assert [row.split()[0] for row in listed.out.splitlines()[1:]] == ["eye", "gan", "prior", "vqvae"]
+    assert [row.split()[0] for row in listed.out.splitlines()[1:]] == ["codec", "eye", "gan", "prior", "vqvae"]
     assert "warning: the zoo's model 'eye' has no card" in listed.err
     refused(smalti("zoo", "eye"), "has no card")
 
@@ -101,6 +105,8 @@ def test_info_reads_the_zoo_and_no_log(smalti, place: Path) -> None:
         ("evaluate", "generator", "zoo:gan", "--against", "in", "--count", 12, "--features", "smalti-vit", "--weights",
          "zoo:eye"),
         ("evaluate", "prior", "zoo:prior", "--on", "in"),
+        ("compress", "zoo:codec", "in", "--effort", 0, "--out", "small"),
+        ("compare-codecs", "zoo:codec", "in", "--effort", 0, "--count", 1),
     ],
     ids=lambda words: " ".join(map(str, words[:3])),
 )  # fmt: skip

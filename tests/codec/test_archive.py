@@ -1,27 +1,19 @@
-"""Archives: random access, names and labels, appending, and writers that are stopped in the middle."""
+"""Archives: random access, names and labels, golden files, bad input."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from container_files import DIGEST, NAMED, PLAIN, SINGLE, header_by_hand, payload, write
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smalti.codec import archive_index
 from smalti.codec.archive import (
     NAME_LIMIT,
     PARTS,
-    ArchiveHeader,
     ArchiveReader,
     ArchiveWriter,
     info,
@@ -32,21 +24,14 @@ from smalti.codec.archive import (
 from smalti.codec.container import (
     Chunk,
     ChunkKind,
-    CoderKind,
     Form,
     FullHeader,
-    PayloadKind,
     TinyHeader,
     read_single,
     write_single,
 )
-from smalti.errors import CodecError, OutputError
+from smalti.errors import CodecError
 
-DIGEST = bytes.fromhex("0123456789abcdef")
-PLAIN = ArchiveHeader(
-    digest=DIGEST, width=32, height=32, channels=3, step=40, payload=PayloadKind.SCALAR, coder=CoderKind.LANES
-)
-NAMED = dataclasses.replace(PLAIN, per_block=2, named=True, labelled=True, classes=("cat", "dog"))
 # Golden files: what was written once must be readable for ever. The names of the second are deflated, as zlib likes it.
 GOLDEN = (
     "9e53130123456789abcdef120303202028021a00"
@@ -60,33 +45,11 @@ GOLDEN_DEFLATED = (
     "b10c070326baa90163e036d0cfcc4d4c4fd52bc84b67e03644e61821738c913926c81c53648e1932c71cc10100294a7e50616263e743002e"
     "1d0e0138020701005000000000000000080000009d5579ba534d549e"
 )
-SINGLE = write_single(
-    FullHeader(
-        digest=DIGEST, width=50, height=40, channels=3, step=40, codes_checksum=7, payload=PayloadKind.SCALAR,
-        coder=CoderKind.RANGE,
-    ),
-    [Chunk(ChunkKind.STREAM, b"another size")],
-)  # fmt: skip
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "a.smt"
-
-
-def payload(block: int, size: int = 100) -> bytes:
-    return bytes((block * 31 + i * i) % 251 for i in range(size))
-
-
-def write(path: Path, blocks: int, header: ArchiveHeader = PLAIN, size: int = 100) -> bytes:
-    """An archive of full blocks, of which the last has one image."""
-    with ArchiveWriter(path, header, overwrite=True) as writer:
-        for block in range(blocks):
-            count = header.per_block if block < blocks - 1 else 1
-            names = [f"{block}/{i}.png" for i in range(count)] if header.named else None
-            labels = [(block + i) % 3 - 1 for i in range(count)] if header.labelled else None
-            writer.write_block(payload(block, size), count=count, names=names, labels=labels)
-    return path.read_bytes()
 
 
 def test_images_are_found_without_reading_the_others(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,167 +197,6 @@ def test_golden_files(path: Path) -> None:
         assert reader.problems == reader.verify() == []
 
 
-def test_an_existing_file_is_not_overwritten(path: Path) -> None:
-    before = write(path, 3)
-    with pytest.raises(OutputError, match=r"a\.smt exists; give another `out`, or `overwrite=True`"):
-        ArchiveWriter(path, PLAIN)
-    assert path.read_bytes() == before
-    with ArchiveWriter(path, PLAIN, overwrite=True) as writer:
-        assert writer.images == 0
-    with ArchiveReader(path) as reader:
-        assert (len(reader), reader.problems) == (0, [])
-    with pytest.raises(OutputError, match="cannot write"):
-        ArchiveWriter(path / "b.smt", PLAIN)
-
-
-def test_two_writers_of_one_file(path: Path) -> None:
-    with ArchiveWriter(path, PLAIN) as writer:
-        writer.write_block(b"x", count=1)
-        for again in (lambda: ArchiveWriter(path, PLAIN, overwrite=True), lambda: ArchiveWriter.append(path, PLAIN)):
-            with pytest.raises(OutputError, match="another process is writing"):
-                again()
-    with ArchiveReader(path) as reader:
-        assert len(reader) == 1
-
-
-@pytest.mark.parametrize("header", [PLAIN, NAMED], ids=["plain", "named"])
-def test_appending_is_as_if_it_had_been_written_at_once(path: Path, header: ArchiveHeader) -> None:
-    whole = write(path, 9, header)
-    names = None if not header.named else [[f"{block}/0.png", f"{block}/1.png"] for block in range(9)]
-    labels = None if not header.labelled else [[block % 3 - 1, (block + 1) % 3 - 1] for block in range(9)]
-    end = whole.index(archive_index.INDEX_MARKER)
-    with ArchiveReader(whole) as reader:
-        places = [reader._table[block] for block in range(9)]
-    for cut in (None, end, end + 3, places[4].start, places[4].start + 5, places[8].start + 60):
-        path.write_bytes(whole if cut is None else whole[:cut])
-        kept = sum(cut is None or place.start + place.length <= cut for place in places)
-        with ArchiveWriter.append(path, header) as writer:
-            assert bool(writer.dropped) == (cut not in (None, end, places[4].start))
-            assert writer.images == min(kept * header.per_block, 8 * header.per_block + 1)
-            for block in range(kept, 9):
-                count = header.per_block if block < 8 else 1
-                writer.write_block(
-                    payload(block), count=count,
-                    names=names and names[block][:count], labels=labels and labels[block][:count],
-                )  # fmt: skip
-        assert path.read_bytes() == whole
-
-
-def test_appending_to_the_archive_of_something_else_is_refused(path: Path) -> None:
-    before = write(path, 3)
-    with pytest.raises(CodecError) as caught:
-        ArchiveWriter.append(path, dataclasses.replace(PLAIN, digest=b"\xff" * 8))
-    assert "0123456789abcdef" in str(caught.value)
-    assert "ffffffffffffffff" in str(caught.value)
-    for change, message in (
-        ({"step": 41}, "step 40, not 41"),
-        ({"per_block": 1}, "per_block 16, not 1"),
-        ({"coder": CoderKind.RANGE, "width": 64}, "width 32, not 64, coder lanes, not range"),
-        ({"classes": ("a",)}, "classes 0 classes, not 1 classes"),
-    ):
-        with pytest.raises(CodecError, match=message):
-            ArchiveWriter.append(path, dataclasses.replace(PLAIN, **change))
-    assert path.read_bytes() == before
-    with ArchiveWriter.append(path, dataclasses.replace(PLAIN, metadata={"other": 1})) as writer:
-        assert writer.header == PLAIN
-    assert path.read_bytes() == before
-    with pytest.raises(CodecError, match="does not exist"):
-        ArchiveWriter.append(path.with_name("b.smt"), PLAIN)
-    path.write_bytes(SINGLE)
-    with pytest.raises(CodecError, match="one compressed image"):
-        ArchiveWriter.append(path, PLAIN)
-
-
-def test_a_kill_leaves_a_readable_archive(path: Path) -> None:
-    script = f"""
-import dataclasses, os, signal, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_archive import *
-writer = ArchiveWriter(Path({str(path)!r}), PLAIN)
-for block in range(7):
-    writer.write_block(payload(block), count=16)
-os.kill(os.getpid(), signal.SIGKILL)
-"""
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    with ArchiveReader(path) as reader:
-        assert [reader.read_block(block).payload for block in range(7)] == [payload(block) for block in range(7)]
-        assert len(reader) == 112
-        assert not reader.indexed
-        assert "no index" in str(reader.problems[0])
-    with ArchiveWriter.append(path, PLAIN) as writer:
-        assert (writer.images, writer.dropped) == (112, "")
-    with ArchiveReader(path) as reader:
-        assert reader.indexed
-        assert reader.problems == []
-
-
-def test_an_exception_leaves_an_archive_that_is_not_finished(path: Path) -> None:
-    with contextlib.suppress(KeyboardInterrupt), ArchiveWriter(path, PLAIN) as writer:
-        writer.write_block(b"x", count=1)
-        raise KeyboardInterrupt
-    with ArchiveReader(path) as reader:
-        assert (len(reader), reader.indexed) == (1, False)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
-    with contextlib.suppress(OSError):
-        if subprocess.run(options, capture_output=True, check=False).returncode == 0:
-            try:
-                yield folder
-            finally:
-                subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=True)
-            return
-    pytest.skip("no permission to mount a small disk")
-
-
-def fill(writer: ArchiveWriter) -> None:
-    with writer:
-        for block in range(1000):
-            writer.write_block(payload(block, 1000), count=16)
-
-
-def test_a_full_disk_leaves_what_was_written(small_disk: Path) -> None:
-    path = small_disk / "a.smt"
-    writer = ArchiveWriter(path, PLAIN)
-    with pytest.raises(OutputError) as caught:
-        fill(writer)
-    assert "No space left on device" in str(caught.value)
-    assert "its first 1,024 images are safe" in str(caught.value)
-    assert caught.value.remedy.startswith("free some space")
-    with ArchiveReader(path) as reader:
-        assert len(reader) == writer.images == 64 * 16
-        assert reader.read_block(63).payload == payload(63, 1000)
-        assert reader.verify() == reader.problems
-        assert len(reader.problems) == 1
-    with pytest.raises(OutputError, match="its first 1,024 images are safe"):
-        fill(ArchiveWriter.append(path, PLAIN))
-    with ArchiveReader(path) as reader:
-        assert len(reader) == 1024
-
-
-def test_no_room_for_the_index(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    writer = ArchiveWriter(path, PLAIN)
-    writer.write_block(b"x", count=3)
-
-    def full(data: bytes) -> None:
-        os.write(writer._file.fileno(), data[:5])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(writer, "_write", full)
-    with pytest.raises(OutputError, match="its first 3 images are safe"):
-        writer.close()
-    writer.close()
-    with ArchiveReader(path) as reader:
-        assert (len(reader), reader.indexed) == (3, False)
-        assert [problem.start for problem in reader.problems] == [path.stat().st_size]
-
-
 def test_wrong_files_are_refused(path: Path) -> None:
     write(path, 2)
     for content, message in (
@@ -412,12 +214,6 @@ def test_wrong_files_are_refused(path: Path) -> None:
             ArchiveReader(path)
     with pytest.raises(CodecError, match="cannot read"):
         ArchiveReader(path.with_name("b.smt"))
-
-
-def header_by_hand(*, text: bytes = b"", flags: int = 0, middle: str = "2020", step: str = "2810") -> bytes:
-    start = bytes.fromhex("9e53130123456789abcdef1203") + bytes([flags]) + bytes.fromhex(middle + step)
-    start += bytes([len(text) + 1, 0]) + text
-    return start + zlib.crc32(start).to_bytes(4, "little")
 
 
 def test_headers_out_of_range_are_refused() -> None:

@@ -11,8 +11,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from codec.test_archive import NAMED, PLAIN, header_by_hand, payload, write
-from codec.test_container_damage import check_line, mutations
+from container_files import NAMED, PLAIN, check_line, header_by_hand, mutations, payload, write
 
 from smalti.codec import archive_index
 from smalti.codec.archive import ArchiveHeader, ArchiveReader, ArchiveWriter, info
@@ -269,6 +268,18 @@ def hostile_archives() -> dict[str, bytes]:
         "an index before the file": start + bytes(14) + archive_index.END_MAGIC,
         "an index after the file": start + b"\xff" * 16 + archive_index.END_MAGIC,
     }
+
+
+def test_many_gaps_take_little_time() -> None:
+    parts, last = [PLAIN.to_bytes()], b""
+    for number in range(20_000):
+        before = b"".join(parts[-2:])[-3:] + b"?"
+        last = block_bytes(b"x", 0, None, None, number=number, header=PLAIN, before=before)
+        parts += [b"?", last]
+    begun = time.process_time()
+    with ArchiveReader(b"".join(parts)) as reader:
+        assert len(reader) == 20_000
+    assert time.process_time() - begun < 2
 
 
 def bomb_of(data: bytes) -> bytes:

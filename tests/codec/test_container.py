@@ -7,6 +7,7 @@ import io
 import zlib
 
 import pytest
+from container_files import CHUNKS, DIGEST, EVERYTHING, FULL, TINY, by_hand, stream
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,44 +36,12 @@ from smalti.codec.container import (
 from smalti.codec.fields import Fields, pack, unpack, varint, varint_list
 from smalti.errors import CodecError
 
-DIGEST = bytes.fromhex("0123456789abcdef")
-TINY = TinyHeader(digest=DIGEST[:2], step=40)
-FULL = FullHeader(
-    digest=DIGEST, width=300, height=200, channels=3, step=40, codes_checksum=0x12345678,
-    payload=PayloadKind.SCALAR, coder=CoderKind.RANGE,
-)  # fmt: skip
-EVERYTHING = dataclasses.replace(
-    FULL, channels=4, bit_depth=16, orientation=6, original=(400, 300), region=(256, 256), coder=CoderKind.LANES,
-    payload=PayloadKind.CODES,
-)  # fmt: skip
-CHUNKS = (
-    Chunk(ChunkKind.STREAM, b"hello"),
-    Chunk(ChunkKind.STREAM, b""),
-    Chunk(ChunkKind.ALPHA, b"alpha"),
-    Chunk(ChunkKind.RESIDUAL, bytes(300)),
-    Chunk(ChunkKind.DECODER, b"weights"),
-    Chunk(ChunkKind.ICC, b"profile" * 100),
-    Chunk(ChunkKind.EXIF, b"II*\0"),
-    Chunk(ChunkKind.XMP, b""),
-)
 # Golden files: what was written once must be readable for ever. The ICC profile of the third is deflated.
 GOLDEN_TINY = "9e5311012328616263"
 GOLDEN_FULL = "9e53120123456789abcdef130300ac02c8012878563412 0526d168b9 68656c6c6fa188fba8"
 GOLDEN_DEFLATED = (
     "9e53120123456789abcdef130320ac02c80128785634120501690ce770e46968656c6c6f11e4283c01cb4c4ececa4cce1ecc18000700a249"
 )
-
-
-def stream(data: bytes) -> list[Chunk]:
-    return [Chunk(ChunkKind.STREAM, data)]
-
-
-def by_hand(header: bytes, *chunks: bytes) -> bytes:
-    """A file of the full form with these bytes, and right checksums."""
-    content, last = header, zlib.crc32(header).to_bytes(4, "little")
-    for chunk in chunks:
-        content, last = content + last + chunk, zlib.crc32(last + chunk).to_bytes(4, "little")
-    return content + last
 
 
 def refused(data: bytes, *words: str, **options: int) -> None:

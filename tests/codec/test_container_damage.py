@@ -5,10 +5,9 @@ from __future__ import annotations
 import random
 import tracemalloc
 import zlib
-from collections.abc import Iterator
 
 import pytest
-from codec.test_container import CHUNKS, EVERYTHING, FULL, TINY, by_hand, stream
+from container_files import CHUNKS, EVERYTHING, FULL, TINY, by_hand, check_line, mutations, stream
 
 from smalti.codec.archive import info
 from smalti.codec.container import CHUNK_LIMIT, TinyHeader, chunk_spans, read_header, read_single, write_single
@@ -16,38 +15,6 @@ from smalti.codec.fields import varint
 from smalti.errors import CodecError
 
 MOST_MEMORY = 4 * 2**20  # bytes; the files below are small
-
-
-def mutations(content: bytes, others: list[bytes], count: int, seed: int) -> Iterator[bytes]:
-    """Bit flips, bytes replaced, inserted and removed, truncations, and splices with other files."""
-    rng = random.Random(seed)
-    for _ in range(count):
-        mutated, kind = bytearray(content), rng.randrange(8)
-        place = rng.randrange(len(mutated))
-        if kind <= 1:
-            for _ in range(rng.choice((1, 1, 1, 2, 8))):
-                mutated[rng.randrange(len(mutated))] ^= 1 << rng.randrange(8)
-        elif kind == 2:
-            mutated[place] = rng.choice((0, 1, 0x7F, 0x80, 0xFF))
-        elif kind == 3:
-            mutated[place:place] = rng.randbytes(rng.randrange(1, 9))
-        elif kind == 4:
-            del mutated[place : place + rng.randrange(1, 9)]
-        elif kind == 5:
-            del mutated[place:]
-        elif kind == 6:  # a part of another file, at the same place or at another one
-            other = rng.choice(others)
-            start, length = rng.choice((place, rng.randrange(len(other)))), rng.randrange(1, 200)
-            mutated[place : place + length] = other[start : start + length]
-        else:  # a part of the same file
-            start, length = rng.randrange(len(mutated)), rng.randrange(1, 200)
-            mutated[place : place + rng.choice((0, length))] = mutated[start : start + length]
-        yield bytes(mutated)
-
-
-def check_line(error: CodecError) -> None:
-    assert "\n" not in str(error)
-    assert len(str(error)) < 400
 
 
 def varied(seed: int) -> list[bytes]:

@@ -41,7 +41,7 @@ def test_an_empty_folder_and_one_without_images(tmp_path: Path, cache: Path) -> 
 
 def test_a_file_that_holds_no_images(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "a.doc").write_bytes(b"hello" * 1000)
-    assert "expected a folder, zip, tar, npz, IDX or CIFAR-10" in refusal(tmp_path / "a.doc", cache)
+    assert "expected a folder, zip, tar, npz, IDX, CIFAR-10 or .smt file" in refusal(tmp_path / "a.doc", cache)
     (tmp_path / "empty.tar").write_bytes(b"")
     assert "holds no set of images" in refusal(tmp_path / "empty.tar", cache)
 
@@ -112,7 +112,7 @@ def test_several_sizes_are_listed(tmp_path: Path, cache: Path) -> None:
     ("options", "said"),
     [
         ({"size": 0}, "1 to 16384"), ({"size": (8, -1)}, "1 to 16384"), ({"channels": 2}, "channels is 2"),
-        ({"resize": "crop"}, "resize is 'crop'"),
+        ({"resize": "squeeze"}, "resize is 'squeeze'"),
     ],
 )  # fmt: skip
 def test_options_that_make_no_sense(tmp_path: Path, cache: Path, options: dict[str, Any], said: str) -> None:

@@ -151,7 +151,7 @@ def test_dropout_reaches_the_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_data_that_it_cannot_learn(tmp_path: Path) -> None:
     config = small_config("prior-nano")
-    with pytest.raises(ConfigError, match="a prior learns codes, and the data are images; write codes with `smalti"):
+    with pytest.raises(ConfigError, match="the recipe prior learns codes, and the data are images; write codes"):
         build_recipe(config, TrainingContext(ImageSpec(3, 16, 16)))
     setting = PriorRecipe.context_for(small_codes(tmp_path, captions=False), CPU, "float32")
     with pytest.raises(ConfigError, match=r"model\.condition is text, but the codes have no captions"):

@@ -71,7 +71,7 @@ def test_codes_are_opened_for_a_recipe_that_learns_codes(tmp_path: Path) -> None
 def test_codes_and_images_are_not_confused(tmp_path: Path, cache: Path) -> None:
     small_codes(tmp_path)
     source = write_source(tmp_path / "discs.npz")
-    with pytest.raises(ConfigError, match="holds codes, which the recipe prior learns; vqvae learns images"):
+    with pytest.raises(ConfigError, match="holds codes, which the recipe prior or context learns; vqvae learns images"):
         open_training_data(config_of("vqvae", tmp_path / "codes"), cache=cache)
     with pytest.raises(
         ConfigError, match=r"holds images; write codes with `smalti.pipelines.encode_dataset` RUN SOURCE `out=CODES`"

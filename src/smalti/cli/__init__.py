@@ -17,8 +17,11 @@ from cyclopts import CycloptsError
 
 # Each of these adds its command to the tree.
 from smalti.cli import (  # noqa: F401
+    compare_codecs,
+    compress,
     console,
     decode,
+    decompress,
     demo,
     encode,
     fill,

@@ -33,7 +33,7 @@ def _flag(name: str, value: str | None) -> str:
     if "." in name:
         return f"--set {name}" if value is None else f"--set {name}={value}"
     flag = f"--{name.replace('_', '-')}"
-    return flag if value is None else f"{flag} {value}"
+    return flag if value in (None, "True") else f"{flag} {value}"
 
 
 def complain(message: Exception | str) -> None:

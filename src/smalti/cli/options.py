@@ -37,7 +37,7 @@ _FEATURES = (
     "inception gives FID; smalti-vit is smalti's own, and needs nothing else."
 )
 _DATA = (
-    "A folder, .zip, .tar(.gz,.xz), CIFAR-10, IDX or .npz; or the words cifar10, emoji. "
+    "A folder, .zip, .tar(.gz,.xz), CIFAR-10, IDX, .npz or .smt; or the words cifar10, emoji. "
     "Default: the preset's source, emoji."
 )
 _BUDGET = (
@@ -51,6 +51,10 @@ _ON_NAN = (
 _ON_COLLAPSE = (
     "When a GAN collapses or diverges: stop; rollback to the last save and go on with halved learning rates and "
     "doubled gamma; or continue with a warning. After five rollbacks the training stops."
+)
+_TUNE = (
+    "Steps of training the decoder a little on each picture; what it learns is stored in the file if that is worth the "
+    "bytes, as it is for large pictures. Not for archives."
 )
 _INTERPOLATE = (
     "Walk between images, given as numbers of this seed or latent files of smalti invert: 3,17 or cat.latent.json,5. "
@@ -255,6 +259,53 @@ class SamplingOptions:
     top_p: float | None = None
     guidance: float | None = None
     steps: int | None = None
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class RateOptions:
+    """How far pictures are compressed: one of the first four.
+
+    Parameters
+    ----------
+    quality:
+        1 to 100; 16 more halve the quantisation step. Default: 40.
+    max_bytes:
+        The best quality at which a file has at most so many bytes. Not for archives.
+    bpp:
+        The best quality at which a file has at most so many bits per pixel. Not for archives.
+    target_psnr:
+        The smallest file with at least so many dB. Not for archives.
+    effort:
+        Rounds of searching for cheaper codes, from 0. Each takes about as long as three decodings.
+    exact:
+        Also store the difference to the exact pixels. Not for archives.
+    """
+
+    quality: int | None = None
+    max_bytes: int | None = None
+    bpp: float | None = None
+    target_psnr: float | None = None
+    effort: int = 8
+    tune: Annotated[int, Parameter(help=_TUNE)] = 0
+    exact: Flag = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ArchiveOptions:
+    """How an archive is written.
+
+    Parameters
+    ----------
+    per_block:
+        Images that are coded together: 16 for the smallest file, 1 for direct access to each. Default: 16.
+    append:
+        Add the images to an existing archive.
+    """
+
+    per_block: Literal[1, 16] | None = None
+    append: Flag = False
 
 
 @Parameter(name="*")

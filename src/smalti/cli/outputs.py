@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from smalti.errors import OutputError
@@ -27,6 +27,27 @@ def free_to_write(path: Path, overwrite: bool) -> None:
         taken = path.exists()
     if taken and not overwrite:
         raise OutputError(f"{path} is already there; give another --out, or --overwrite to replace it")
+
+
+class FreeNames:
+    """Gives each name once: one that another file has taken gets a number, x.png and x-2.png.
+
+    Names are compared as a file system does that does not know capitals.
+    """
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+        self._next: dict[str, int] = {}
+
+    def take(self, name: str) -> str:
+        """The name, with a number if it is taken."""
+        path, found = PurePosixPath(name), name
+        while found.casefold() in self._taken:
+            number = self._next.get(name.casefold(), 2)
+            self._next[name.casefold()] = number + 1
+            found = str(path.with_name(f"{path.stem}-{number}{path.suffix}"))
+        self._taken.add(found.casefold())
+        return found
 
 
 def refuse_numbered(folder: Path) -> None:

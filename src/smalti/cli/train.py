@@ -10,7 +10,7 @@ from smalti.cli import console
 from smalti.cli.apps import app, examples
 from smalti.cli.options import DeviceOptions, SourceOptions, TrainingOptions
 from smalti.cli.progress import TerminalReporter, counting
-from smalti.errors import ConfigError, RankError
+from smalti.errors import ConfigError, RankError, arg
 
 if TYPE_CHECKING:
     from smalti.config.run import RunConfig
@@ -25,6 +25,7 @@ USES = (
     ("generate", "generate {run} --out grid.png"),
     ("reconstruct", "reconstruct {run} IMAGES... --out FOLDER"),
     ("features", "evaluate encoder {run} --on SOURCE"),
+    ("compress", "compress {run} IMAGES... --out FOLDER"),
 )
 
 
@@ -32,6 +33,7 @@ USES = (
     help_epilogue=examples(
         "smalti train vqvae --data photos/ --size 64 --out runs/photos --images 3M",
         "smalti train dcgan --data cifar10 --out runs/cifar --budget 30m --set model.loss=hinge",
+        "smalti train context --of runs/photos --out runs/photos-context",
         "torchrun --nproc-per-node 2 -m smalti train vqvae --data photos.zip --size 64 --out runs/photos",
     )
 )
@@ -40,6 +42,7 @@ def train(
     /,
     *,
     out: Path,
+    of: Path | None = None,
     source: SourceOptions = SOURCE,
     training: TrainingOptions = TRAINING,
     running: DeviceOptions = RUNNING,
@@ -52,6 +55,9 @@ def train(
         A named recipe; see: smalti presets.
     out:
         Folder of this run: weights, log, previews. Created, or resumed if it holds this very run.
+    of:
+        For a recipe that learns codes: run or checkpoint of the VQ-VAE that encodes --data. Default of --data is then
+        what it was trained on.
     """
     from smalti.config.units import parse_duration
     from smalti.runtime.device import Machine, world_size
@@ -64,6 +70,9 @@ def train(
     machine = Machine(running.device, running.precision, running.compile)
     join_process_group(world_size(), machine.resolve()[0])
     try:
+        if of is not None:
+            source = _encode(of, config, out, source, running, machine)
+            config = configure(preset, source, training)
         result = _run(config, out, source, running, machine, budget_seconds)
     except RankError:
         return 1  # the rank that failed says why
@@ -110,6 +119,53 @@ def _with(table: T, **options: Any) -> T:
     """A table of settings with those replaced that an option was given for."""
     given = {name: value for name, value in options.items() if value is not None}
     return dataclasses.replace(table, **given)  # type: ignore[type-var]
+
+
+def _encode(
+    of: Path, config: RunConfig, out: Path, source: SourceOptions, running: DeviceOptions, machine: Machine
+) -> SourceOptions:
+    """Encode the images with the VQ-VAE of a run; returns the options with codes in place of images.
+
+    Raises:
+        ConfigError: the recipe learns no codes, or the run folder is inside the images.
+        CheckpointError: the run is not of a VQ-VAE.
+        DataError: the images are not there.
+    """
+    from smalti.config.kinds import KINDS
+    from smalti.config.units import parse_size
+    from smalti.pipelines.autoencoder import Autoencoder
+    from smalti.pipelines.base import load_as
+    from smalti.runtime.distributed import rank
+    from smalti.training.encoded import encode_for_training, images_of
+    from smalti.training.sources import refuse_writing_into_the_data
+
+    if config.kind.data != "codes":
+        learners = " and ".join(name for name, kind in KINDS.items() if kind.data == "codes")
+        raise ConfigError(
+            f"{arg('of', of)} is for the recipes that learn codes, {learners}, but {config.recipe} learns images; "
+            f"leave {arg('of')} out"
+        )
+    model = load_as(of, Autoencoder, device=str(machine.resolve()[0]))
+    default = images_of(model) if source.data is None else model.card.config.data
+    size = parse_size(source.size) if source.size is not None else None
+    images = _with(
+        dataclasses.replace(default, flip=False),
+        source=source.data, size=size, resize=source.resize, flip=source.flip,
+    )  # fmt: skip
+    refuse_writing_into_the_data(dataclasses.replace(config, data=images), out, source.cache)
+    quiet = running.quiet or rank() != 0
+
+    def codes_of(name: str) -> str:
+        if not quiet:
+            console.note(f"encoding {name} with {of}")
+        with counting("encoding", quiet=quiet) as tell:
+            chosen = dataclasses.replace(images, source=name)
+            return str(encode_for_training(model, chosen, cache=source.cache, progress=tell))
+
+    held_out = None if source.held_out is None else codes_of(source.held_out)
+    return dataclasses.replace(
+        source, data=codes_of(images.source), held_out=held_out, size=None, resize=None, flip=None
+    )
 
 
 def _run(

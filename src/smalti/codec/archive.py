@@ -209,7 +209,7 @@ class ArchiveReader:
         try:
             return self.read_metadata(block)
         except CodecError as error:
-            self._note(block, error)
+            self.note_problem(block, error)
             return None, None
 
     def verify(self) -> list[Problem]:
@@ -218,7 +218,7 @@ class ArchiveReader:
             try:
                 self.read_block(block)
             except CodecError as error:
-                self._note(block, error)
+                self.note_problem(block, error)
         return self.problems
 
     def parts(self) -> dict[str, int]:
@@ -269,7 +269,8 @@ class ArchiveReader:
             raise damaged(self._name(block), "it does not begin as the index says")
         return head
 
-    def _note(self, block: int, error: CodecError) -> None:
+    def note_problem(self, block: int, error: CodecError) -> None:
+        """Add a block to `problems`, once."""
         if block not in self._damaged:
             self._damaged.add(block)
             place = self._table[block]

@@ -44,12 +44,13 @@ INDEX_MARKER = b"\x1d\x0e"
 END_MAGIC = b"SMT\x9e"
 FOOTER_BYTES = 20
 BLOCK_LIMIT = 2**21  # blocks of an archive
-INDEX_LIMIT = 2**26  # bytes
+INDEX_LIMIT = 2**25  # bytes
 
 LARGEST_BLOCK = 2**26 + 2**17  # bytes, more than the largest payload with its names
 _SMALLEST_BLOCK = 10
 _PROBLEM_LIMIT = 1000
-_WINDOW = 2**20  # bytes searched at a time
+# Bytes searched at a time: few at first, so that a search is not longer than what it skips.
+_SMALLEST_WINDOW, _LARGEST_WINDOW = 2**8, 2**20
 _FAILED_HEADS = 2**14  # in a search; 16 GB of random bytes have as many
 
 
@@ -349,7 +350,9 @@ class _Search:
 
     def _markers(self, position: int) -> Iterator[int]:
         """Where a marker and a valid kind stand."""
+        length = _SMALLEST_WINDOW
         while position + 3 <= self._source.size:
-            window = self._source.read(position, _WINDOW)
+            window = self._source.read(position, length)
             yield from (position + match.start() for match in self._pattern.finditer(window))
             position += len(window) - 2  # a marker and a kind may lie across the end of the window
+            length = min(2 * length, _LARGEST_WINDOW)

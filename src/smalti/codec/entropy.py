@@ -1,4 +1,4 @@
-"""Distributions of integers for entropy coding, and the interface of the coders in `smalti.codec.range_coder`.
+"""Distributions of integers for entropy coding, and the interface of the coders in rans.py and range_coder.py.
 
 Only integers decide, so every machine decodes the same: a symbol s of a row has the frequency f_s >= 1 out of
 M = 2^16, the cumulative frequency c_s = f_0 + ... + f_(s-1), and costs log2(M / f_s) bits (Shannon 1948).

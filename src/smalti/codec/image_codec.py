@@ -75,12 +75,10 @@ class CodecEngine:
         size = max(1, BATCH_PIXELS // (min(height, self.region) * min(width, self.region)))
         for top, left, bottom, right in regions(height, width, self.region):
             for start in range(0, count, size):
-                part = self._tensor(images[start : start + size, top:bottom, left:right])
+                part = self.tensor(images[start : start + size, top:bottom, left:right])
                 levels = torch.full((len(part),), float(quality), device=self.device)
                 with self._fast():
-                    found = search(
-                        self.module, part, levels, rounds=effort, rate_weight=self.rate_weight * rate_scale
-                    )
+                    found = search(self.module, part, levels, rounds=effort, rate_weight=self.rate_weight * rate_scale)
                 rows = slice(top // self.tile, -(-bottom // self.tile))
                 columns = slice(left // self.tile, -(-right // self.tile))
                 codes[start : start + size, :, rows, columns] = found.cpu().numpy()
@@ -88,7 +86,15 @@ class CodecEngine:
 
     @torch.no_grad()
     def pixels_of(
-        self, codes: np.ndarray, quality: int, height: int, width: int, *, bit_depth: int = 8, decoder: str = "faithful"
+        self,
+        codes: np.ndarray,
+        quality: int,
+        height: int,
+        width: int,
+        *,
+        bit_depth: int = 8,
+        decoder: str = "faithful",
+        tuning: Tensor | None = None,
     ) -> np.ndarray:
         """Pixels of codes, in float32: on another machine they may differ by one level where rounding is close.
 
@@ -96,6 +102,7 @@ class CodecEngine:
             codes: (N, D, h, w) int32.
             height, width: of the images, at most h and w tiles.
             decoder: "faithful" or "pleasing".
+            tuning: changes of the decoder's biases, see codec/tuning.py.
 
         Returns:
             (N, H, W, C) uint8 or uint16.
@@ -111,7 +118,7 @@ class CodecEngine:
                 above, last = max(0, first - halo), min(rows, first + strip)
                 part = torch.from_numpy(codes[start : start + size, :, above : min(rows, last + halo)]).to(self.device)
                 levels = torch.full((len(part),), float(quality), device=self.device)
-                decoded = self.module.decode(part.float(), levels, decoder=decoder)
+                decoded = self.module.decode(part.float(), levels, decoder=decoder, tuning=tuning)
                 decoded = decoded[:, :, (first - above) * self.tile : (last - above) * self.tile]
                 found = unpremultiplied(decoded.clamp(-1, 1)).add(1).mul(top / 2).round().permute(0, 2, 3, 1)
                 end = min(height, last * self.tile)
@@ -125,7 +132,7 @@ class CodecEngine:
         mean = (self.module.mean * self.module.basis.scale).detach().cpu().numpy()
         return linear_levels(basis, mean, codes, quality, bit_depth)[:height, :width]
 
-    def _tensor(self, images: np.ndarray) -> Tensor:
+    def tensor(self, images: np.ndarray) -> Tensor:
         """(N, H, W, C) uint8 or uint16 -> (N, C, H, W) in [-1, 1], premultiplied and padded to whole tiles."""
         top = float(np.iinfo(images.dtype).max)
         pixels = torch.from_numpy(images.astype(np.float32)).to(self.device).permute(0, 3, 1, 2)

@@ -36,12 +36,15 @@ from smalti.codec.image_codec import CodecEngine, regions
 from smalti.codec.lossless import (
     decode_alpha,
     decode_difference,
+    difference_to,
     encode_alpha,
     encode_difference,
     restored,
 )
-from smalti.codec.range_coder import IntegerDecoder, IntegerEncoder, LaneDecoder, LaneEncoder, RangeDecoder, RangeEncoder
-from smalti.codec.scalar import codes_checksum, decode_codes, encode_codes
+from smalti.codec.range_coder import RangeDecoder, RangeEncoder
+from smalti.codec.rans import IntegerDecoder, IntegerEncoder, LaneDecoder, LaneEncoder
+from smalti.codec.scalar import codes_checksum, decode_codes, encode_codes, exclude_codes
+from smalti.codec.tuning import read_tuning, tune_decoder
 from smalti.data.pictures import Picture
 from smalti.errors import CodecError, ConfigError
 
@@ -73,11 +76,13 @@ class Coded:
         codes: (D, h, w) int32.
         quality: their step index.
         picture: the picture itself.
+        tuning: changes of the decoder for it (codec/tuning.py), or empty.
     """
 
     codes: np.ndarray
     quality: int
     picture: Picture
+    tuning: bytes = b""
 
 
 def encoder_for(kind: CoderKind, lanes: int = 1) -> EntropyEncoder:
@@ -120,16 +125,30 @@ def picture_pixels(pixels: np.ndarray, channels: int) -> np.ndarray:
 
 
 def encode_picture(
-    model: Model, picture: Picture, quality: int, *, effort: int, rate_scale: float = 1.0
+    model: Model, picture: Picture, quality: int, *, effort: int, tune: int = 0, rate_scale: float = 1.0
 ) -> Coded:
-    """Search the codes of a picture."""
+    """Search the codes of a picture.
+
+    Args:
+        effort: rounds of the search.
+        tune: steps of training the decoder's biases on the picture; 0: none.
+        rate_scale: factor of lambda.
+    """
     pixels = model_pixels(picture.pixels, model.native[2])
     (codes,) = model.engine.codes_of(pixels[None], quality, effort=effort, rate_scale=rate_scale)
-    return Coded(codes, quality, picture)
+    tuning = tune_decoder(model.engine, pixels, codes, quality, steps=tune) if tune else b""
+    return Coded(codes, quality, picture, tuning)
 
 
-def write_picture(model: Model, coded: Coded, *, exact: bool = False) -> bytes:
-    """The file of a picture."""
+def exclude_unlikely(model: Model, coded: Coded) -> None:
+    """Set the codes that are not coded to zero, as `write_picture` does: after that, pixels are those of the file."""
+    height, width, _ = coded.picture.pixels.shape
+    for y0, x0, y1, x1 in _tile_regions(model, height, width):
+        exclude_codes(model.engine.context, coded.codes[None, :, y0:y1, x0:x1], coded.quality)
+
+
+def write_picture(model: Model, coded: Coded, *, exact: bool = False, full: bool = False) -> bytes:
+    """The file of a picture; with `full` in the full form even where the tiny one would do."""
     picture, codes = coded.picture, coded.codes
     height, width, channels = picture.pixels.shape
     side = model.engine.region
@@ -139,7 +158,8 @@ def write_picture(model: Model, coded: Coded, *, exact: bool = False) -> bytes:
     streams = [_stream(model, part[None], coded.quality, kind) for part in parts]
     chunks = [Chunk(ChunkKind.STREAM, stream) for stream in streams]
     chunks += _beside(model, coded, exact)
-    if (height, width, channels) == model.native and picture.bit_depth == 8 and len(chunks) == 1 and kind == CoderKind.STATE:
+    native = (height, width, channels) == model.native and picture.bit_depth == 8
+    if native and len(chunks) == 1 and kind == CoderKind.STATE and not full:
         return write_single(TinyHeader(digest=model.digest[:MODEL_ID_BYTES], step=coded.quality), chunks)
     header = FullHeader(
         digest=model.digest[:DIGEST_BYTES],
@@ -179,6 +199,10 @@ def read_codes(
     else:
         tiny = False
     low, high = QUALITIES
+    if header.channels not in (1, 3, 4):
+        raise CodecError(
+            f"{source} says that it has {header.channels} channels, expected 1, 3 or 4; get the file again"
+        )
     if header.payload != PayloadKind.SCALAR or header.coder == CoderKind.LANES or not low <= header.step <= high:
         raise CodecError(
             f"{source} has a payload {header.payload.name}, coder {header.coder.name}, step {header.step}, which this "
@@ -212,18 +236,21 @@ def read_picture_file(
     """
     header, codes, others = read_codes(model, data, pixel_limit=pixel_limit, source=source)
     height, width, depth = header.height, header.width, header.bit_depth
-    if ChunkKind.DECODER in others:
-        raise CodecError(f"{source} changes the decoder's weights, which this model does not support; update smalti")
+    tuning = read_tuning(model.engine, others[ChunkKind.DECODER]) if ChunkKind.DECODER in others else None
     if ChunkKind.RESIDUAL in others:
-        base = model.engine.linear_pixels(codes, header.step, height, width, depth)
-        shape = (height, width, base.shape[2])
-        pixels = restored(base, decode_difference(others[ChunkKind.RESIDUAL], shape, depth), depth)
+        base = model.engine.linear_pixels(codes, header.step, height, width, depth)[..., : header.channels]
+        pixels = restored(base, decode_difference(others[ChunkKind.RESIDUAL], base.shape, depth), depth)
     else:
-        pixels = model.engine.pixels_of(codes[None], header.step, height, width, bit_depth=depth, decoder=decoder)[0]
-    if ChunkKind.RESIDUAL in others and header.channels == 1:
-        pixels = pixels[..., :1]
-    else:
-        pixels = picture_pixels(pixels, header.channels)
+        found = model.engine.pixels_of(
+            codes[None],
+            header.step,
+            height,
+            width,
+            bit_depth=depth,
+            decoder=decoder,
+            tuning=tuning if decoder == "faithful" else None,
+        )[0]
+        pixels = picture_pixels(found, header.channels)
     if ChunkKind.ALPHA in others:
         alpha = decode_alpha(others[ChunkKind.ALPHA], height, width, depth)
         pixels = np.concatenate([pixels, alpha[..., None]], axis=2)
@@ -248,9 +275,12 @@ def _beside(model: Model, coded: Coded, exact: bool) -> list[Chunk]:
     height, width, channels = picture.pixels.shape
     if channels == 4 and model.native[2] == 3:
         chunks.append(Chunk(ChunkKind.ALPHA, encode_alpha(picture.pixels[..., 3])))
+    if coded.tuning and not exact:
+        chunks.append(Chunk(ChunkKind.DECODER, coded.tuning))
     if exact:
         base = model.engine.linear_pixels(coded.codes, coded.quality, height, width, picture.bit_depth)
-        difference = model_pixels(picture.pixels, model.native[2]).astype(np.int64) - base
+        kept = min(channels, model.native[2])
+        difference = difference_to(base[..., :kept], picture.pixels[..., :kept])
         chunks.append(Chunk(ChunkKind.RESIDUAL, encode_difference(difference, picture.bit_depth)))
     for kind, value in ((ChunkKind.ICC, picture.icc), (ChunkKind.EXIF, picture.exif), (ChunkKind.XMP, picture.xmp)):
         if value:

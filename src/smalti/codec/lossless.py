@@ -1,12 +1,13 @@
 """Lossless planes: the alpha channel beside a colour codec, and the difference to the exact picture.
 
     alpha       filter byte (0 none, 1 left, 2 up) | raw deflate of the filtered samples
-    difference  length of the scales, varint | scales, raw deflate | range-coded stream
+    difference  length of the scales, varint | scales, raw deflate | low bits | range-coded stream
 
 The difference between the stored pixels and a prediction is cut into blocks of 8 x 8 pixels of one channel. Each block
 has a scale of the grid in models/codec/grid.py; its values are coded with the row of that scale, mean 0 and the lowest
-spike. The prediction must be the same on every machine, so it is the linear synthesis in integers (`linear_levels`),
-not what the float decoder makes. Layout: (H, W, C). Imports no torch.
+spike. Where the scale is beyond the grid, as it often is with 16 bits, the values are first divided by a power of two,
+and the low bits are stored as they are. The prediction must be the same on every machine, so it is the linear synthesis
+in integers (`linear_levels`), not what the float decoder makes. Layout: (H, W, C). Imports no torch.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from smalti.errors import CodecError
 from smalti.models.codec.grid import LOG_SCALE_LOW, SCALE_UNITS
 
 BLOCK = 8
+LARGEST_SHIFT = 9  # low bits of a value; the scale of differences of 16 bits is at most 2^14.5
 BASIS_POINT, STEP_POINT = 14, 16  # bits behind the point of the basis and of the step
-LARGEST_SUM = 2.0**44  # of basis and codes; real pictures stay far below
+LARGEST_SUM = 2.0**28  # of basis and codes: 2^14 steps; real pictures stay far below, and all products below 2^63
 
 
 def encode_alpha(alpha: np.ndarray) -> bytes:
     """(H, W) uint8 or uint16 -> bytes."""
-    options = [bytes([kind]) + _deflate(_filtered(alpha, kind).astype(alpha.dtype.newbyteorder("<"))) for kind in range(3)]
+    stored = alpha.dtype.newbyteorder("<")
+    options = [bytes([kind]) + _deflate(_filtered(alpha, kind).astype(stored)) for kind in range(3)]
     return min(options, key=len)
 
 
@@ -55,7 +58,7 @@ def _filtered(plane: np.ndarray, kind: int) -> np.ndarray:
 
 
 def encode_difference(difference: np.ndarray, bit_depth: int) -> bytes:
-    """Encode pixels minus their prediction.
+    """Encode pixels minus their prediction: see `difference_to`.
 
     Args:
         difference: (H, W, C) integers; only their residue modulo 2^bit_depth is kept.
@@ -65,12 +68,14 @@ def encode_difference(difference: np.ndarray, bit_depth: int) -> bytes:
     # The scale of a logistic is about .7 of the mean distance from its centre.
     spread = 0.72 * np.abs(blocks).mean(axis=1)
     scales = np.rint((np.log2(np.maximum(spread, 2.0**LOG_SCALE_LOW)) - LOG_SCALE_LOW) * SCALE_UNITS)
-    scales = np.clip(scales, 0, SCALES - 1).astype(np.uint8)
-    side = _deflate(scales)
+    scales = np.clip(scales, 0, SCALES - 1 + SCALE_UNITS * LARGEST_SHIFT).astype(np.uint8)
+    side, shifts, inside = _deflate(scales), _shifts(scales), _inside(values.shape)
+    raised = blocks + _middle(shifts)
+    high = raised >> shifts[:, None]
     encoder = RangeEncoder()
-    encoder.put(scalar_tables(), _rows(scales), blocks.reshape(1, -1))
-    (stream,) = encoder.finish(np.array([zlib.crc32(np.ascontiguousarray(values, dtype="<i4"))]))
-    return varint(len(side)) + side + stream
+    encoder.put(scalar_tables(), _rows(scales, inside), high.reshape(1, -1))
+    (stream,) = encoder.finish(np.array([zlib.crc32(np.ascontiguousarray(values, dtype="<i4").data)]))
+    return varint(len(side)) + side + _low_bits(raised - (high << shifts[:, None]), shifts, inside) + stream
 
 
 def decode_difference(data: bytes, shape: tuple[int, int, int], bit_depth: int) -> np.ndarray:
@@ -84,20 +89,44 @@ def decode_difference(data: bytes, shape: tuple[int, int, int], bit_depth: int) 
     fields = Fields(data, "the exact difference")
     side = fields.take(fields.varint("the length of the scales", 0, len(data)), "the scales")
     scales = np.frombuffer(_inflate(side, down * right * channels, "exact difference"), dtype=np.uint8)
-    if scales.size and scales.max() >= SCALES:
+    if scales.size and scales.max() >= SCALES + SCALE_UNITS * LARGEST_SHIFT:
         raise CodecError("the exact difference has an unknown scale; the file is damaged, get it again")
+    shifts, inside = _shifts(scales), _inside(shape)
+    low = _read_low_bits(fields, shifts, inside)
     decoder = RangeDecoder(fields.take(fields.left, "the stream"))
-    blocks = decoder.take(scalar_tables(), _rows(scales)).reshape(-1, BLOCK * BLOCK)
+    high = decoder.take(scalar_tables(), _rows(scales, inside)).reshape(-1, BLOCK * BLOCK)
+    blocks = (high << shifts[:, None]) + low - _middle(shifts)
     whole = blocks.reshape(down, right, channels, BLOCK, BLOCK).transpose(0, 3, 1, 4, 2)
     values = whole.reshape(down * BLOCK, right * BLOCK, channels)[:height, :width]
-    decoder.finish(np.array([zlib.crc32(np.ascontiguousarray(values, dtype="<i4"))]))
+    decoder.finish(np.array([zlib.crc32(np.ascontiguousarray(values, dtype="<i4").data)]))
     return values.astype(np.int32)
 
 
+def difference_to(prediction: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """Pixels minus their prediction, (H, W, C) int64.
+
+    Args:
+        prediction: (H, W, C) levels of `linear_levels`; with four channels the colours are premultiplied.
+        pixels: (H, W, C) uint8 or uint16.
+    """
+    levels = pixels.astype(np.int64)
+    return levels - _divided(prediction, levels[..., 3:], np.iinfo(pixels.dtype).max)
+
+
 def restored(prediction: np.ndarray, difference: np.ndarray, bit_depth: int) -> np.ndarray:
-    """The exact pixels: (H, W, C) uint8 or uint16."""
-    levels = (prediction.astype(np.int64) + difference) & ((1 << bit_depth) - 1)
+    """The exact pixels: (H, W, C) uint8 or uint16; inverts `difference_to`."""
+    top = (1 << bit_depth) - 1
+    alpha = (prediction[..., 3:] + difference[..., 3:]) & top
+    levels = (_divided(prediction, alpha, top) + difference) & top
     return levels.astype(np.uint8 if bit_depth == 8 else np.uint16)
+
+
+def _divided(prediction: np.ndarray, alpha: np.ndarray, top: int) -> np.ndarray:
+    """A prediction whose colours, if there are four channels, are divided by the exact alpha (H, W, 1)."""
+    if prediction.shape[2] != 4:
+        return prediction
+    colours = (prediction[..., :3] * top + alpha // 2) // np.maximum(alpha, 1)
+    return np.concatenate([np.where(alpha > 0, np.minimum(colours, top), 0), prediction[..., 3:]], axis=2)
 
 
 def linear_levels(
@@ -154,10 +183,45 @@ def _blocks(values: np.ndarray) -> np.ndarray:
     return padded.reshape(down, BLOCK, right, BLOCK, channels).transpose(0, 2, 4, 1, 3).reshape(-1, BLOCK * BLOCK)
 
 
-def _rows(scales: np.ndarray) -> np.ndarray:
+def _inside(shape: tuple[int, ...]) -> np.ndarray:
+    """Which values of the blocks are in the picture, (blocks, 64) bool; the others are not coded."""
+    height, width, channels = shape
+    down, right = np.arange(height + -height % BLOCK), np.arange(width + -width % BLOCK)
+    return _blocks(np.repeat(((down < height)[:, None] & (right < width))[..., None], channels, axis=2))
+
+
+def _rows(scales: np.ndarray, inside: np.ndarray) -> np.ndarray:
     zero = np.zeros(len(scales), dtype=np.int64)
-    rows, _ = row_numbers(zero, scales.astype(np.int64), zero)
-    return np.repeat(rows, BLOCK * BLOCK)[None]
+    rows, _ = row_numbers(zero, scales - SCALE_UNITS * _shifts(scales), zero)
+    return np.where(inside, rows[:, None], -1).reshape(1, -1)
+
+
+def _shifts(scales: np.ndarray) -> np.ndarray:
+    """Numbers of low bits that bring scales into the grid, (blocks,) int32."""
+    beyond = scales.astype(np.int32) - (SCALES - 1)
+    return np.maximum(-(-beyond // SCALE_UNITS), 0)
+
+
+def _middle(shifts: np.ndarray) -> np.ndarray:
+    """What is added before low bits are cut off, so that values are rounded: (blocks, 1)."""
+    return ((1 << shifts) >> 1)[:, None]
+
+
+def _low_bits(low: np.ndarray, shifts: np.ndarray, inside: np.ndarray) -> bytes:
+    """(blocks, 64) -> a plane of bits for each place, the highest first, of the values that have it."""
+    planes = ((low[(shifts > place)[:, None] & inside] >> place) & 1 for place in reversed(range(LARGEST_SHIFT)))
+    return b"".join(np.packbits(plane).tobytes() for plane in planes)
+
+
+def _read_low_bits(fields: Fields, shifts: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Invert `_low_bits`."""
+    low = np.zeros(inside.shape, dtype=np.int32)
+    for place in reversed(range(LARGEST_SHIFT)):
+        there = (shifts > place)[:, None] & inside
+        count = int(there.sum())
+        stored = np.frombuffer(fields.take(-(-count // 8), "the low bits"), dtype=np.uint8)
+        low[there] |= np.unpackbits(stored)[:count].astype(np.int32) << place
+    return low
 
 
 def _deflate(array: np.ndarray) -> bytes:

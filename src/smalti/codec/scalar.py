@@ -11,7 +11,7 @@ Decoding is therefore exact on every machine; the pixels that codes stand for ar
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -19,10 +19,12 @@ from smalti.codec.context import IntegerContext
 from smalti.codec.entropy import EntropyDecoder, EntropyEncoder, information_content
 from smalti.codec.tables import scalar_tables
 
+LARGEST = 1 << 24  # of a code, in a damaged stream
+
 
 def codes_checksum(codes: np.ndarray) -> int:
     """CRC-32 of codes."""
-    return zlib.crc32(np.ascontiguousarray(codes, dtype="<i4"))
+    return zlib.crc32(np.ascontiguousarray(codes, dtype="<i4").data)
 
 
 def encode_codes(
@@ -31,28 +33,34 @@ def encode_codes(
     """Encode codes with an encoder of ceil(B / per_stream) lanes.
 
     Args:
-        codes: (B, D, h, w) integers.
+        codes: (B, D, h, w) int32; changed as by `exclude_codes`.
         quality: step index of all of them, 0 to 127.
         per_stream: images in a stream; the last stream may have fewer.
 
     Returns:
         One byte string a stream.
     """
-    whole = np.ascontiguousarray(codes, dtype=np.int32)
-    tables = scalar_tables()
-    flat = whole.transpose(0, 2, 3, 1).reshape(-1, whole.shape[1])
-    levels = np.full(len(whole), quality)
+    for rows, values in _excluding(context, codes, quality):
+        packing = _Packing(rows, len(codes), per_stream, encoder.lanes)
+        encoder.put(scalar_tables(), packing.pack(rows, -1), packing.pack(values, 0))
+    return encoder.finish(_checksums(codes, per_stream))
+
+
+def exclude_codes(context: IntegerContext, codes: np.ndarray, quality: int) -> None:
+    """Set codes (B, D, h, w) that the context net excludes to zero, in place: see `IntegerContext`."""
+    for _ in _excluding(context, codes, quality):
+        pass
+
+
+def _excluding(context: IntegerContext, codes: np.ndarray, quality: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows and values relative to them, pass by pass; codes that are excluded become zero."""
+    levels = np.full(len(codes), quality)
     for group, phase in context.passes:
-        rows, shifts = context.rows(whole, levels, group, phase)
-        tiles = context.tiles(len(whole), *whole.shape[2:], phase)
-        values = flat[tiles, context.bounds[group] : context.bounds[group + 1]] - shifts
-        encoder.put(
-            tables,
-            _lanes(rows, len(whole), per_stream, encoder.lanes, -1),
-            _lanes(values, len(whole), per_stream, encoder.lanes, 0),
-        )
-    parts = [whole[start : start + per_stream] for start in range(0, len(whole), per_stream)]
-    return encoder.finish(np.array([codes_checksum(part) for part in parts], dtype=np.int64))
+        rows, shifts = context.rows(codes, levels, group, phase)
+        place = _Pass(context, codes.shape, group, phase)
+        values = np.where(rows < 0, 0, place.read(codes))
+        place.write(codes, values)
+        yield rows, values - shifts
 
 
 def decode_codes(
@@ -71,50 +79,86 @@ def decode_codes(
         CodecError: a stream is damaged.
     """
     codes = np.zeros(shape, dtype=np.int32)
-    flat = np.zeros((shape[0] * shape[2] * shape[3], shape[1]), dtype=np.int32)
-    tables, levels = scalar_tables(), np.full(shape[0], quality)
+    levels = np.full(shape[0], quality)
     for group, phase in context.passes:
         rows, shifts = context.rows(codes, levels, group, phase)
-        tiles = context.tiles(shape[0], *shape[2:], phase)
-        taken = decoder.take(tables, _lanes(rows, shape[0], per_stream, decoder.lanes, -1))
-        start, end = context.bounds[group], context.bounds[group + 1]
-        values = taken.reshape(-1, end - start)[: len(tiles)].astype(np.int64) + shifts
+        packing = _Packing(rows, shape[0], per_stream, decoder.lanes)
+        values = packing.unpack(decoder.take(scalar_tables(), packing.pack(rows, -1))).astype(np.int64)
         # A damaged stream may decode to anything; the checksum finds it, numbers just have to stay numbers.
-        flat[tiles, start:end] = np.clip(values, -(2**24), 2**24)
-        codes[:, start:end] = flat[:, start:end].reshape(shape[0], *shape[2:], -1).transpose(0, 3, 1, 2)
-    parts = [codes[start : start + per_stream] for start in range(0, len(codes), per_stream)]
-    decoder.finish(np.array([codes_checksum(part) for part in parts], dtype=np.int64))
+        values = np.where(rows < 0, 0, np.clip(values + shifts, -LARGEST, LARGEST))
+        _Pass(context, shape, group, phase).write(codes, values)
+    decoder.finish(_checksums(codes, per_stream))
     return codes
+
+
+class _Pass:
+    """The coefficients that a pass codes, as (tiles, coefficients)."""
+
+    def __init__(self, context: IntegerContext, shape: tuple[int, ...], group: int, phase: int) -> None:
+        self.tiles = context.tiles(shape[0], shape[2], shape[3], phase)
+        self.group = slice(context.bounds[group], context.bounds[group + 1])
+
+    def read(self, codes: np.ndarray) -> np.ndarray:
+        part = codes[:, self.group].transpose(0, 2, 3, 1)
+        chosen: np.ndarray = part.reshape(-1, part.shape[3])[self.tiles]
+        return chosen
+
+    def write(self, codes: np.ndarray, values: np.ndarray) -> None:
+        part = codes[:, self.group].transpose(0, 2, 3, 1)
+        flat = part.reshape(-1, part.shape[3])  # a copy
+        flat[self.tiles] = values
+        codes[:, self.group] = flat.reshape(part.shape).transpose(0, 3, 1, 2)
+
+
+class _Packing:
+    """Values of a pass side by side as lanes, without those that are not coded.
+
+    Args:
+        rows: (tiles of all images, n), negative where nothing is coded.
+    """
+
+    def __init__(self, rows: np.ndarray, images: int, per_stream: int, lanes: int) -> None:
+        tiles = len(rows) // images
+        self.shape, self.missing = rows.shape, (lanes * per_stream - images) * tiles
+        self.coded = self._lanes(rows, -1, lanes) >= 0
+        self.position = np.cumsum(self.coded, axis=1)[self.coded] - 1
+        self.lane = np.nonzero(self.coded)[0]
+        self.lanes, self.columns = lanes, int(self.position.max(initial=-1)) + 1
+
+    def pack(self, values: np.ndarray, fill: int) -> np.ndarray:
+        """(tiles, n) -> (lanes, columns)."""
+        packed = np.full((self.lanes, self.columns), fill, dtype=np.int64)
+        packed[self.lane, self.position] = self._lanes(values, fill, self.lanes)[self.coded]
+        return packed
+
+    def unpack(self, packed: np.ndarray) -> np.ndarray:
+        """(lanes, columns) -> (tiles, n), zero where nothing is coded."""
+        values = np.zeros(self.coded.shape, dtype=packed.dtype)
+        values[self.coded] = packed[self.lane, self.position]
+        return values.reshape(-1, self.shape[1])[: self.shape[0]]
+
+    def _lanes(self, values: np.ndarray, fill: int, lanes: int) -> np.ndarray:
+        if self.missing:
+            filling = np.full((self.missing, self.shape[1]), fill, dtype=values.dtype)
+            values = np.concatenate([values, filling])
+        return values.reshape(lanes, -1)
+
+
+def _checksums(codes: np.ndarray, per_stream: int) -> np.ndarray:
+    parts = (codes[start : start + per_stream] for start in range(0, len(codes), per_stream))
+    return np.array([codes_checksum(part) for part in parts], dtype=np.int64)
 
 
 def scalar_bits(context: IntegerContext, codes: np.ndarray, quality: int) -> float:
     """Information content of codes (B, D, h, w) in bits, by the tables that code them."""
-    whole = np.ascontiguousarray(codes, dtype=np.int32)
-    flat = whole.transpose(0, 2, 3, 1).reshape(-1, whole.shape[1])
     total = 0.0
     for group, phase in context.passes:
-        rows, shifts = context.rows(whole, np.full(len(whole), quality), group, phase)
-        tiles = context.tiles(len(whole), *whole.shape[2:], phase)
-        values = flat[tiles, context.bounds[group] : context.bounds[group + 1]] - shifts
-        total += information_content(scalar_tables(), rows, values)
+        rows, shifts = context.rows(codes, np.full(len(codes), quality), group, phase)
+        values = _Pass(context, codes.shape, group, phase).read(codes) - shifts
+        total += information_content(scalar_tables(), rows, np.where(rows < 0, 0, values))
     return total
 
 
 def streams_of(count: int, per_stream: int) -> int:
     """Number of streams for some images."""
     return -(-count // per_stream)
-
-
-def _lanes(values: np.ndarray, images: int, per_stream: int, lanes: int, fill: int) -> np.ndarray:
-    """(images * tiles, n) -> (lanes, per_stream * tiles * n), filled where the last lane has fewer images."""
-    tiles = len(values) // images
-    missing = lanes * per_stream - images
-    if missing:
-        filling = np.full((missing * tiles, values.shape[1]), fill, dtype=values.dtype)
-        values = np.concatenate([values, filling])
-    return values.reshape(lanes, -1)
-
-
-def stream_sizes(streams: Sequence[bytes]) -> int:
-    """Bytes of some streams."""
-    return sum(map(len, streams))

@@ -1,12 +1,13 @@
 """Frequencies of the coefficients' distributions, for every point of the parameter grid.
 
-    e(x) = exp(-x)                       in units of 2^-31: products of two tables that `decimal` fills, exact to the bit
-    S(x) = e(x) / (1 + e(x))             logistic function of -x, in units of 2^-31, rounded down
-    mass(k) = (4096 - w) (S(a - 1/2) - S(a + 1/2)) / s + ...                        models/codec/distribution.py
-    frequency(k) = 1 + floor(mass(k) (2^16 - n) / 2^43)        n symbols; the remainder goes to the most probable one
+    e(x) = exp(-x)                  in units of 2^-31: products of two tables that `decimal` fills, exact to the bit
+    S(x) = e(x) / (1 + e(x))        logistic function of -x, in units of 2^-31, rounded down
+    L(k, s) = S((k - m - 1/2) / s) - S((k - m + 1/2) / s)                  mass of a logistic, in units of 2^-31
+    mass(k) = (4096 - w) L(k, s) + w L(k, s0)                              models/codec/distribution.py
+    frequency(k) = 1 + floor(mass(k) (2^16 - n) / 2^43)     n symbols; the remainder goes to the most probable one
 
 Everything is integer arithmetic, so the tables are the same on every machine and are not part of any file. A row holds
-the values -R to R around the rounded mean and an escape symbol; R is the distance beyond which the mass is below 2^-10.
+the values -R to R around the rounded mean and an escape symbol; on either side of R the mass is below 2^-10.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ FINE = 64  # entries of the fine table of exponentials
 SCALES = round((LOG_SCALE_HIGH - LOG_SCALE_LOW) * SCALE_UNITS) + 1
 SPIKED_SCALES = round((SPIKE_LIMIT - LOG_SCALE_LOW) * SCALE_UNITS)  # scales below have rows for each spike
 SPIKES = round((SPIKE_HIGH - SPIKE_LOW) * SPIKE_UNITS) + 1
-TAIL = 7  # scales from the mean beyond which the mass is below 2^-10
+TAIL = 7  # scales from the mean beyond which the mass on one side is below 2^-10
 
 
 def row_numbers(mean: np.ndarray, scale: np.ndarray, spike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

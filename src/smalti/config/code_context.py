@@ -14,4 +14,4 @@ class CodeContextConfig(ValidatedConfig):
 
     embedding: int = number(32, 1, 1024)  # dimension of the code embeddings
     width: int = number(192, 8, 4096)  # hidden units
-    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=2e-3, beta2=0.99, schedule="cosine", warm_up=2_000)
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=8e-3, beta2=0.99, schedule="cosine", warm_up=2_000)

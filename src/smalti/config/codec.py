@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from smalti.config.fields import ValidatedConfig, number
 from smalti.config.optimizer import OptimizerConfig
+from smalti.config.vqvae import AdversaryConfig, PerceptualConfig
 from smalti.errors import ConfigError
 
 
@@ -17,6 +18,18 @@ class ContextConfig(ValidatedConfig):
     width: int = number(192, 8, 2048)  # hidden units of the net of a group
     neighbours: bool = False  # whether it sees the neighbouring tiles; without, tiles are coded independently
     shared: int = number(48, 1, 1024)  # leading coefficients of the neighbouring tiles that it sees
+
+
+@dataclass(frozen=True)
+class PleasingConfig(ValidatedConfig):
+    """A second decoder for the same codes, whose pictures look sharper and have a larger error: recipes/pleasing.py."""
+
+    # Images after which everything else is frozen and it is trained; None: the model has no such decoder.
+    start: int | None = number(None, 0, 10**13)
+    loss_weight: float = number(4.0, 0.0, 1e6)  # of the mean squared error
+    perceptual: PerceptualConfig = PerceptualConfig(weight=2.0)
+    adversary: AdversaryConfig = AdversaryConfig(weight=0.1)  # `start` and `inputs` do not apply
+    optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-4, beta1=0.5, beta2=0.99)
 
 
 @dataclass(frozen=True)
@@ -32,8 +45,7 @@ class CodecConfig(ValidatedConfig):
     rate_weight: float = number(0.19, 0.0, 100.0)  # lambda, squared error for a bit, in squared quantisation steps
     quality_low: int = number(20, 1, 100)  # range of qualities in training
     quality_high: int = number(70, 1, 100)
-    # Train a second decoder for the same codes, with perceptual and adversarial losses (recipes/pleasing.py).
-    pleasing: bool = False
+    pleasing: PleasingConfig = PleasingConfig()
     rounds: int = number(3, 0, 1000)  # of the search, for each training batch
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=1e-3)
 

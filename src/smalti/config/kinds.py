@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from smalti.config.code_context import CodeContextConfig
 from smalti.config.codec import CodecConfig
 from smalti.config.contrastive import ContrastiveConfig
 from smalti.config.fields import ValidatedConfig, shown
@@ -89,6 +90,14 @@ KINDS: dict[str, ModelKind] = {
         "smalti.recipes.prior:PriorRecipe",
         "smalti.models.prior.image_prior:build_image_prior",
         "smalti.pipelines.prior:Prior",
+        data="codes",
+        tokenizer="vqvae",
+    ),
+    "context": ModelKind(
+        CodeContextConfig,
+        "smalti.recipes.context:ContextRecipe",
+        "smalti.models.codec.code_context:build_code_context",
+        "smalti.pipelines.code_codec:CodeCodec",
         data="codes",
         tokenizer="vqvae",
     ),

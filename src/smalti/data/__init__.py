@@ -17,6 +17,7 @@ from smalti.data.images import ImageLike, to_array
 from smalti.data.inspection import Summary, inspect
 from smalti.data.loading import default_cache_folder, load
 from smalti.data.packed import AugmentedImages, Batch, PackedImages
+from smalti.data.pictures import Picture, read_picture
 from smalti.data.spec import AudioSpec, CodeSpec, ImageSpec, Spec
 
 __all__ = [
@@ -31,11 +32,13 @@ __all__ = [
     "ImageLike",
     "ImageSpec",
     "PackedImages",
+    "Picture",
     "Spec",
     "Summary",
     "default_cache_folder",
     "inspect",
     "load",
     "open_codes",
+    "read_picture",
     "to_array",
 ]

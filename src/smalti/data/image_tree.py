@@ -43,7 +43,7 @@ OTHER_EXTENSIONS = frozenset(
     """
     txt json jsonl csv tsv md rst html htm xml yaml yml toml ini cfg log py ipynb m mat npy npz h5 hdf5 pkl pickle pt
     pth safetensors onnx parquet arrow tfrecord lmdb mdb db sqlite sql zip tar gz tgz xz bz2 7z rar pdf doc docx xls
-    xlsx svg mp3 wav flac ogg mp4 avi mov mkv webm sh bat exe so dll lnk url md5 sha1 sha256 bin idx
+    xlsx svg mp3 wav flac ogg mp4 avi mov mkv webm sh bat exe so dll lnk url md5 sha1 sha256 bin idx smt smi
     """.split()  # noqa: SIM905
 )
 _OTHER_NAMES = frozenset({"readme", "license", "licence", "notice", "copying", "changelog", "makefile", "sha256sums"})
@@ -96,6 +96,19 @@ def assign_splits(names: Sequence[str]) -> tuple[tuple[str, ...], list[_Assignme
         else _Assignment(None, None)
         for path in paths
     ]
+
+
+def class_labels(names: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+    """Labels and classes of files by the rules at the top of this file.
+
+    Returns:
+        The class index of each name, -1 in a split with files outside class folders; and the names of the classes.
+    """
+    _, assignments = assign_splits(names)
+    numbers = _class_numbers(assignments)
+    mixed = {assignment.split for assignment in assignments if assignment.folder is None}
+    labels = [-1 if assignment.split in mixed else numbers[assignment.folder or ""] for assignment in assignments]
+    return labels, tuple(numbers)
 
 
 def _single_top_folder(paths: list[list[str]]) -> bool:

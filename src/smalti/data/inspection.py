@@ -21,7 +21,7 @@ class Summary:
 
     Attributes:
         source: path or name of the source.
-        kind: "folder", "zip", "tar", "CIFAR-10 python", "CIFAR-10 binary", "IDX", "npz" or "emoji".
+        kind: "folder", "zip", "tar", "CIFAR-10 python", "CIFAR-10 binary", "IDX", "npz", "smt" or "emoji".
         split: the split that was inspected, None if the source has no splits.
         splits: number of images in each split of the source, broken ones included.
         images: number of images that can be decoded.

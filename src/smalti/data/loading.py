@@ -59,8 +59,9 @@ def load(
     """Load images of one size. They are packed on disk the first time and opened immediately after that.
 
     Args:
-        source: a folder, zip or tar of images; CIFAR-10 (python or binary); IDX; .npz; "cifar10"; "emoji". The last
-            two always mean the data set; a folder of that name is "./emoji".
+        source: a folder, zip or tar of images; CIFAR-10 (python or binary); IDX; .npz; a .smt archive, whose model is
+            in the same folder or in the zoo; "cifar10"; "emoji". The last two always mean the data set; a folder of
+            that name is "./emoji".
         size: (height, width) in pixels, or one number for both; None keeps the size, which must be the same for all.
         resize: "cover" (fill, crop the centre), "contain" (fit, pad) or "stretch".
         channels: 1, 3 or 4; None means 4 if any image has a transparent pixel, else 1 if all are grey, else 3.

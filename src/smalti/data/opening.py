@@ -1,9 +1,13 @@
-"""Open a data source from a path or name; its format is recognised by its contents, not by its extension."""
+"""Open a data source from a path or name; its format is recognised by its contents, not by its extension.
+
+A format that needs more than this package has an opener elsewhere: an entry of `OPENERS`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import os
 import re
 from collections.abc import Callable
@@ -21,6 +25,9 @@ from smalti.files import input_errors
 
 WORDS = ("cifar10", "emoji")
 """Names of the data sets that are available by name."""
+
+OPENERS: dict[bytes, str] = {b"\x9eS": "smalti.pipelines.archive_source:ArchiveSource"}
+"""Openers of files by their first bytes: "module:name", imported on first use, called with (path, location)."""
 
 _PEEK = 64  # files of an archive that are checked for the names of CIFAR-10, which has eight files
 
@@ -57,6 +64,16 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         raise DataError(f"{os.fspath(path)} names the home folder of nobody here; write the path in full") from error
 
 
+def opener_of(start: bytes) -> Callable[[Path, str], Source] | None:
+    """The opener of files that begin so, or None."""
+    for magic, address in OPENERS.items():
+        if start.startswith(magic):
+            module, _, name = address.partition(":")
+            found: Callable[[Path, str], Source] = getattr(importlib.import_module(module), name)
+            return found
+    return None
+
+
 def _at(path: Path, text: str) -> Source:
     if not path.exists():
         raise DataError(f"{text or repr(text)} does not exist; {_hint(path)}")
@@ -65,12 +82,16 @@ def _at(path: Path, text: str) -> Source:
         return _in_folder(path)
     if not path.is_file():
         raise DataError(f"{path} is not a file or folder; give a folder, archive or file of images")
+    with path.open("rb") as file:
+        opener = opener_of(file.read(16))
+    if opener is not None:
+        return opener(path, str(path))
     tree = open_tree(path)
     if tree is not None:
         return _in_tree(tree)
     found = find_idx(path, str(path))
     if found is None:
-        raise DataError(f"{path} holds no set of images; expected a folder, zip, tar, npz, IDX or CIFAR-10 file")
+        raise DataError(f"{path} holds no set of images; expected a folder, zip, tar, npz, IDX, CIFAR-10 or .smt file")
     return found
 
 

@@ -1,6 +1,6 @@
 """Pipelines for inference with trained models, one file per kind.
 
-model = smalti.load("runs/faces")       # a GAN, Autoencoder, Prior or Encoder
+model = smalti.load("runs/faces")       # a GAN, Autoencoder, Prior, Encoder or Codec
 """
 
 from __future__ import annotations
@@ -13,13 +13,16 @@ if TYPE_CHECKING:
     from smalti.models.prior.sampling import Sampling
     from smalti.pipelines.autoencoder import Autoencoder
     from smalti.pipelines.base import Pipeline, find_checkpoint, load
+    from smalti.pipelines.codec import Codec
     from smalti.pipelines.encoder import Encoder
     from smalti.pipelines.encoding import encode_dataset
     from smalti.pipelines.gan import GAN
+    from smalti.pipelines.pillow import register_pillow
     from smalti.pipelines.prior import Prior
 
 _HOMES = {
     "Autoencoder": "smalti.pipelines.autoencoder:Autoencoder",
+    "Codec": "smalti.pipelines.codec:Codec",
     "Encoder": "smalti.pipelines.encoder:Encoder",
     "GAN": "smalti.pipelines.gan:GAN",
     "Pipeline": "smalti.pipelines.base:Pipeline",
@@ -28,11 +31,13 @@ _HOMES = {
     "encode_dataset": "smalti.pipelines.encoding:encode_dataset",
     "find_checkpoint": "smalti.pipelines.base:find_checkpoint",
     "load": "smalti.pipelines.base:load",
+    "register_pillow": "smalti.pipelines.pillow:register_pillow",
 }
 
 __all__ = [
     "GAN",
     "Autoencoder",
+    "Codec",
     "Encoder",
     "Pipeline",
     "Prior",
@@ -40,6 +45,7 @@ __all__ = [
     "encode_dataset",
     "find_checkpoint",
     "load",
+    "register_pillow",
 ]
 
 __getattr__, __dir__ = lazy_names(__name__, _HOMES)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import functools
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +18,20 @@ from torch import nn
 
 from smalti.checkpoint.file import Card
 from smalti.codec.container import PIXEL_LIMIT
+from smalti.codec.image_archive import ImageArchive, ImageArchiveWriter
 from smalti.codec.image_codec import CodecEngine, squared_error
 from smalti.codec.image_file import (
     QUALITIES,
     Coded,
     Model,
     encode_picture,
+    exclude_unlikely,
     model_pixels,
     picture_pixels,
     read_picture_file,
     write_picture,
 )
+from smalti.codec.tuning import read_tuning
 from smalti.config.codec import CodecConfig
 from smalti.data.images import ImageLike
 from smalti.data.pictures import Picture, read_picture
@@ -99,22 +104,26 @@ class Codec(Pipeline):
 
     def compress(
         self,
-        image: ImageLike,
+        image: ImageLike | bytes | Picture,
         *,
         quality: int | None = None,
         max_bytes: int | None = None,
         bpp: float | None = None,
         target_psnr: float | None = None,
         effort: int = EFFORT,
+        tune: int = 0,
         exact: bool = False,
         metadata: bool = True,
     ) -> bytes:
         """Compress one picture of any size.
 
         Args:
-            image: a path, a Pillow image, or an array (H, W, C) of uint8 or uint16.
+            image: a path, the bytes of an image file, a Pillow image, an array (H, W, C) of uint8 or uint16, or a
+                picture.
             quality, max_bytes, bpp, target_psnr: see `Rate`; quality 40 if none is given.
             effort: rounds of the rate-distortion search, 0 to 1000; each takes about as long as three decodings.
+            tune: steps of training some of the decoder's biases on the picture (codec/tuning.py), for large ones; the
+                changes are stored in the file if they are worth it.
             exact: store the difference to the exact pixels too: the file decodes to them, on every machine.
             metadata: keep ICC profile, EXIF and XMP.
 
@@ -128,14 +137,20 @@ class Codec(Pipeline):
         """
         rate = Rate(quality, max_bytes, bpp, target_psnr)
         check_effort(effort)
+        check_effort(tune, "tune")
         picture = read_picture(image, metadata=metadata)
-        if rate.quality is not None or rate == Rate():
-            return self._written(picture, rate.quality or QUALITY, effort, exact)
-        pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
+        encode = functools.partial(encode_picture, self.model, picture, effort=effort, tune=tune)
         if rate.target_psnr is not None:
-            return self._of_psnr(picture, rate.target_psnr, effort, exact)
+            return write_picture(self.model, self._of_psnr(encode, rate.target_psnr), exact=exact)
+
+        def written(level: int) -> bytes:
+            return write_picture(self.model, encode(level), exact=exact)
+
+        if rate.quality is not None or rate == Rate():
+            return written(rate.quality or QUALITY)
+        pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
         limit = rate.max_bytes if rate.max_bytes is not None else int(cast(float, rate.bpp) * pixels / 8)
-        return self._of_size(picture, limit, effort, exact)
+        return _of_size(written, limit)
 
     def decompress(
         self, data: bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT, source: str = "this file"
@@ -151,82 +166,106 @@ class Codec(Pipeline):
             CodecError: the file is damaged, too large, or was compressed with another model.
             ConfigError: the model has no such decoder.
         """
-        return self._read(data, decoder, pixel_limit, source).pixels
+        return self.read(data, decoder=decoder, pixel_limit=pixel_limit, source=source).pixels
 
     def open(
         self, data: bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT, source: str = "this file"
     ) -> Image.Image:
-        """Decode a file of one picture to a Pillow image, with ICC profile, EXIF and XMP in `info`. See `decompress`."""
-        return self._read(data, decoder, pixel_limit, source).to_pil()
+        """Decode a file of one picture to a Pillow image, with its metadata in `info`. See `decompress`."""
+        return self.read(data, decoder=decoder, pixel_limit=pixel_limit, source=source).to_pil()
 
-    def _read(self, data: bytes, decoder: str, pixel_limit: int, source: str) -> Picture:
+    def read(
+        self, data: bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT, source: str = "this file"
+    ) -> Picture:
+        """Decode a file of one picture to pixels with their metadata. See `decompress`."""
         self.check_decoder(decoder)
         return read_picture_file(self.model, data, decoder=decoder, pixel_limit=pixel_limit, source=source)
+
+    def write_archive(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        quality: int = QUALITY,
+        effort: int = EFFORT,
+        per_block: int = 16,
+        named: bool = True,
+        classes: Sequence[str] = (),
+        overwrite: bool = False,
+        append: bool = False,
+    ) -> ImageArchiveWriter:
+        """Begin an archive of many pictures: see `smalti.codec.image_archive.ImageArchiveWriter`."""
+        check_effort(effort)
+        Rate(quality)
+        return ImageArchiveWriter(
+            self.model, path, quality=quality, effort=effort, per_block=per_block, named=named, classes=classes,
+            overwrite=overwrite, append=append,
+        )  # fmt: skip
+
+    def open_archive(
+        self, source: str | os.PathLike[str] | bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT
+    ) -> ImageArchive:
+        """Open an archive of pictures: see `smalti.codec.image_archive.ImageArchive`."""
+        self.check_decoder(decoder)
+        return ImageArchive(self.model, source, decoder=decoder, pixel_limit=pixel_limit)
 
     def check_decoder(self, decoder: str) -> None:
         """Raise ConfigError if the model has no such decoder."""
         if decoder not in self.decoders:
             raise ConfigError(f"{arg('decoder')} is {decoder!r}, but {self.path} has {' and '.join(self.decoders)}")
 
-    def _written(self, picture: Picture, quality: int, effort: int, exact: bool) -> bytes:
-        return write_picture(self.model, encode_picture(self.model, picture, quality, effort=effort), exact=exact)
-
-    def _of_size(self, picture: Picture, limit: int, effort: int, exact: bool) -> bytes:
-        """The best quality whose file has at most `limit` bytes."""
-        found = _last(lambda quality: self._written(picture, quality, effort, exact), lambda data: len(data) <= limit)
-        if found is None:
-            least = len(self._written(picture, QUALITIES[0], effort, exact))
-            raise CodecError(
-                f"the smallest file of this picture has {least:,} bytes, more than the {limit:,} asked for; "
-                "allow more, or make the picture smaller"
-            )
-        return found
-
-    def _of_psnr(self, picture: Picture, wanted: float, effort: int, exact: bool) -> bytes:
+    def _of_psnr(self, encode: Callable[[int], Coded], wanted: float) -> Coded:
         """The lowest quality whose PSNR is at least as wanted."""
         low, high = QUALITIES
         best: Coded | None = None
         while low <= high:
             middle = (low + high) // 2
-            coded = encode_picture(self.model, picture, middle, effort=effort)
+            coded = encode(middle)
             if self.psnr(coded) >= wanted:
                 best, high = coded, middle - 1
             else:
                 low = middle + 1
         if best is None:
-            reached = self.psnr(encode_picture(self.model, picture, QUALITIES[1], effort=effort))
             raise CodecError(
-                f"quality {QUALITIES[1]} of this picture has {reached:.2f} dB, less than the {wanted:g} dB asked for; "
-                f"ask for less, or give {arg('exact', True)}"
+                f"quality {QUALITIES[1]} of this picture has {self.psnr(encode(QUALITIES[1])):.2f} dB, less than the "
+                f"{wanted:g} dB asked for; ask for less, or give {arg('exact', True)}"
             )
-        return write_picture(self.model, best, exact=exact)
+        return best
 
     def psnr(self, coded: Coded) -> float:
-        """PSNR of a picture's codes in dB, without alpha that is stored beside them."""
+        """PSNR of a picture's codes in dB, without alpha that is stored beside them; as they are in a file."""
+        exclude_unlikely(self.model, coded)
         pixels = coded.picture.pixels
         height, width, channels = pixels.shape
         depth, native = coded.picture.bit_depth, self.model.native[2]
-        found = self.model.engine.pixels_of(coded.codes[None], coded.quality, height, width, bit_depth=depth)[0]
+        tuning = read_tuning(self.model.engine, coded.tuning) if coded.tuning else None
+        found = self.model.engine.pixels_of(
+            coded.codes[None], coded.quality, height, width, bit_depth=depth, tuning=tuning
+        )[0]
         kept = picture_pixels(found, min(channels, native))
         wanted = model_pixels(pixels, native) if channels == 4 else pixels
         return -10 * float(np.log10(max(squared_error(kept, wanted[..., : kept.shape[2]]), 1e-12)))
 
 
-def check_effort(effort: int) -> None:
-    """Raise ConfigError if the number of search rounds is out of range."""
+def check_effort(effort: int, name: str = "effort") -> None:
+    """Raise ConfigError if the number of search rounds, or of another such effort, is out of range."""
     if not 0 <= effort <= LARGEST_EFFORT:
-        raise ConfigError(f"{arg('effort')} is {effort}, but must be from 0 to {LARGEST_EFFORT} rounds")
+        raise ConfigError(f"{arg(name)} is {effort}, but must be from 0 to {LARGEST_EFFORT} rounds")
 
 
-def _last(make: Callable[[int], bytes], fits: Callable[[bytes], bool]) -> bytes | None:
-    """The file of the highest quality that fits, by bisection; None if none does."""
+def _of_size(written: Callable[[int], bytes], limit: int) -> bytes:
+    """The file of the best quality that has at most `limit` bytes, by bisection."""
     low, high = QUALITIES
     best = None
     while low <= high:
         middle = (low + high) // 2
-        data = make(middle)
-        if fits(data):
+        data = written(middle)
+        if len(data) <= limit:
             best, low = data, middle + 1
         else:
             high = middle - 1
+    if best is None:
+        raise CodecError(
+            f"the smallest file of this picture has {len(written(QUALITIES[0])):,} bytes, more than the {limit:,} "
+            "asked for; allow more, or make the picture smaller"
+        )
     return best

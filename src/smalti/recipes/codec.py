@@ -5,6 +5,9 @@
 
 Both minimise the same J, one over codes and one over weights. The decoder learns on codes as the encoder will make
 them; on codes that were only rounded it keeps half of its gain. Every image of a batch has its own random quality.
+
+At `pleasing.start` images all of this is frozen at its EMA weights. From then on the second decoder, which begins as a
+copy of the first, is trained on the same codes with perceptual and adversarial losses (recipes/pleasing.py).
 """
 
 from __future__ import annotations
@@ -18,18 +21,20 @@ from torch import Tensor
 from smalti.config.codec import CodecConfig
 from smalti.config.run import RunConfig
 from smalti.data.packed import Batch
-from smalti.models.codec.codec import ImageCodec, step_size
+from smalti.models.codec.codec import ImageCodec, Refiner, step_size
 from smalti.models.codec.search import search
 from smalti.recipes.base import Score, TrainingContext, initial_weights
 from smalti.recipes.images import ImageRecipe, Images, ResidentBatch
+from smalti.recipes.pleasing import PleasingDecoder, pleasing_state
 from smalti.runtime.pixels import premultiplied
 from smalti.runtime.rng import Draws
 
 
 class CodecRecipe(ImageRecipe):
-    """Module: `codec`.
+    """Modules: `codec`, and `discriminator` if there is a second decoder.
 
-    Logs: loss (bits a pixel, error included), bpp (bits a pixel), psnr (mean over images of all qualities, dB).
+    Logs: loss (bits a pixel, error included), bpp (bits a pixel), psnr (mean over images of all qualities, dB); for the
+    second decoder loss, psnr, perceptual, adversarial, discriminator.
     """
 
     kind = "codec"
@@ -43,6 +48,13 @@ class CodecRecipe(ImageRecipe):
         self.codec = cast(ImageCodec, self.add_module("codec", codec))
         self.add_optimizer("codec", self.codec, self.model.optimizer)
         self.add_average("codec")
+        self.second = None
+        if self.model.pleasing.start is not None:
+            self.second = PleasingDecoder(self.model.pleasing, context)
+            self.add_optimizer("pleasing", cast(Refiner, self.codec.pleasing), self.model.pleasing.optimizer)
+            self.add_module("discriminator", self.second.discriminators)
+            self.add_optimizer("discriminator", self.second.discriminators, self.model.pleasing.adversary.optimizer)
+        self.frozen = False
 
     def to_device(self, batch: Batch | ResidentBatch) -> Images:
         images = super().to_device(batch)
@@ -54,13 +66,15 @@ class CodecRecipe(ImageRecipe):
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
         pixels = self.codec.padded(batch.pixels)
+        start = self.model.pleasing.start
+        self._freeze(start is not None and images_seen >= start, images_seen)
         draws = Draws(self.draw_seed, images_seen, device=self.context.device)
         low, high = self.model.quality_low, self.model.quality_high
         quality = (low + draws.uniform(len(pixels)) * (high + 1 - low)).floor()
         with self.context.autocast():
-            codes = search(
-                self.codec, pixels, quality, rounds=self.model.rounds, rate_weight=self.model.rate_weight
-            )
+            codes = search(self.codec, pixels, quality, rounds=self.model.rounds, rate_weight=self.model.rate_weight)
+            if self.frozen:
+                return self._pleasing_step(pixels, codes, quality, images_seen)
             errors, bits = self._errors_and_bits(self.codec, pixels, codes, quality)
         cost = errors / (self.model.rate_weight * step_size(quality).square()) + bits
         area = pixels.shape[2] * pixels.shape[3]
@@ -70,6 +84,34 @@ class CodecRecipe(ImageRecipe):
         with torch.no_grad():
             psnr = -10 * torch.log10((errors / pixels[0].numel() / 4).clamp_min(1e-12))
             return {"loss": loss.detach(), "bpp": bits.mean() / area, "psnr": psnr.mean()}
+
+    def _freeze(self, frozen: bool, images_seen: int) -> None:
+        """Freeze all but the second decoder at the EMA weights, or unfreeze after a rollback to before the freeze."""
+        if frozen == self.frozen:
+            return
+        self.frozen, average = frozen, self.export()
+        if frozen:  # no effect in a resumed training, where they are already equal
+            if images_seen - self.config.train.batch < cast(int, self.model.pleasing.start):
+                for codec in (average, self.codec):
+                    cast(Refiner, codec.pleasing).load_state_dict(average.refiner.state_dict())
+            self.codec.load_state_dict(average.state_dict() | pleasing_state(self.codec))
+        self.codec.requires_grad_(not frozen)
+        if self.codec.pleasing is not None:
+            self.codec.pleasing.requires_grad_(True)
+
+    def _pleasing_step(self, pixels: Tensor, codes: Tensor, quality: Tensor, images_seen: int) -> dict[str, Tensor]:
+        """One step of the second decoder and its discriminator, on codes that no longer change."""
+        second, decoder = cast(PleasingDecoder, self.second), cast(Refiner, self.codec.pleasing)
+        decoded = self.codec.decode(codes, quality, decoder="pleasing")
+        loss, terms = second.loss(decoded, pixels, decoder, images_seen)
+        self.descend("pleasing", loss, images_seen)
+        self.update_averages(images_seen)
+        discriminator_loss = second.discriminator_loss(decoded, pixels)
+        self.descend("discriminator", discriminator_loss, images_seen)
+        with torch.no_grad():
+            error = (decoded - pixels).square().mean(dim=(1, 2, 3)) / 4
+            psnr = -10 * torch.log10(error.clamp_min(1e-12))
+        return {"loss": loss.detach(), "psnr": psnr.mean(), **terms, "discriminator": discriminator_loss.detach()}
 
     def _errors_and_bits(
         self, codec: ImageCodec, pixels: Tensor, codes: Tensor, quality: Tensor

@@ -15,66 +15,41 @@ Sources: Esser et al. 2021, arXiv:2012.09841; Yu et al. 2024, arXiv:2411.00776; 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from itertools import chain
+from collections.abc import Callable, Iterable
 from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from smalti.checkpoint import file as checkpoint
-from smalti.checkpoint.tokenizer import check_tokenizer
 from smalti.config.prior import PriorConfig
 from smalti.config.run import RunConfig
-from smalti.data.codes import TOKENIZER, CodeBatch, CodeSet
+from smalti.data.codes import CodeSet
 from smalti.data.dataset import Dataset
-from smalti.data.order import evenly_spread
-from smalti.data.spec import CodeSpec, ImageSpec, Spec
-from smalti.errors import ConfigError, DataError, arg, command
-from smalti.models.autoencoder.autoencoder import Autoencoder
+from smalti.errors import ConfigError, DataError
 from smalti.models.prior.conditioning import ClassEncoder
 from smalti.models.prior.image_prior import ImagePrior, context_of
 from smalti.models.prior.likelihood import bits_of
 from smalti.models.prior.sampling import Sampling
 from smalti.models.prior.transformer import PriorTransformer
-from smalti.quantize import Quantizer
-from smalti.recipes.base import Recipe, Score, Tokenizer, TrainingContext, check_same_classes, initial_weights
+from smalti.recipes.base import Score, TrainingContext, check_same_classes, initial_weights
+from smalti.recipes.codes import SMOOTHING, CodeRecipe, Codes, values_of_codes
 from smalti.runtime.distributed import all_reduce_sum, world
 from smalti.runtime.rng import Draws, seeded_generator
 from smalti.runtime.state import TrainingState
 
 NO_SCORE = torch.finfo(torch.float32).max  # worse than any score, but finite, as `Recipe.finite` requires of states
-START_CODES, START_BATCH = 20_000_000, 1024  # codes whose frequencies are counted, and grids per batch
-SMOOTHING = 1.0  # added to the count of each code, so that no code has probability 0
 
 
-@dataclass(frozen=True)
-class Codes:
-    """A batch of codes on the device: (B, P, h, w) int64, labels (B,) int64 or None, captions or None."""
-
-    codes: Tensor
-    labels: Tensor | None = None
-    captions: list[str] | None = None
-
-
-class PriorRecipe(Recipe[Codes]):
+class PriorRecipe(CodeRecipe):
     """Module: `prior`. State: `early_stopping`. Logs: bits, per code."""
 
     kind = "prior"
-    data = CodeSpec
     headline = ("bits",)
     score_images = 2_000
 
     def __init__(self, config: RunConfig, context: TrainingContext) -> None:
         super().__init__(config, context)
         self.model = cast(PriorConfig, config.model)
-        if context.tokenizer is None:
-            raise ConfigError(
-                "a prior learns codes, and the data are images; write codes with "
-                f"{command('encode', 'RUN', 'SOURCE', out='CODES')}, then give {arg('data', 'CODES')}"
-            )
         if self.model.condition == "class" and context.classes < 2:
             raise ConfigError(
                 f"model.condition is class, but the codes have {'one class' if context.classes else 'no labels'}; "
@@ -82,7 +57,6 @@ class PriorRecipe(Recipe[Codes]):
             )
         if self.model.condition == "text" and not context.captions:
             raise ConfigError("model.condition is text, but the codes have no captions; set model.condition=none")
-        self.autoencoder = cast(Autoencoder, context.tokenizer.module)
         with initial_weights(config.train.seed):
             whole = ImagePrior(self.model, self.autoencoder, context.image, context.classes)
         self.prior = cast(PriorTransformer, self.add_module("prior", whole.prior))
@@ -93,45 +67,17 @@ class PriorRecipe(Recipe[Codes]):
 
     @classmethod
     def check_data(cls, config: RunConfig, data: Dataset, held_out: Dataset | None) -> None:
-        model = cast(PriorConfig, config.model)
-        if held_out is not None and isinstance(held_out.spec, CodeSpec) != isinstance(data.spec, CodeSpec):
-            raise DataError(f"{held_out.source} and {data.source} are not both images, or both codes")
-        if isinstance(data, CodeSet) and isinstance(held_out, CodeSet):
-            _check_held_out(model, data, held_out)
         super().check_data(config, data, held_out)
-        if held_out is not None and model.condition == "class":
+        condition = cast(PriorConfig, config.model).condition
+        if isinstance(held_out, CodeSet):
+            for name, missing in (("text", held_out.about.captions is None), ("class", held_out.labels is None)):
+                if condition == name and missing:
+                    needed = "captions" if name == "text" else "labels"
+                    raise DataError(
+                        f"the held-out codes of {held_out.source} have no {needed}, which model.condition={name} needs"
+                    )
+        if held_out is not None and condition == "class":
             check_same_classes(data, held_out)
-
-    @classmethod
-    def context_for(cls, data: Dataset, device: torch.device, precision: str) -> TrainingContext:
-        """The training context, with the tokenizer that is stored with the codes.
-
-        Raises:
-            CheckpointError, DataError: the tokenizer cannot be read, or did not write these codes.
-        """
-        if not isinstance(data, CodeSet):
-            return super().context_for(data, device, precision)
-        module, card = checkpoint.read(data.folder / TOKENIZER)
-        network = check_tokenizer(data, module, card)
-        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        captions = data.about.captions is not None
-        classes = 0 if data.labels is None else len(data.classes)
-        return TrainingContext(data.spec, classes, device, precision, len(data), Tokenizer(network, card), captions)
-
-    @property
-    def output_spec(self) -> Spec:
-        return ImageSpec(*self.context.image)
-
-    def to_device(self, batch: CodeBatch) -> Codes:
-        device = self.context.device
-        labels = None if batch.labels is None else torch.from_numpy(batch.labels).to(device)
-        return Codes(torch.from_numpy(batch.codes).to(device), labels, batch.captions)
-
-    def fitting_batches(self, data: Dataset, seed: int) -> Iterator[CodeBatch]:
-        """Evenly spaced code grids, from which code and class frequencies are counted."""
-        indices = evenly_spread(len(data), max(1, START_CODES // int(np.prod(data.spec.shape))))
-        for start in range(0, len(indices), START_BATCH):
-            yield data.take(indices[start : start + START_BATCH])
 
     @torch.no_grad()
     def start(self, batches: Callable[[], Iterable[Codes]]) -> None:
@@ -265,37 +211,6 @@ class PriorRecipe(Recipe[Codes]):
             whole = ImagePrior(self.model, self.autoencoder, self.context.image, self.context.classes)
         whole.prior = cast(PriorTransformer, self.averages["prior"].module)
         return whole.eval()
-
-
-def _check_held_out(model: PriorConfig, data: CodeSet, held_out: CodeSet) -> None:
-    """Raise DataError if a prior of the training codes cannot be scored on the held-out codes."""
-    about, other, place = data.about, held_out.about, held_out.source
-    for what, found, expected in (
-        ("tokenizer", other.tokenizer[:16], about.tokenizer[:16]),
-        ("number of planes", len(other.codebook_sizes), len(about.codebook_sizes)),
-        ("alphabet", other.codebook_sizes, about.codebook_sizes),
-        ("grid", other.grid, about.grid),
-    ):
-        if found != expected:
-            raise DataError(
-                f"the {what} of the held-out codes of {place} is {found}, of those to train on {expected}; encode both "
-                "with one tokenizer"
-            )
-    for name, missing in (("text", other.captions is None), ("class", held_out.labels is None)):
-        if model.condition == name and missing:
-            needed = "captions" if name == "text" else "labels"
-            raise DataError(f"the held-out codes of {place} have no {needed}, which model.condition={name} needs")
-
-
-def values_of_codes(quantizer: Quantizer) -> list[Tensor]:
-    """The codebook of each plane, (K, D) on the CPU: latents of its codes when the codes of all other planes are 0."""
-    found = []
-    for plane, size in enumerate(quantizer.codebook_sizes):
-        codes = torch.zeros(size, len(quantizer.codebook_sizes), 1, 1, dtype=torch.int64)
-        codes[:, plane, 0, 0] = torch.arange(size)
-        device = next(chain(quantizer.parameters(), quantizer.buffers()), codes).device
-        found.append(quantizer.decode(codes.to(device)).flatten(1).cpu())
-    return found
 
 
 class _EarlyStopping(TrainingState):

@@ -64,7 +64,7 @@ def _open(
         return _OPENERS[expected](config, held_out, cache, progress)
     if expected == "codes":
         raise ConfigError(
-            f"a {recipe} learns codes, and {source} holds images; "
+            f"the recipe {recipe} learns codes, and {source} holds images; "
             f"write codes with {command('encode', 'RUN', 'SOURCE', out='CODES')}, then give {arg('data', 'CODES')}"
         )
     learners = " or ".join(name for name, kind in KINDS.items() if kind.data == "codes")

@@ -52,10 +52,12 @@ class CodeContextNet(nn.Module):
         codebook_sizes: number of codes of each plane.
 
     Attributes:
-        ranks: (sum of the sizes of the planes that are two symbols,) int64, the ranks of their codes.
+        codebook_sizes: as given.
+        sizes: number of values of each symbol.
+        ranks: of the codes of the planes that are two symbols, plane after plane, (K + ...,) int64; None without any.
     """
 
-    ranks: Tensor
+    ranks: Tensor | None
 
     def __init__(self, config: CodeContextConfig, codebook_sizes: Sequence[int]) -> None:
         super().__init__()
@@ -70,47 +72,58 @@ class CodeContextNet(nn.Module):
         self.second_bias = nn.Parameter(0.5 * torch.randn(count, last_width))
         self.last = nn.Parameter(torch.randn(total, last_width) * 0.1 * last_width**-0.5)
         self.last_bias = nn.Parameter(torch.zeros(total))
-        large = [size for size in codebook_sizes if size > LARGEST_ALPHABET]
-        self.register_buffer("ranks", torch.cat([torch.arange(size) for size in [0, *large]]))
+        large = [torch.arange(size) for size in codebook_sizes if size > LARGEST_ALPHABET]
+        self.register_buffer("ranks", torch.cat(large) if large else None)
 
     @torch.no_grad()
     def fit(self, values: Sequence[Tensor], counts: Sequence[Tensor]) -> None:
-        """Rank the codes of large planes by similarity, and start from the frequencies of the symbols.
+        """Rank the codes of large planes by similarity, and start from similar rows for similar codes and frequencies.
 
         Args:
-            values: (K, D) codebook of each plane.
+            values: (K, D) codebook of each plane, on the CPU.
             counts: (K,) positive, how often each code occurs, for each plane.
         """
-        large = [plane.cpu().float().numpy() for plane in values if len(plane) > LARGEST_ALPHABET]
-        if large:
-            ranks = np.concatenate([code_ranks(plane) for plane in large])
-            self.ranks.copy_(torch.from_numpy(ranks))
-        logits, start = [], 0
-        for count in counts:
-            if len(count) <= LARGEST_ALPHABET:
-                logits.append((count / count.sum()).log())
-                continue
-            low = low_size(len(count))
-            ranked = torch.zeros(-(-len(count) // low) * low, device=count.device)
-            ranked[self.ranks[start : start + len(count)]] = count.float()
-            start += len(count)
-            grid = ranked.view(-1, low) / ranked.sum()
-            logits += [grid.sum(dim=1).log(), grid.sum(dim=0).log()]
+        large = [code_ranks(plane.double().numpy()) for plane in values if len(plane) > LARGEST_ALPHABET]
+        if self.ranks is not None:
+            self.ranks.copy_(torch.from_numpy(np.concatenate(large)))
+        scale, logits, first = len(self.sizes) ** -0.25, [], 0
+        sizes = iter(self.sizes)
+        for vectors, count, digits in zip(values, counts, self._digits(), strict=True):
+            for digit in digits:
+                size = next(sizes)
+                shares = torch.zeros(size, device=digit.device).index_add_(0, digit, count.float().to(digit.device))
+                logits.append((shares / shares.sum()).log())
+                members = torch.bincount(digit.cpu(), minlength=size)[:, None]
+                means = torch.zeros(size, vectors.shape[1]).index_add_(0, digit.cpu(), vectors.float()) / members
+                rows = self.table[first : first + size]
+                axes = _principal_components(means)[:, : rows.shape[1]].to(rows)
+                rows.mul_(scale)
+                rows[:, : axes.shape[1]] = axes * scale
+                first += size + 1
         self.last_bias.copy_(torch.cat(logits))
+
+    def _digits(self) -> list[list[Tensor]]:
+        """For each plane and each of its symbols, the values that the codes have, (K,) int64."""
+        found, start = [], 0
+        for size in self.codebook_sizes:
+            if self.ranks is None or size <= LARGEST_ALPHABET:
+                found.append([torch.arange(size, device=self.table.device)])
+                continue
+            ranks = self.ranks[start : start + size]
+            found.append([ranks // low_size(size), ranks % low_size(size)])
+            start += size
+        return found
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The weights by name, for `smalti.codec.code_context.CodeContext`."""
+        return {name: tensor.detach().cpu().numpy() for name, tensor in self.state_dict().items()}
 
     def symbols(self, codes: Tensor) -> Tensor:
         """(B, P, h, w) codes -> (B, S, h, w) symbols."""
-        found, start = [], 0
-        for plane, size in zip(codes.unbind(dim=1), self.codebook_sizes, strict=True):
-            if size <= LARGEST_ALPHABET:
-                found.append(plane)
-                continue
-            ranks = self.ranks[start : start + size][plane]
-            found += [ranks // low_size(size), ranks % low_size(size)]
-            start += size
-        return torch.stack(found, dim=1)
+        planes = zip(codes.unbind(dim=1), self._digits(), strict=True)
+        return torch.stack([digit[plane] for plane, digits in planes for digit in digits], dim=1)
 
-    def bits(self, codes: Tensor) -> Tensor:
+    def forward(self, codes: Tensor) -> Tensor:
         """Bits of each code, -log2 p(code | those before it): (B, P, h, w) -> the same shape, float32."""
         batch, _, height, width = codes.shape
         symbols = self.symbols(codes)
@@ -135,9 +148,7 @@ class CodeContextNet(nn.Module):
         starts = outside - torch.tensor(self.sizes, device=symbols.device)[:, None, None]
         rows[:, :, ABOVE:, LEFT : LEFT + width] = symbols + starts
         features = F.embedding(rows, self._rows()).sum(dim=1).clamp(-LARGEST, LARGEST)
-        parts = [
-            features[:, ABOVE + y : ABOVE + y + height, LEFT + x : LEFT + x + width] for y, x in NEIGHBOURS
-        ]
+        parts = [features[:, ABOVE + y : ABOVE + y + height, LEFT + x : LEFT + x + width] for y, x in NEIGHBOURS]
         return self.around(torch.cat(parts, dim=3).flatten(0, 2))
 
     def _rows(self) -> Tensor:
@@ -148,6 +159,14 @@ class CodeContextNet(nn.Module):
         rest = iter(nats)
         planes = [next(rest) if size <= LARGEST_ALPHABET else next(rest) + next(rest) for size in self.codebook_sizes]
         return torch.stack(planes, dim=1)
+
+
+def _principal_components(vectors: Tensor) -> Tensor:
+    """(K, D) vectors in the basis of their principal axes, with mean 0 and mean square 1."""
+    centred = vectors - vectors.mean(dim=0)
+    left, sizes, _ = torch.linalg.svd(centred, full_matrices=False)
+    rotated = left * sizes
+    return rotated / rotated.square().mean().sqrt().clamp_min(torch.finfo(rotated.dtype).tiny)
 
 
 class CompressedAutoencoder(nn.Module):

@@ -38,7 +38,8 @@ def waves(height: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Rows and columns of the positions of each wave."""
     for wave in range(width + 2 * height - 2):
         rows = np.arange(max(0, (wave - width + 2) // 2), min(height, wave // 2 + 1))
-        yield rows, wave - 2 * rows
+        if len(rows):
+            yield rows, wave - 2 * rows
 
 
 def code_ranks(values: np.ndarray) -> np.ndarray:

@@ -50,11 +50,21 @@ class Refiner(nn.Module):
         nn.init.zeros_(self.correct.weight)
         nn.init.zeros_(cast(Tensor, self.correct.bias))
 
-    def forward(self, base: Tensor, t: Tensor) -> Tensor:
+    @property
+    def tunable(self) -> int:
+        """Number of biases that a file may change for its picture: of the first and of the last layer."""
+        return self.stem.out_channels + self.correct.out_channels
+
+    def forward(self, base: Tensor, t: Tensor, tuning: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), (B,), changes of biases (tunable,) or None -> (B, C, H, W), in quantisation steps."""
         grid = F.pixel_unshuffle(base, self.patch).contiguous(memory_format=torch.channels_last)
-        level = self.quality(torch.stack([t, t.square()], dim=1))
-        features = self.blocks(self.stem(grid) + level[:, :, None, None])
-        return F.pixel_shuffle(self.correct(F.relu(features)), self.patch)
+        level = self.quality(torch.stack([t, t.square()], dim=1))[:, :, None, None]
+        if tuning is not None:
+            level = level + tuning[: level.shape[1], None, None]
+        correction = self.correct(F.relu(self.blocks(self.stem(grid) + level)))
+        if tuning is not None:
+            correction = correction + tuning[level.shape[1] :, None, None]
+        return F.pixel_shuffle(correction, self.patch)
 
 
 class ImageCodec(nn.Module):
@@ -73,7 +83,7 @@ class ImageCodec(nn.Module):
         self.mean = nn.Parameter(torch.zeros(channels, config.tile, config.tile))
         self.context = ContextNet(config.context, config.coefficients)
         self.refiner = Refiner(config, channels)
-        self.pleasing = Refiner(config, channels) if config.pleasing else None
+        self.pleasing = Refiner(config, channels) if config.pleasing.start is not None else None
 
     def analyse(self, images: Tensor) -> Tensor:
         """z = A (x - m): (B, C, H, W) -> (B, D, h, w); H and W are multiples of the tile."""
@@ -81,21 +91,24 @@ class ImageCodec(nn.Module):
 
     @property
     def refiner_reach(self) -> int:
-        """Pixels around a pixel that the decoder's convolutions see."""
+        """Pixels around a cell of patch x patch pixels that the decoder's convolutions see."""
         return self.refiner.reach
 
-    def decode(self, codes: Tensor, quality: Tensor, *, decoder: str = "faithful") -> Tensor:
+    def decode(
+        self, codes: Tensor, quality: Tensor, *, decoder: str = "faithful", tuning: Tensor | None = None
+    ) -> Tensor:
         """Codes to images: (B, D, h, w), (B,) -> (B, C, H, W) float32, not clipped; differentiable in both.
 
         Args:
             decoder: "faithful", or "pleasing" for the second decoder, if the model has one.
+            tuning: changes of biases for these images, see `Refiner.tunable`.
         """
         step = step_size(quality)[:, None, None, None]
         with torch.autocast(codes.device.type, enabled=False):
             base = self.basis.synthesise(codes.float() * step)
             base = base + repeat_tile(self.mean * SLOWER, base)
         refiner = self.refiner if decoder == "faithful" else cast(Refiner, self.pleasing)
-        return base + step * refiner(base, quality_variable(quality)).float()
+        return base + step * refiner(base, quality_variable(quality), tuning).float()
 
     def distribution(self, codes: Tensor, quality: Tensor) -> Distribution:
         """Distributions of all coefficients, each given those coded before it."""

@@ -50,10 +50,8 @@ def group_bounds(coefficients: int, groups: int) -> list[int]:
 
 def compressed(codes: Tensor) -> Tensor:
     """f(q) = sign(q) log2(1 + |q|), linear between powers of two, at most `LARGEST`."""
-    mantissa, exponent = torch.frexp(1 + codes.abs())
-    # frexp's exponent has no gradient; inside a piece the slope is 2 / 2^exponent, which is the mantissa's.
-    magnitude = exponent.to(codes.dtype) - 2 + 2 * ((1 + codes.abs()) / torch.exp2(exponent.to(codes.dtype)))
-    del mantissa
+    exponent = torch.frexp(1 + codes.abs()).exponent.to(codes.dtype)  # without a gradient
+    magnitude = exponent - 2 + 2 * ((1 + codes.abs()) / torch.exp2(exponent))
     return torch.sign(codes) * magnitude.clamp(max=LARGEST)
 
 
@@ -166,7 +164,7 @@ class ContextNet(nn.Module):
         return torch.cat([known, known.abs()], dim=1)
 
     def _with_neighbours(self, codes: Tensor, features: Tensor, t: Tensor) -> list[Tensor]:
-        batch, dimension, height, width = codes.shape
+        batch, _, height, width = codes.shape
         around = surroundings(compressed(codes[:, : self.shared]))  # (N, 8, K)
         linear = surroundings(codes[:, :LINEAR])
         magnitudes = edge_sums(compressed(codes).abs())  # (N, D)

@@ -5,8 +5,9 @@ the objective without the code's own bits b, and step^2 the curvature of the squ
 
     change d = +1 or -1:     dJ = d g + step^2 + lambda (b(q + d) - b(q))
 
-and all changes with dJ below a margin are made at once. Where that made the objective of an image larger, because
-changes were not independent, the image goes back to its best codes and the margin grows. So no image gets worse.
+and all changes that save more than a margin are made at once. They are not independent: the margin begins at several
+bits, so that the changes that matter are made first, and halves after each round. Where the objective of an image grew
+all the same, the image goes back to its best codes and its margin doubles. So no image gets worse.
 Source: iterative inference as in Campos et al. 2019, arXiv:1904.09325, and Yang et al. 2020, arXiv:2006.04240; here
 over integers.  Layout: images (B, C, H, W), codes (B, D, h, w).
 """
@@ -18,8 +19,10 @@ from torch import Tensor
 
 from smalti.models.codec.codec import ImageCodec, step_size
 
-DEAD_ZONE = 0.2  # of the starting point: rounds to zero up to 1/2 + this
-FIRST_MARGIN = 0.25  # bits, after the first failure
+DEAD_ZONE = 0.35  # of the starting point: rounds to zero up to 1/2 + this
+# Bits. Beginning with 6 instead of 0, 3 rounds on CIFAR-10 come close to what 16 did.
+FIRST_MARGIN = 12.0  # before the first round, which halves it
+FAILED_MARGIN = 1.0  # at least, after a failure
 
 
 def rounded(codec: ImageCodec, images: Tensor, quality: Tensor) -> Tensor:
@@ -49,7 +52,7 @@ def search(codec: ImageCodec, images: Tensor, quality: Tensor, *, rounds: int, r
     best, best_cost = codes, torch.full((len(images),), torch.inf, device=images.device)
     best_change = torch.zeros_like(codes)
     best_gain = torch.zeros_like(codes)
-    margin = torch.zeros(len(images), device=images.device)
+    margin = torch.full((len(images),), FIRST_MARGIN, device=images.device)
     for number in range(rounds + 1):
         cost, change, gain = _propose(codec, images, codes, quality, step, rate_weight, last=number == rounds)
         better = cost < best_cost
@@ -58,7 +61,7 @@ def search(codec: ImageCodec, images: Tensor, quality: Tensor, *, rounds: int, r
         if number == rounds:
             break
         best_change, best_gain = torch.where(where, change, best_change), torch.where(where, gain, best_gain)
-        margin = torch.where(better, margin / 2, (margin * 2).clamp_min(FIRST_MARGIN))
+        margin = torch.where(better, margin / 2, (margin * 2).clamp_min(FAILED_MARGIN))
         codes = best + torch.where(best_gain > margin[:, None, None, None], best_change, torch.zeros_like(best))
     return best
 

@@ -1,0 +1,269 @@
+"""Archives of pictures: blocks of images of the model's native size, coded side by side, and single files of others.
+
+    with ImageArchiveWriter(model, "thumbs.smt", quality=40, effort=4) as archive:
+        archive.add(Picture(pixels), name="cat.png", label=3)
+
+    with ImageArchive(model, "thumbs.smt") as archive:
+        archive[7].pixels
+
+Images of the native size wait until a whole batch of blocks is there: one search and one pass of the entropy coder,
+whose lanes are the blocks. Each block is a stream with a 16-bit checksum of its codes, inside a block of the archive
+with a CRC-32 of its bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from smalti.codec.archive import ArchiveHeader, ArchiveReader, ArchiveWriter
+from smalti.codec.archive_block import Block
+from smalti.codec.container import PIXEL_LIMIT, CoderKind, PayloadKind
+from smalti.codec.fields import DIGEST_BYTES, check_model
+from smalti.codec.image_file import QUALITIES, Model, encode_picture, read_picture_file, write_picture
+from smalti.codec.rans import LaneDecoder, LaneEncoder
+from smalti.codec.scalar import decode_codes, encode_codes, streams_of
+from smalti.data.pictures import Picture
+from smalti.errors import CodecError
+
+LANES = 64  # blocks that are coded side by side
+
+
+class ImageArchiveWriter:
+    """Compresses pictures into an archive. A context manager: leaving it without an exception finishes the file.
+
+    Args:
+        model: the codec.
+        path: the file.
+        quality, effort: as in `Codec.compress`.
+        per_block: images in a block, 1 to 16; with 1 each is quickest to reach, with 16 files are smallest.
+        named: whether the images have names.
+        classes: class names; empty without labels.
+        overwrite: replace an existing file.
+        append: go on with an existing file, which must have been written with the same settings.
+
+    Raises:
+        OutputError: the file exists, or cannot be written.
+        CodecError: with `append`, the file is of another model or other settings.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        path: str | os.PathLike[str],
+        *,
+        quality: int,
+        effort: int,
+        per_block: int = 16,
+        named: bool = True,
+        classes: Sequence[str] = (),
+        overwrite: bool = False,
+        append: bool = False,
+    ) -> None:
+        self.model, self.quality, self.effort = model, quality, effort
+        height, width, channels = model.native
+        header = ArchiveHeader(
+            digest=model.digest[:DIGEST_BYTES], width=width, height=height, channels=channels, step=quality,
+            payload=PayloadKind.SCALAR, coder=CoderKind.LANES, per_block=per_block, named=named,
+            labelled=bool(classes), classes=tuple(classes),
+        )  # fmt: skip
+        self.writer = ArchiveWriter.append(path, header) if append else ArchiveWriter(path, header, overwrite=overwrite)
+        self._waiting: list[tuple[np.ndarray, str, int]] = []
+
+    def add(self, picture: Picture, *, name: str = "", label: int = -1) -> None:
+        """Add a picture of any size. One of the native size is written when its batch of blocks is full.
+
+        Raises:
+            OutputError: the disk is full; what was written before stays readable.
+            ConfigError: a colour picture for a grey model.
+        """
+        pixels, header = picture.pixels, self.writer.header
+        if pixels.shape == self.model.native and picture.bit_depth == 8 and not picture.info():
+            self._waiting.append((pixels, name, label))
+            if len(self._waiting) >= LANES * header.per_block:
+                self.flush()
+            return
+        self.flush()  # images stay in their order
+        coded = encode_picture(self.model, picture, self.quality, effort=self.effort)
+        self.writer.write_single(write_picture(self.model, coded, full=True), name=name, label=label)
+
+    def flush(self) -> None:
+        """Write the images that wait."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            images = np.stack([pixels for pixels, _, _ in waiting])
+            codes = self.model.engine.codes_of(images, self.quality, effort=self.effort)
+            self.add_codes(codes, names=[name for _, name, _ in waiting], labels=[label for _, _, label in waiting])
+
+    def add_codes(
+        self, codes: np.ndarray, *, names: Sequence[str] | None = None, labels: Sequence[int] | None = None
+    ) -> None:
+        """Write images of the native size by their codes (N, D, h, w) int32, of the archive's quality."""
+        header, context = self.writer.header, self.model.engine.context
+        size = header.per_block
+        encoder = LaneEncoder(streams_of(len(codes), size))
+        streams = encode_codes(context, codes, self.quality, encoder, per_stream=size)
+        again = decode_codes(context, LaneDecoder(streams), _shape(codes), self.quality, per_stream=size)
+        if not np.array_equal(again, codes):
+            raise CodecError("a block did not decode to its own codes; this machine computes wrongly, or smalti does")
+        for number, stream in enumerate(streams):
+            part = slice(number * size, min((number + 1) * size, len(codes)))
+            count = part.stop - part.start
+            self.writer.write_block(
+                stream,
+                count=count,
+                names=(names[part] if names else [""] * count) if header.named else None,
+                labels=(labels[part] if labels else [-1] * count) if header.labelled else None,
+            )
+
+    def close(self) -> None:
+        """Write what waits and the index."""
+        self.flush()
+        self.writer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                self.flush()
+            except BaseException:
+                self.writer.__exit__(*sys.exc_info())
+                raise
+        self.writer.__exit__(kind, error, trace)
+
+
+class ImageArchive:
+    """Pictures of an archive, in any order.
+
+    Args:
+        model: the codec that wrote it.
+        source: path of the file, or its bytes.
+        decoder: "faithful" or "pleasing".
+        pixel_limit: of images of other sizes than the native one.
+
+    Raises:
+        CodecError: the file cannot be read, is damaged at its beginning, or is of another model.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        source: str | os.PathLike[str] | bytes,
+        *,
+        decoder: str = "faithful",
+        pixel_limit: int = PIXEL_LIMIT,
+    ) -> None:
+        self.model, self.decoder, self.pixel_limit = model, decoder, pixel_limit
+        self.reader = ArchiveReader(source)
+        try:
+            header, name = self.reader.header, "this archive" if isinstance(source, bytes) else os.fspath(source)
+            check_model(header.digest, model.digest, source=name)
+            native, low, high = (header.height, header.width, header.channels), *QUALITIES
+            if (
+                native != model.native
+                or header.payload != PayloadKind.SCALAR
+                or header.coder != CoderKind.LANES
+                or header.apart
+                or header.bit_depth != 8
+                or not low <= header.step <= high
+            ):
+                raise CodecError(f"{name} was not written by this kind of model; get it again, or give its model")
+        except BaseException:
+            self.reader.close()
+            raise
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, image: int) -> Picture:
+        """One image, without decoding other blocks.
+
+        Raises:
+            CodecError: its block is damaged.
+            IndexError: there is no such image.
+        """
+        number, place = self.reader.block_of(image)
+        return self._pictures([self.reader.read_block(number)])[place]
+
+    def blocks(self, numbers: Sequence[int] | None = None) -> Iterator[tuple[int, list[Picture]]]:
+        """Blocks by number, or all of them, many decoded at once: (block number, its pictures).
+
+        Damaged blocks are left out; `reader.problems` says which.
+        """
+        wanted = range(self.reader.block_count) if numbers is None else numbers
+        batch: list[tuple[int, Block]] = []
+        for number in wanted:
+            try:
+                batch.append((number, self.reader.read_block(number)))
+            except CodecError as error:
+                self.reader.note_problem(number, error)
+                continue
+            if len(batch) == LANES:
+                yield from self._decoded(batch)
+                batch = []
+        yield from self._decoded(batch)
+
+    def _decoded(self, batch: list[tuple[int, Block]]) -> Iterator[tuple[int, list[Picture]]]:
+        try:
+            pictures = self._pictures([block for _, block in batch])
+        except CodecError:  # one of them: find out which
+            for number, block in batch:
+                try:
+                    found = self._pictures([block])
+                except CodecError as error:
+                    self.reader.note_problem(number, error)
+                    continue
+                yield number, found
+            return
+        position = 0
+        for number, block in batch:
+            yield number, pictures[position : position + block.count]
+            position += block.count
+
+    def _pictures(self, blocks: list[Block]) -> list[Picture]:
+        """The pictures of some blocks."""
+        found: dict[int, list[Picture]] = {}
+        for index, block in enumerate(blocks):
+            if block.single:
+                picture = read_picture_file(
+                    self.model, block.payload, decoder=self.decoder, pixel_limit=self.pixel_limit, source="this image"
+                )
+                found[index] = [picture]
+        for count in {block.count for block in blocks if not block.single}:
+            same = [index for index, block in enumerate(blocks) if not block.single and block.count == count]
+            images = self._native([blocks[index].payload for index in same], count)
+            for place, index in enumerate(same):
+                found[index] = [Picture(pixels) for pixels in images[place * count : (place + 1) * count]]
+        return [picture for index in range(len(blocks)) for picture in found[index]]
+
+    def _native(self, payloads: list[bytes], count: int) -> np.ndarray:
+        height, width, _ = self.model.native
+        engine, quality = self.model.engine, self.reader.header.step
+        dimension, rows, columns = engine.grid(height, width)
+        shape = (len(payloads) * count, dimension, rows, columns)
+        codes = decode_codes(engine.context, LaneDecoder(payloads), shape, quality, per_stream=count)
+        return engine.pixels_of(codes, quality, height, width, decoder=self.decoder)
+
+    def close(self) -> None:
+        """Close the file."""
+        self.reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _shape(codes: np.ndarray) -> tuple[int, int, int, int]:
+    count, dimension, height, width = codes.shape
+    return count, dimension, height, width

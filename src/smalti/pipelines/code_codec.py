@@ -1,0 +1,97 @@
+"""Compression of the codes of a VQ-VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import ClassVar, cast
+
+import numpy as np
+
+from smalti.codec.code_context import CodeContext, decode_codes, encode_codes
+from smalti.codec.rans import LaneDecoder, LaneEncoder
+from smalti.models.codec.code_context import CompressedAutoencoder
+from smalti.pipelines.autoencoder import Autoencoder
+from smalti.pipelines.base import Pipeline
+
+LANES = 256  # images coded side by side
+
+
+class CodeCodec(Pipeline):
+    """Pipeline of a model trained with the recipe `context`: a VQ-VAE, and its codes to bytes and back.
+
+    model = smalti.load("runs/context")
+    codes = model.tokenizer.encode("cat.jpg")                     # (1, P, h, w) int64
+    payloads = model.compress_codes(codes)                        # a byte string for each image
+    codes = model.decompress_codes(payloads, codes.shape[2:])
+    """
+
+    missing: ClassVar[str] = "compresses no codes; give a model trained with the preset context"
+
+    @cached_property
+    def context(self) -> CodeContext:
+        """The integer net, for `encode_codes` and `decode_codes` of codec/code_context.py with any coder.
+
+        Raises:
+            CodecError: its weights are not finite, or too large.
+        """
+        net = self._network.context
+        return CodeContext(net.arrays(), net.codebook_sizes)
+
+    @cached_property
+    def tokenizer(self) -> Autoencoder:
+        """The VQ-VAE whose codes these are."""
+        assert self.card.tokenizer is not None
+        return Autoencoder(self._network.tokenizer, self.card.tokenizer, self.path, self.device)
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Number of codes in each plane."""
+        return self._network.context.codebook_sizes
+
+    def compress_codes(self, codes: np.ndarray) -> list[bytes]:
+        """Compress the codes of images, each on its own.
+
+        Args:
+            codes: (N, P, h, w) integers, on a grid of any size.
+
+        Returns:
+            N payloads. They hold 16 bits of a checksum, but neither the size of the grid nor the model.
+
+        Raises:
+            CodeRangeError: a code is not in the codebook, or the number of planes is wrong.
+        """
+        parts = (codes[start : start + LANES] for start in range(0, len(codes), LANES))
+        return [stream for part in parts for stream in encode_codes(self.context, part, LaneEncoder(len(part)))]
+
+    def decompress_codes(self, payloads: Sequence[bytes], grid: tuple[int, int]) -> np.ndarray:
+        """The inverse of `compress_codes`.
+
+        Args:
+            payloads: N byte strings.
+            grid: (h, w) of the codes.
+
+        Returns:
+            (N, P, h, w) int64.
+
+        Raises:
+            CodecError: a payload is damaged, or is of another model or grid.
+        """
+        found = [np.zeros((0, len(self.codebook_sizes), *grid), dtype=np.int64)]
+        for start in range(0, len(payloads), LANES):
+            part = payloads[start : start + LANES]
+            found.append(decode_codes(self.context, LaneDecoder(part), len(part), grid))
+        return np.concatenate(found)
+
+    def information(self, codes: np.ndarray) -> np.ndarray:
+        """Bits that the codes of each image take, without what a file adds: (N, P, h, w) -> (N,) float64.
+
+        Raises:
+            CodeRangeError: as `compress_codes`.
+        """
+        parts = (codes[start : start + LANES] for start in range(0, len(codes), LANES))
+        return np.concatenate([np.zeros(0), *(self.context.information(part) for part in parts)])
+
+    @property
+    def _network(self) -> CompressedAutoencoder:
+        return cast(CompressedAutoencoder, self.module)
