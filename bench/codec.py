@@ -15,8 +15,9 @@ Writes results/codec_WHAT_NAME.json.
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,7 @@ from smalti.pipelines.codec import Codec
 # What the ratios should be at most: dB, of WebP (single files), of the AVIF mosaic, of the JPEG XL mosaic (archive).
 TINY_TARGETS = {24: (0.42, 0.80, 0.60), 25: (0.45, 0.80, 0.62), 26: (0.48, 0.85, 0.64), 28: (0.55, 0.92, 0.67),
                 30: (0.62, 1.00, 0.75)}  # fmt: skip
+PHOTO_PEERS = ("jpeg", "webp", "avif")
 RATES_BPP = (0.1, 0.2, 0.3, 0.5)
 
 
@@ -49,6 +51,7 @@ def main() -> None:
     parser.add_argument("--qualities", type=int, nargs="+")
     parser.add_argument("--speeds", type=int, nargs="+", default=[4, 0], help="of AVIF")
     parser.add_argument("--peer-images", type=int, help="images that the slow peers code; the first ones")
+    parser.add_argument("--peers", type=Path, help="JSON with the peers' curves; made if it does not exist")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -72,37 +75,55 @@ def test_images(codec: Codec, source: str, count: int) -> np.ndarray:
 
 def tiny(codec: Codec, source: str, options: argparse.Namespace) -> dict[str, Any]:
     images = test_images(codec, source, options.images)
-    some = images[: options.peer_images or len(images)]
+    some = list(images[: options.peer_images or len(images)])
+    others = kept(options.peers, lambda: tiny_peers(images, some, options.speeds))
+    for name, curve in others.items():
+        show(name, curve)
+    webp, jxl = others["WebP"], others["JPEG XL mosaic"]
+    avif = {name: curve for name, curve in others.items() if name.startswith("AVIF")}
     single, archive = our_curves(codec, images, options.qualities or [14, 18, 22, 26, 30, 36, 42], options.effort)
     show("single files", single)
     show("archive", archive)
-    webp = peer_curve("webp", list(images))
-    show("WebP", webp)
-    avif = {f"AVIF mosaic, speed {speed}": peer_curve("avif", list(some), mosaic=100, options={"speed": speed})
-            for speed in options.speeds}  # fmt: skip
-    jxl = peer_curve("jxl", list(some), mosaic=100)
-    for name, curve in avif.items():
-        show(name, curve)
-    show("JPEG XL mosaic", jxl)
     rows = [("dB", "single", "WebP", "ratio", "must", "archive", "AVIF", "ratio", "must", "JPEG XL", "ratio", "must")]
     figures = {}
     for decibels, targets in TINY_TARGETS.items():
         own, many = bytes_at(single, decibels), bytes_at(archive, decibels)
-        others = (
+        peers = (
             bytes_at(webp, decibels),
             best(bytes_at(curve, decibels) for curve in avif.values()),
             bytes_at(jxl, decibels),
         )
-        ratios = [ratio(a, b) for a, b in zip((own, many, many), others, strict=True)]
-        figures[decibels] = {"single": own, "archive": many, "webp": others[0], "avif": others[1], "jxl": others[2]}
+        ratios = [ratio(a, b) for a, b in zip((own, many, many), peers, strict=True)]
+        figures[decibels] = {"single": own, "archive": many, "webp": peers[0], "avif": peers[1], "jxl": peers[2]}
         rows.append((
-            str(decibels), number(own), number(others[0]), number(ratios[0], 3), str(targets[0]), number(many),
-            number(others[1]), number(ratios[1], 3), str(targets[1]), number(others[2]), number(ratios[2], 3),
+            str(decibels), number(own), number(peers[0]), number(ratios[0], 3), str(targets[0]), number(many),
+            number(peers[1]), number(ratios[1], 3), str(targets[1]), number(peers[2]), number(ratios[2], 3),
             str(targets[2]),
         ))  # fmt: skip
     machine.table(rows)
     curves = {"single": single, "archive": archive, "webp": webp, **avif, "jxl": jxl}
     return {"images": len(images), "peer_images": len(some), "bytes_at_db": figures, "curves": curves}
+
+
+def tiny_peers(images: np.ndarray, some: list[np.ndarray], speeds: Sequence[int]) -> dict[str, Curve]:
+    """WebP of all images, one by one; AVIF and JPEG XL of mosaics of some."""
+    webp_qualities = (0, 1, 2, 5, 10, 18, 28, 40, 55, 70)
+    found = {"WebP": peer_curve("webp", list(images), webp_qualities)}
+    for speed in speeds:
+        name = f"AVIF mosaic, speed {speed}"
+        found[name] = peer_curve("avif", some, (20, 28, 36, 44, 52, 60), mosaic=100, options={"speed": speed})
+    found["JPEG XL mosaic"] = peer_curve("jxl", some, (14, 10, 7.5, 5.5, 4, 3, 2.2), mosaic=100)
+    return found
+
+
+def kept(path: Path | None, make: Callable[[], dict[str, Curve]]) -> dict[str, Curve]:
+    """Curves from a file, or made and written there."""
+    if path is not None and path.exists():
+        return {name: [tuple(point) for point in curve] for name, curve in json.loads(path.read_text()).items()}
+    found = make()
+    if path is not None:
+        path.write_text(json.dumps(found))
+    return found
 
 
 def our_curves(codec: Codec, images: np.ndarray, qualities: Sequence[int], effort: int) -> tuple[Curve, Curve]:
@@ -147,8 +168,7 @@ def photo(codec: Codec, folder: str, options: argparse.Namespace) -> dict[str, A
                 similarity["smalti"].append((size * 8 / pixels, float(np.mean(values))))
         print(quality, size * 8 / pixels, curves["smalti"][-1], similarity["smalti"][-1], flush=True)
     curves = {name: curve for name, curve in curves.items() if curve}
-    for name in ("jpeg", "webp", "avif"):
-        curves[PEERS[name].title] = peer_curve(name, images)
+    curves |= kept(options.peers, lambda: {PEERS[name].title: peer_curve(name, images) for name in PHOTO_PEERS})
     rows = [("bpp", *curves)]
     figures: dict[float, dict[str, float | None]] = {}
     for rate in RATES_BPP:

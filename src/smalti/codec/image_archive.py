@@ -13,11 +13,14 @@ with a CRC-32 of its bytes.
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -32,6 +35,11 @@ from smalti.data.pictures import Picture
 from smalti.errors import CodecError
 
 LANES = 64  # blocks that are coded side by side
+THREADS = 2  # batches that are coded at once
+
+_Waiting: TypeAlias = tuple[np.ndarray, str, int]  # pixels, name, label
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class ImageArchiveWriter:
@@ -73,7 +81,9 @@ class ImageArchiveWriter:
             labelled=bool(classes), classes=tuple(classes),
         )  # fmt: skip
         self.writer = ArchiveWriter.append(path, header) if append else ArchiveWriter(path, header, overwrite=overwrite)
-        self._waiting: list[tuple[np.ndarray, str, int]] = []
+        self._waiting: list[_Waiting] = []
+        self._running: deque[tuple[list[_Waiting], Future[list[bytes]]]] = deque()
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="smalti-codec")
 
     def add(self, picture: Picture, *, name: str = "", label: int = -1) -> None:
         """Add a picture of any size. One of the native size is written when its batch of blocks is full.
@@ -86,7 +96,7 @@ class ImageArchiveWriter:
         if pixels.shape == self.model.native and picture.bit_depth == 8 and not picture.info():
             self._waiting.append((pixels, name, label))
             if len(self._waiting) >= LANES * header.per_block:
-                self.flush()
+                self._submit()
             return
         self.flush()  # images stay in their order
         coded = encode_picture(self.model, picture, self.quality, effort=self.effort)
@@ -94,36 +104,60 @@ class ImageArchiveWriter:
 
     def flush(self) -> None:
         """Write the images that wait."""
+        self._submit()
+        while self._running:
+            self._write_next()
+
+    def _submit(self) -> None:
+        """Compress the images that wait in a thread of its own, and write what is ready."""
         waiting, self._waiting = self._waiting, []
         if waiting:
-            images = np.stack([pixels for pixels, _, _ in waiting])
-            codes = self.model.engine.codes_of(images, self.quality, effort=self.effort)
-            self.add_codes(codes, names=[name for _, name, _ in waiting], labels=[label for _, _, label in waiting])
+            self._running.append((waiting, self._pool.submit(self._compressed, [pixels for pixels, _, _ in waiting])))
+        while len(self._running) > THREADS:
+            self._write_next()
+
+    def _compressed(self, images: list[np.ndarray]) -> list[bytes]:
+        codes = self.model.engine.codes_of(np.stack(images), self.quality, effort=self.effort)
+        return self._streams(codes)
+
+    def _write_next(self) -> None:
+        waiting, result = self._running.popleft()
+        self._write(result.result(), [name for _, name, _ in waiting], [label for _, _, label in waiting])
 
     def add_codes(
         self, codes: np.ndarray, *, names: Sequence[str] | None = None, labels: Sequence[int] | None = None
     ) -> None:
         """Write images of the native size by their codes (N, D, h, w) int32, of the archive's quality."""
-        header, context = self.writer.header, self.model.engine.context
-        size = header.per_block
+        self.flush()
+        self._write(self._streams(codes), names or [""] * len(codes), labels or [-1] * len(codes))
+
+    def _streams(self, codes: np.ndarray) -> list[bytes]:
+        """The blocks of some images, decoded again and compared."""
+        context, size = self.model.engine.context, self.writer.header.per_block
         encoder = LaneEncoder(streams_of(len(codes), size))
         streams = encode_codes(context, codes, self.quality, encoder, per_stream=size)
         again = decode_codes(context, LaneDecoder(streams), _shape(codes), self.quality, per_stream=size)
         if not np.array_equal(again, codes):
             raise CodecError("a block did not decode to its own codes; this machine computes wrongly, or smalti does")
+        return streams
+
+    def _write(self, streams: list[bytes], names: Sequence[str], labels: Sequence[int]) -> None:
+        header = self.writer.header
         for number, stream in enumerate(streams):
-            part = slice(number * size, min((number + 1) * size, len(codes)))
-            count = part.stop - part.start
+            part = slice(number * header.per_block, min((number + 1) * header.per_block, len(names)))
             self.writer.write_block(
                 stream,
-                count=count,
-                names=(names[part] if names else [""] * count) if header.named else None,
-                labels=(labels[part] if labels else [-1] * count) if header.labelled else None,
+                count=part.stop - part.start,
+                names=names[part] if header.named else None,
+                labels=labels[part] if header.labelled else None,
             )
 
     def close(self) -> None:
         """Write what waits and the index."""
-        self.flush()
+        try:
+            self.flush()
+        finally:
+            self._pool.shutdown(cancel_futures=True)
         self.writer.close()
 
     def __enter__(self) -> Self:
@@ -132,12 +166,14 @@ class ImageArchiveWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None:
-            try:
+        try:
+            if error is None:
                 self.flush()
-            except BaseException:
-                self.writer.__exit__(*sys.exc_info())
-                raise
+        except BaseException:
+            self.writer.__exit__(*sys.exc_info())
+            raise
+        finally:
+            self._pool.shutdown(cancel_futures=True)
         self.writer.__exit__(kind, error, trace)
 
 
@@ -200,34 +236,35 @@ class ImageArchive:
         Damaged blocks are left out; `reader.problems` says which.
         """
         wanted = range(self.reader.block_count) if numbers is None else numbers
+        for found in _ahead(self._batches(wanted), self._decoded):
+            yield from found
+
+    def _batches(self, numbers: Sequence[int]) -> Iterator[list[tuple[int, Block]]]:
+        """The readable blocks, `LANES` at a time."""
         batch: list[tuple[int, Block]] = []
-        for number in wanted:
+        for number in numbers:
             try:
                 batch.append((number, self.reader.read_block(number)))
             except CodecError as error:
                 self.reader.note_problem(number, error)
                 continue
             if len(batch) == LANES:
-                yield from self._decoded(batch)
+                yield batch
                 batch = []
-        yield from self._decoded(batch)
+        yield batch
 
-    def _decoded(self, batch: list[tuple[int, Block]]) -> Iterator[tuple[int, list[Picture]]]:
+    def _decoded(self, batch: list[tuple[int, Block]]) -> list[tuple[int, list[Picture]]]:
+        found = []
         try:
-            pictures = self._pictures([block for _, block in batch])
+            pictures = iter(self._pictures([block for _, block in batch]))
+            return [(number, list(itertools.islice(pictures, block.count))) for number, block in batch]
         except CodecError:  # one of them: find out which
             for number, block in batch:
                 try:
-                    found = self._pictures([block])
+                    found.append((number, self._pictures([block])))
                 except CodecError as error:
                     self.reader.note_problem(number, error)
-                    continue
-                yield number, found
-            return
-        position = 0
-        for number, block in batch:
-            yield number, pictures[position : position + block.count]
-            position += block.count
+        return found
 
     def _pictures(self, blocks: list[Block]) -> list[Picture]:
         """The pictures of some blocks."""
@@ -262,6 +299,22 @@ class ImageArchive:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _ahead(jobs: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:
+    """Results in order, with `THREADS` jobs running ahead."""
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="smalti-codec") as pool:
+        running: deque[Future[R]] = deque()
+        try:
+            for job in jobs:
+                running.append(pool.submit(work, job))
+                if len(running) > THREADS:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for future in running:
+                future.cancel()
 
 
 def _shape(codes: np.ndarray) -> tuple[int, int, int, int]:

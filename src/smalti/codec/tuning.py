@@ -51,7 +51,7 @@ def tune_decoder(engine: CodecEngine, pixels: np.ndarray, codes: np.ndarray, qua
     with torch.enable_grad():
         for _ in range(steps):
             optimizer.zero_grad()
-            error(tuning).backward()  # type: ignore[no-untyped-call]
+            error(tuning).backward()
             optimizer.step()
     levels = np.clip(np.rint(tuning.detach().cpu().numpy() / UNIT), -127, 127).astype(np.int8)
     data = _packed(levels)

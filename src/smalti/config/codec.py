@@ -42,7 +42,7 @@ class CodecConfig(ValidatedConfig):
     width: int = number(48, 4, 1024)  # channels of these convolutions
     blocks: int = number(2, 0, 64)  # residual blocks of two convolutions each
     context: ContextConfig = ContextConfig()
-    rate_weight: float = number(0.19, 0.0, 100.0)  # lambda, squared error for a bit, in squared quantisation steps
+    rate_weight: float = number(0.19, 1e-6, 100.0)  # lambda, squared error for a bit, in squared quantisation steps
     quality_low: int = number(20, 1, 100)  # range of qualities in training
     quality_high: int = number(70, 1, 100)
     pleasing: PleasingConfig = PleasingConfig()

@@ -42,6 +42,7 @@ __all__ = [
     "bytes_at",
     "codec_curve",
     "compare_codecs",
+    "frontier",
     "mosaics",
     "peer_curve",
     "psnr_at",
@@ -118,7 +119,7 @@ def _decode_jxl(data: bytes, channels: int) -> np.ndarray:
 
 _SUBSAMPLINGS: tuple[Options, ...] = ({"subsampling": 2}, {"subsampling": 0})
 _ALPHAS: tuple[Options, ...] = tuple({"alpha_quality": quality} for quality in (100, 60, 20))
-_PERCENT = (3, 10, 20, 32, 45, 58, 70, 80, 90)
+_PERCENT = (1, 8, 18, 30, 43, 57, 70, 80, 90)
 _PLAIN: tuple[Options, ...] = ({},)
 
 PEERS: dict[str, Peer] = {
@@ -133,7 +134,7 @@ PEERS: dict[str, Peer] = {
     "webp": Peer(
         "WebP",
         "lossy, method 6, with alpha the best of three alpha qualities",
-        _PERCENT,
+        (0, *_PERCENT[1:]),
         _pillow("WEBP", method=6),
         _opened,
         {1: _PLAIN, 3: _PLAIN, 4: _ALPHAS},

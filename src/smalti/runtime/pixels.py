@@ -35,7 +35,7 @@ def to_pixels(images: Tensor) -> np.ndarray:
 
 
 def premultiplied(images: Tensor) -> Tensor:
-    """Multiply the colours of RGBA images (B, 4, H, W) in [-1, 1] by their alpha; other images are returned as they are.
+    """Multiply the colours of RGBA images (B, 4, H, W) in [-1, 1] by their alpha; others are returned as they are.
 
     The colour of a transparent pixel then makes no difference, and errors count as much as they can be seen.
     """

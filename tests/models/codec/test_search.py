@@ -48,6 +48,16 @@ def test_no_image_gets_worse_with_more_rounds(channels: int, neighbours: bool) -
     assert gained[-1] < gained[1] < 1
 
 
+def test_pictures_with_little_to_gain_are_searched_too() -> None:
+    """No single change of these saves as many bits as the margin begins with."""
+    codec = trained_codec()
+    images = torch.nn.functional.interpolate(images_of(3, 4), scale_factor=3)
+    quality = torch.full((4,), 15.0)
+    before = costs(codec, images, rounded(codec, images, quality), quality)
+    after = costs(codec, images, search(codec, images, quality, rounds=3, rate_weight=RATE_WEIGHT), quality)
+    assert (after < before - 1).all()
+
+
 @kinds
 def test_codes_are_integers(channels: int, neighbours: bool) -> None:
     codec, images = trained_codec(channels=channels, neighbours=neighbours), images_of(channels, 4)

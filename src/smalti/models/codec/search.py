@@ -6,8 +6,9 @@ the objective without the code's own bits b, and step^2 the curvature of the squ
     change d = +1 or -1:     dJ = d g + step^2 + lambda (b(q + d) - b(q))
 
 and all changes that save more than a margin are made at once. They are not independent: the margin begins at several
-bits, so that the changes that matter are made first, and halves after each round. Where the objective of an image grew
-all the same, the image goes back to its best codes and its margin doubles. So no image gets worse.
+bits, or at half of the largest saving if that is less, so that the changes that matter are made first, and halves after
+each round. Where the objective of an image grew all the same, the image goes back to its best codes and its margin
+doubles. So no image gets worse.
 Source: iterative inference as in Campos et al. 2019, arXiv:1904.09325, and Yang et al. 2020, arXiv:2006.04240; here
 over integers.  Layout: images (B, C, H, W), codes (B, D, h, w).
 """
@@ -62,6 +63,8 @@ def search(codec: ImageCodec, images: Tensor, quality: Tensor, *, rounds: int, r
             break
         best_change, best_gain = torch.where(where, change, best_change), torch.where(where, gain, best_gain)
         margin = torch.where(better, margin / 2, (margin * 2).clamp_min(FAILED_MARGIN))
+        # Below the largest saving, or nothing would change any more.
+        margin = torch.minimum(margin, torch.where(better, 0.5, 0.9) * best_gain.flatten(1).amax(dim=1))
         codes = best + torch.where(best_gain > margin[:, None, None, None], best_change, torch.zeros_like(best))
     return best
 
