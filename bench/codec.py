@@ -29,6 +29,7 @@ from PIL import Image
 from smalti import data
 from smalti.codec.image_codec import squared_error
 from smalti.codec.image_file import Coded, write_picture
+from smalti.data.order import evenly_spread
 from smalti.data.pictures import Picture
 from smalti.evaluation.codecs import PEERS, Curve, bytes_at, peer_curve, psnr_at
 from smalti.metrics.distortion import psnr_db
@@ -70,7 +71,7 @@ def main() -> None:
 def test_images(codec: Codec, source: str, count: int) -> np.ndarray:
     height, width, channels = codec.model.native
     images = data.load(source, split="test", size=(height, width), channels=channels)
-    return images.take(np.arange(min(count, len(images)))).images
+    return images.take(evenly_spread(len(images), count)).images
 
 
 def tiny(codec: Codec, source: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -187,7 +188,7 @@ def kinds(options: argparse.Namespace) -> dict[str, Any]:
     for own, source in pairs:
         height, width, channels = codecs[own].model.native
         images = data.load(source, split="test", size=(height, width), channels=channels)
-        whole = [np.array(image) for image in images.take(np.arange(min(options.images, len(images)))).images]
+        whole = [np.array(image) for image in images.take(evenly_spread(len(images), options.images)).images]
         wanted = curve_of(codecs[own], whole, [26], options.effort)[0][1]
         sizes = {}
         for name, codec in codecs.items():

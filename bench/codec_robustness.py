@@ -41,6 +41,7 @@ import torch
 from smalti import data
 from smalti.codec.image_file import Model, encode_picture, read_codes, write_picture
 from smalti.codec.scalar import decode_codes, encode_codes, scalar_bits, streams_of
+from smalti.data.order import evenly_spread
 from smalti.data.pictures import Picture
 from smalti.errors import CodecError
 from smalti.pipelines.codec import Codec
@@ -73,7 +74,7 @@ def pictures(codec: Codec, options: argparse.Namespace) -> np.ndarray:
     """Test images of the native size, (N, H, W, C) uint8."""
     height, width, channels = codec.model.native
     images = data.load(options.source, split="test", size=(height, width), channels=channels)
-    return images.take(np.arange(min(options.images, len(images)))).images
+    return images.take(evenly_spread(len(images), options.images)).images
 
 
 def archive(codec: Codec, images: np.ndarray, path: Path, *, effort: int = 0, per_block: int = 16) -> None:
@@ -84,7 +85,7 @@ def archive(codec: Codec, images: np.ndarray, path: Path, *, effort: int = 0, pe
 
 def archive_codes(codec: Codec, path: str, batch: int) -> str:
     """SHA-256 over the codes of all blocks, decoded `batch` blocks at a time."""
-    from smalti.codec.range_coder import LaneDecoder
+    from smalti.codec.rans import LaneDecoder
 
     found = hashlib.sha256()
     with codec.open_archive(path) as images:
@@ -226,7 +227,7 @@ def mutated(whole: bytes, draw: random.Random, others: list[bytes]) -> bytes:
 
 
 def entropy(codec: Codec, options: argparse.Namespace) -> dict[str, Any]:
-    from smalti.codec.range_coder import IntegerEncoder, LaneEncoder
+    from smalti.codec.rans import IntegerEncoder, LaneEncoder
 
     options.images = min(options.images, 512)
     images, engine = pictures(codec, options), codec.model.engine

@@ -29,6 +29,8 @@ def values_of(config: RunConfig, path: str) -> st.SearchStrategy[Any]:
         return st.integers(2, 2048).map(lambda width: 4 * width)  # which the heads must be able to share
     if path.endswith(".channels"):
         return st.sampled_from([None, 1, 3, 4])
+    if path == "data.crop":
+        return st.none() | st.integers(1, 16384)
     if path == "model.freeze_encoder_at":
         return st.none() | st.integers(0, 10**12)
     if path.endswith("quantizer.projection"):

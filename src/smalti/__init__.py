@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from smalti.models.prior.sampling import Sampling
     from smalti.pipelines.autoencoder import Autoencoder
     from smalti.pipelines.base import Pipeline, load
+    from smalti.pipelines.code_codec import CodeCodec
     from smalti.pipelines.codec import Codec
     from smalti.pipelines.encoder import Encoder
     from smalti.pipelines.gan import GAN
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 # Where each name is, "module:name"; a module alone is the name itself.
 _HOMES = {
     "Autoencoder": "smalti.pipelines.autoencoder:Autoencoder",
+    "CodeCodec": "smalti.pipelines.code_codec:CodeCodec",
     "Codec": "smalti.pipelines.codec:Codec",
     "Encoder": "smalti.pipelines.encoder:Encoder",
     "GAN": "smalti.pipelines.gan:GAN",
@@ -67,6 +69,7 @@ __all__ = [
     "KINDS",
     "PRESETS",
     "Autoencoder",
+    "CodeCodec",
     "Codec",
     "Encoder",
     "Machine",

@@ -255,7 +255,9 @@ def test_an_unknown_kind_names_the_nearest(written: Path, kind: Any) -> None:
         entry["config"]["recipe"] = entry["kind"] = kind
 
     change_entry(written, change)
-    refused(written, "did you mean 'gan'?" if kind == "gna" else "known: codec, context, contrastive, gan, prior, vqvae")
+    refused(
+        written, "did you mean 'gan'?" if kind == "gna" else "known: codec, context, contrastive, gan, prior, vqvae"
+    )
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from smalti.codec import image_archive
 from smalti.codec.archive import ArchiveHeader, ArchiveWriter
 from smalti.codec.container import CoderKind, PayloadKind
 from smalti.codec.image_archive import ImageArchive, ImageArchiveWriter
+from smalti.codec.image_codec import CodecEngine
 from smalti.codec.image_file import Model
 from smalti.data.pictures import Picture
 from smalti.errors import CodecError, ConfigError, OutputError
@@ -316,7 +317,7 @@ def test_bad_names_and_labels_are_refused(model: Model, path: Path) -> None:
 
 
 def test_a_machine_that_computes_wrongly_is_noticed(model: Model, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = image_archive.decode_codes
-    monkeypatch.setattr(image_archive, "decode_codes", lambda *args, **options: right(*args, **options) + 1)
+    right = CodecEngine.decode
+    monkeypatch.setattr(CodecEngine, "decode", lambda *args, **options: right(*args, **options) + 1)
     with pytest.raises(CodecError, match="computes wrongly"):
         fill(writer(model, path))

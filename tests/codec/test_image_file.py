@@ -8,7 +8,7 @@ from codec_models import DIGEST, QUALITY, SIDE, discs, drawn_codec, model_of, so
 
 from smalti.codec import image_codec, image_file
 from smalti.codec.container import ChunkKind, CoderKind, FullHeader, TinyHeader, read_header, read_single, write_single
-from smalti.codec.image_codec import squared_error
+from smalti.codec.image_codec import CodecEngine, squared_error
 from smalti.codec.image_file import (
     Coded,
     Model,
@@ -272,7 +272,7 @@ def test_channels_that_no_picture_has_are_refused() -> None:
 def test_the_pixel_limit_holds_before_anything_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     model, _, data = fixed_file(full=True)
     huge = rewritten(data, width=9000, height=9000)
-    monkeypatch.setattr(image_file, "decode_codes", None)
+    monkeypatch.setattr(CodecEngine, "decode", None)
     for bad, limit in ((huge, 10**7), (data, 255)):
         with pytest.raises(CodecError, match="limit"):
             read_picture_file(model, bad, pixel_limit=limit)
@@ -280,7 +280,7 @@ def test_the_pixel_limit_holds_before_anything_is_decoded(monkeypatch: pytest.Mo
 
 def test_a_machine_that_computes_wrongly_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of(trained_codec())
-    right = image_file.decode_codes
-    monkeypatch.setattr(image_file, "decode_codes", lambda *args, **options: right(*args, **options) + 1)
+    right = CodecEngine.decode
+    monkeypatch.setattr(CodecEngine, "decode", lambda *args, **options: right(*args, **options) + 1)
     with pytest.raises(CodecError, match="computes wrongly"):
         written(model, picture())

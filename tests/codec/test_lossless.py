@@ -99,6 +99,23 @@ def test_the_exact_pixels_come_back(height: int, width: int, channels: int, dept
 
 
 @depths
+def test_bands_are_coded_one_after_another(depth: int) -> None:
+    """So that memory is bounded: here bands of 8 and of 40 rows, the last of which are cut."""
+    chance = np.random.default_rng(0)
+    for width, channels in ((8 * 16384, 1), (8 * 1640, 2)):
+        spread = np.repeat(10.0 ** (np.arange(8) % (depth // 2 - 2)), 13)[:100, None, None]
+        difference = np.rint(chance.normal(0, 1, (100, width // 64, channels)) * spread).astype(int)
+        difference = np.repeat(difference, 64, axis=1)[:44] if channels == 2 else np.repeat(difference, 64, axis=1)[:11]
+        data = encode_difference(difference, depth)
+        assert np.array_equal(decode_difference(data, difference.shape, depth), centred(difference, depth))
+
+
+def centred(difference: np.ndarray, depth: int) -> np.ndarray:
+    half = 1 << (depth - 1)
+    return (difference + half) % (2 * half) - half
+
+
+@depths
 def test_the_largest_differences_come_back(depth: int) -> None:
     top = (1 << depth) - 1
     for value in (top, -top, 1 << (depth - 1), -(1 << (depth - 1))):

@@ -184,7 +184,9 @@ def test_a_file_of_a_kind_that_is_not_registered_says_which_ones_are(
     with monkeypatch.context() as patch:
         patch.setitem(KINDS, "denoiser", ModelKind(DenoiserConfig, DenoiserRecipe, build_denoiser, Denoiser))
         smalti.train(config(16), Waveforms(), tmp_path / "run", machine=MACHINE)
-    with pytest.raises(CheckpointError, match=r"there is no recipe 'denoiser'; known: codec, context, contrastive, gan, prior"):
+    with pytest.raises(
+        CheckpointError, match=r"there is no recipe 'denoiser'; known: codec, context, contrastive, gan, prior"
+    ):
         smalti.load(tmp_path / "run")
 
 

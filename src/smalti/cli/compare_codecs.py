@@ -9,7 +9,6 @@ from cyclopts import Parameter
 
 from smalti.cli import console
 from smalti.cli.apps import app, examples
-from smalti.cli.compress import open_codec
 from smalti.cli.options import Device, ModelPath, Overwrite
 from smalti.cli.outputs import free_to_write
 from smalti.cli.progress import counting, counting_parts
@@ -59,7 +58,9 @@ def compare_codecs(
         Folder in which downloads are looked for.
     """
     from smalti.evaluation import codecs
-    from smalti.pipelines.codec import check_effort
+    from smalti.pipelines.base import load_as
+    from smalti.pipelines.codec import Codec
+    from smalti.pipelines.picture_codec import check_effort
     from smalti.report.codec_page import codec_table
 
     check_effort(effort)
@@ -70,7 +71,7 @@ def compare_codecs(
             raise ConfigError(f"--out is {out}, but the page is HTML; give a name that ends in .html")
         for path in (out, out.with_suffix(".json")):
             free_to_write(path, overwrite)
-    codec = open_codec(model, device)
+    codec = load_as(model, Codec, device=device)
     images = read_images(source, codec.card.image.channels, count, split=split, cache=cache)
     with counting_parts() as tell:
         found = codecs.compare_codecs(codec, images, effort=effort, progress=tell)

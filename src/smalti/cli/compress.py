@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from smalti.codec.image_archive import ImageArchiveWriter
     from smalti.data.picture_list import Contents, PictureList
     from smalti.data.pictures import Picture
-    from smalti.pipelines.codec import Codec
+    from smalti.pipelines.picture_codec import PictureCodec
 
 RATE, ARCHIVE = RateOptions(), ArchiveOptions()
+SETTINGS = ("quality", "max_bytes", "bpp", "target_psnr", "tune", "exact")  # that not every kind of model has
 ARCHIVE_EXTENSION, IMAGE_EXTENSION = ".smt", ".smi"
 SAMPLE, SAMPLE_PIXELS = 64, 2**22  # images of an archive, and their pixels, whose error is measured
 
@@ -53,7 +54,7 @@ def compress(
     cache: Path | None = None,
     overwrite: Overwrite = False,
 ) -> int:
-    """Compress pictures with a model of a codec preset.
+    """Compress pictures with a model of a codec preset, or with a VQ-VAE and its context net.
 
     Parameters
     ----------
@@ -71,6 +72,7 @@ def compress(
         free_to_write(out, overwrite or archive.append)
     _check_inputs(images, out)
     codec = open_codec(model, device)
+    codec.check_settings(**{name: getattr(rate, name) for name in SETTINGS})
     with counting("looking") as tell:
         pictures = list_pictures(images, split=split, cache=cache, progress=tell)
     totals = Totals(single=len(pictures) == 1, metadata=metadata)
@@ -86,22 +88,22 @@ def compress(
     return 1 if totals.failed else 0
 
 
-def open_codec(model: Path, device: str) -> Codec:
+def open_codec(model: Path, device: str) -> PictureCodec:
     """The codec at a path.
 
     Raises:
         CheckpointError: the model is of another kind.
     """
     from smalti.checkpoint.file import read_card
-    from smalti.pipelines.base import find_checkpoint, load_as
-    from smalti.pipelines.codec import Codec
+    from smalti.pipelines.base import find_checkpoint, load
+    from smalti.pipelines.picture_codec import picture_codec
 
     if read_card(find_checkpoint(model)).kind == "vqvae":
         raise CheckpointError(
-            f"{model} is a vqvae, whose codes do not become a file of pictures; smalti encode writes its codes, and a "
-            "model of smalti train codec-tiny or codec-photo compresses pictures"
+            f"{model} is a vqvae, whose codes do not become a file of pictures without a context net; smalti train "
+            f"context --of {model} trains one, and the run that it writes compresses pictures"
         )
-    return load_as(model, Codec, device=device)
+    return picture_codec(load(model, device=device))
 
 
 def targets_of(names: Sequence[str], folder: Path, extension: str) -> list[Path]:
@@ -203,7 +205,13 @@ class Totals:
 
 
 def _to_files(
-    codec: Codec, pictures: PictureList, targets: Sequence[Path], rate: RateOptions, totals: Totals, *, overwrite: bool
+    codec: PictureCodec,
+    pictures: PictureList,
+    targets: Sequence[Path],
+    rate: RateOptions,
+    totals: Totals,
+    *,
+    overwrite: bool,
 ) -> None:
     """A file for each picture."""
     from smalti.files import output_errors, write_atomically
@@ -229,7 +237,7 @@ def _to_files(
 
 
 def _to_archive(
-    codec: Codec,
+    codec: PictureCodec,
     pictures: PictureList,
     out: Path,
     rate: RateOptions,
@@ -268,7 +276,7 @@ def _to_archive(
     _measure(codec, out, kept, totals)
 
 
-def _measure(codec: Codec, out: Path, kept: dict[int, Picture], totals: Totals) -> None:
+def _measure(codec: PictureCodec, out: Path, kept: dict[int, Picture], totals: Totals) -> None:
     """Read some pictures of the archive again."""
     if not kept:
         return
@@ -285,11 +293,10 @@ def _archive_settings(
 ) -> tuple[dict[str, Any], list[int]]:
     """The settings of the archive, those of the existing one where none are given; and the labels of the pictures."""
     from smalti.codec.archive import ArchiveReader
-    from smalti.pipelines.codec import QUALITY
 
     if not archive.append:
-        quality, per_block = rate.quality or QUALITY, archive.per_block or 16
-        return {"quality": quality, "per_block": per_block, "classes": pictures.classes}, pictures.labels
+        settings = {"quality": rate.quality, "per_block": archive.per_block or 16, "classes": pictures.classes}
+        return settings, pictures.labels
     with ArchiveReader(out) as reader:
         there = reader.header
     unknown = [name for name in pictures.classes if name not in there.classes]
@@ -298,7 +305,7 @@ def _archive_settings(
     numbers = [there.classes.index(name) for name in pictures.classes] if there.classes else []
     labels = [numbers[label] if label >= 0 and numbers else -1 for label in pictures.labels]
     settings = {
-        "quality": rate.quality or there.step, "per_block": archive.per_block or there.per_block,
+        "quality": rate.quality or there.step or None, "per_block": archive.per_block or there.per_block,
         "classes": there.classes, "named": there.named,
     }  # fmt: skip
     return settings, labels
@@ -316,16 +323,18 @@ def _interruption(writer: ImageArchiveWriter, out: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        writer.settle()
         console.note(f"stopped: {out} holds {writer.writer.images:,} images, and --append adds the others")
         raise
 
 
 def _check_options(out: Path, rate: RateOptions, archive: ArchiveOptions, *, to_archive: bool, overwrite: bool) -> None:
     """Check, before anything is read, that the options fit each other."""
-    from smalti.pipelines.codec import Rate, check_effort
+    from smalti.pipelines.codec import Rate
+    from smalti.pipelines.picture_codec import check_effort
 
     Rate(rate.quality, rate.max_bytes, rate.bpp, rate.target_psnr)
-    check_effort(rate.effort)
+    check_effort(rate.effort or 0)
     check_effort(rate.tune, "tune")
     if to_archive:
         given = {"--max-bytes": rate.max_bytes, "--bpp": rate.bpp, "--target-psnr": rate.target_psnr}
@@ -351,7 +360,7 @@ def _check_inputs(images: Sequence[str], out: Path) -> None:
                 raise OutputError(f"{out} is one of the images itself; give another --out")
 
 
-def _say_which_model(codec: Codec) -> None:
+def _say_which_model(codec: PictureCodec) -> None:
     from smalti.pipelines.codec_models import zoo_name
 
     digest = codec.card.digest

@@ -21,8 +21,8 @@ from smalti.errors import CodecError, ConfigError, DataError, SmaltiError
 if TYPE_CHECKING:
     from smalti.codec.archive import ArchiveReader
     from smalti.data.pictures import Picture
-    from smalti.pipelines.codec import Codec
     from smalti.pipelines.codec_models import CodecFinder
+    from smalti.pipelines.picture_codec import PictureCodec
 
 Format = Literal["png", "webp", "jpeg"]
 Decoder = Literal["faithful", "pleasing"]
@@ -55,7 +55,7 @@ class _Request:
         """Whether `out` is a file."""
         return bool(self.out.suffix) and not self.out.is_dir()
 
-    def codec(self, digest: bytes, path: Path) -> Codec:
+    def codec(self, digest: bytes, path: Path) -> PictureCodec:
         """The codec of a file: the one that was given, or else the one of that digest."""
         if self.model is not None:
             codec = self.finder.open(self.model)
@@ -208,7 +208,7 @@ def _decompress(request: _Request, path: Path, target: Path) -> tuple[int, int]:
     return 1, 0
 
 
-def _decompress_archive(request: _Request, codec: Codec, path: Path, folder: Path) -> tuple[int, int]:
+def _decompress_archive(request: _Request, codec: PictureCodec, path: Path, folder: Path) -> tuple[int, int]:
     """Write the pictures of an archive."""
     with codec.open_archive(path, decoder=request.decoder, pixel_limit=request.pixel_limit) as archive:
         reader = archive.reader

@@ -111,7 +111,7 @@ def _about(path: Path, found: FileInfo) -> dict[str, Any]:
         about["image"] = _shape((header.channels, header.height, header.width))
         about["bits per sample"], about["payload"] = header.bit_depth, header.payload.name.lower()
         pixels = _archive_pixels(path) if isinstance(header, ArchiveHeader) else header.height * header.width
-    about |= {"quality": header.step, "size_bytes": found.size}
+    about |= ({"quality": header.step} if header.step else {}) | {"size_bytes": found.size}
     if pixels:
         about["bits per pixel"] = round(8 * found.size / pixels, 5)
     if isinstance(header, ArchiveHeader):

@@ -277,7 +277,8 @@ class RateOptions:
     target_psnr:
         The smallest file with at least so many dB. Not for archives.
     effort:
-        Rounds of searching for cheaper codes, from 0. Each takes about as long as three decodings.
+        Rounds of searching for better codes, from 0. Each takes about as long as three decodings. Default: 8, or 0
+        for a VQ-VAE.
     exact:
         Also store the difference to the exact pixels. Not for archives.
     """
@@ -286,7 +287,7 @@ class RateOptions:
     max_bytes: int | None = None
     bpp: float | None = None
     target_psnr: float | None = None
-    effort: int = 8
+    effort: int | None = None
     tune: Annotated[int, Parameter(help=_TUNE)] = 0
     exact: Flag = False
 

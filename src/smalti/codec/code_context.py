@@ -22,7 +22,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 
-from smalti.codec.context import LARGEST, POINT, IntegerLayer, _rounded_bias, integer_layer
+from smalti.codec.context import LARGEST, POINT, IntegerLayer, integer_layer, rounded_bias
 from smalti.codec.entropy import PRECISION, TOTAL, EntropyDecoder, EntropyEncoder
 from smalti.codec.scalar import codes_checksum
 from smalti.errors import CodecError, CodeRangeError
@@ -328,7 +328,7 @@ def _layer(weights: np.ndarray, biases: np.ndarray, *, shift: int = 0) -> tuple[
     """An exact layer with inputs up to 255, and each symbol's biases, (symbols, outputs) -> the same in its units."""
     biases = biases.astype(np.float64)
     layer = integer_layer(weights, np.full(weights.shape[1], LARGEST), np.abs(biases).max(axis=0), point=POINT)
-    return layer, np.stack([_rounded_bias(bias, layer, shift) for bias in biases])
+    return layer, np.stack([rounded_bias(bias, layer, shift) for bias in biases])
 
 
 def _units(sums: np.ndarray, layer: IntegerLayer) -> np.ndarray:

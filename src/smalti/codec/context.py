@@ -103,7 +103,7 @@ class IntegerGroupNet:
         hidden = np.full(width, LARGEST)
         second_bias = tensors["second.bias"].astype(np.float64)
         self.second = integer_layer(tensors["second.weight"], hidden, np.abs(second_bias), point=POINT)
-        self.second_bias = _rounded_bias(second_bias, self.second, 0)
+        self.second_bias = rounded_bias(second_bias, self.second, 0)
         self.last = integer_layer(tensors["last.weight"], hidden, _bias_bound(self.last_bias), point=POINT)
         # The outputs have 3, 2 and 1 bits behind the point.
         self.output_shift = POINT - np.repeat([_log2(MEAN_UNITS), _log2(SCALE_UNITS), _log2(SPIKE_UNITS)], self.count)
@@ -122,12 +122,12 @@ class IntegerGroupNet:
         """
         t = (quality.astype(np.float64) - 50) / 32
         levels, which = np.unique(t, return_inverse=True)
-        bias = np.stack([_rounded_bias(_polynomial(self.bias, level), self.first, 0) for level in levels])
+        bias = np.stack([rounded_bias(_polynomial(self.bias, level), self.first, 0) for level in levels])
         sums = inputs @ self.first.weights + bias[which] if inputs.shape[1] else bias[which]
         hidden = np.clip(self.first.shifted(sums, 0), 0, LARGEST)
         hidden = np.clip(self.second.shifted(hidden @ self.second.weights + self.second_bias, 0), 0, LARGEST)
         bias = np.stack(
-            [_rounded_bias(_polynomial(self.last_bias, level), self.last, self.output_shift) for level in levels]
+            [rounded_bias(_polynomial(self.last_bias, level), self.last, self.output_shift) for level in levels]
         )
         out = self.last.shifted(hidden @ self.last.weights + bias[which], self.output_shift).astype(np.int32)
         mean, scale, spike = np.split(out, 3, axis=1)
@@ -241,7 +241,7 @@ def _bias_bound(coefficients: np.ndarray) -> np.ndarray:
     return b0 + b1 * LARGEST_T + b2 * LARGEST_T**2
 
 
-def _rounded_bias(bias: np.ndarray, layer: IntegerLayer, extra: np.ndarray | int) -> np.ndarray:
+def rounded_bias(bias: np.ndarray, layer: IntegerLayer, extra: np.ndarray | int) -> np.ndarray:
     """Bias in the units of the sums, with the half that turns `floor` into rounding."""
     half = _half(layer.exponents + extra)
     return (np.rint(np.ldexp(bias, layer.exponents + POINT)) + half).astype(np.float32)

@@ -26,11 +26,11 @@ import numpy as np
 
 from smalti.codec.archive import ArchiveHeader, ArchiveReader, ArchiveWriter
 from smalti.codec.archive_block import Block
-from smalti.codec.container import PIXEL_LIMIT, CoderKind, PayloadKind
+from smalti.codec.container import PIXEL_LIMIT, CoderKind
 from smalti.codec.fields import DIGEST_BYTES, check_model
-from smalti.codec.image_file import QUALITIES, Model, encode_picture, read_picture_file, write_picture
+from smalti.codec.image_file import Model, encode_picture, read_picture_file, write_picture
 from smalti.codec.rans import LaneDecoder, LaneEncoder
-from smalti.codec.scalar import decode_codes, encode_codes, streams_of
+from smalti.codec.scalar import streams_of
 from smalti.data.pictures import Picture
 from smalti.errors import CodecError
 
@@ -77,7 +77,7 @@ class ImageArchiveWriter:
         height, width, channels = model.native
         header = ArchiveHeader(
             digest=model.digest[:DIGEST_BYTES], width=width, height=height, channels=channels, step=quality,
-            payload=PayloadKind.SCALAR, coder=CoderKind.LANES, per_block=per_block, named=named,
+            payload=model.engine.payload, coder=CoderKind.LANES, per_block=per_block, named=named,
             labelled=bool(classes), classes=tuple(classes),
         )  # fmt: skip
         self.writer = ArchiveWriter.append(path, header) if append else ArchiveWriter(path, header, overwrite=overwrite)
@@ -105,6 +105,10 @@ class ImageArchiveWriter:
     def flush(self) -> None:
         """Write the images that wait."""
         self._submit()
+        self.settle()
+
+    def settle(self) -> None:
+        """Write the batches that are being compressed."""
         while self._running:
             self._write_next()
 
@@ -133,10 +137,10 @@ class ImageArchiveWriter:
 
     def _streams(self, codes: np.ndarray) -> list[bytes]:
         """The blocks of some images, decoded again and compared."""
-        context, size = self.model.engine.context, self.writer.header.per_block
+        engine, size = self.model.engine, self.writer.header.per_block
         encoder = LaneEncoder(streams_of(len(codes), size))
-        streams = encode_codes(context, codes, self.quality, encoder, per_stream=size)
-        again = decode_codes(context, LaneDecoder(streams), _shape(codes), self.quality, per_stream=size)
+        streams = engine.encode(codes, self.quality, encoder, per_stream=size)
+        again = engine.decode(LaneDecoder(streams), _shape(codes), self.quality, per_stream=size)
         if not np.array_equal(again, codes):
             raise CodecError("a block did not decode to its own codes; this machine computes wrongly, or smalti does")
         return streams
@@ -203,10 +207,10 @@ class ImageArchive:
         try:
             header, name = self.reader.header, "this archive" if isinstance(source, bytes) else os.fspath(source)
             check_model(header.digest, model.digest, source=name)
-            native, low, high = (header.height, header.width, header.channels), *QUALITIES
+            native, low, high = (header.height, header.width, header.channels), *model.engine.steps
             if (
                 native != model.native
-                or header.payload != PayloadKind.SCALAR
+                or header.payload != model.engine.payload
                 or header.coder != CoderKind.LANES
                 or header.apart
                 or header.bit_depth != 8
@@ -287,7 +291,7 @@ class ImageArchive:
         engine, quality = self.model.engine, self.reader.header.step
         dimension, rows, columns = engine.grid(height, width)
         shape = (len(payloads) * count, dimension, rows, columns)
-        codes = decode_codes(engine.context, LaneDecoder(payloads), shape, quality, per_stream=count)
+        codes = engine.decode(LaneDecoder(payloads), shape, quality, per_stream=count)
         return engine.pixels_of(codes, quality, height, width, decoder=self.decoder)
 
     def close(self) -> None:

@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from smalti.codec.context import IntegerContext
+from smalti.codec.entropy import EntropyDecoder, EntropyEncoder
+from smalti.codec.fields import PayloadKind
 from smalti.codec.lossless import linear_levels
+from smalti.codec.scalar import decode_codes, encode_codes
 from smalti.models.codec.codec import ImageCodec
 from smalti.models.codec.search import search
 from smalti.runtime.device import fast_bfloat16
@@ -36,6 +39,9 @@ class CodecEngine:
         rate_weight: lambda in squared steps for a bit, as in training.
     """
 
+    payload: ClassVar[PayloadKind] = PayloadKind.SCALAR
+    steps: ClassVar[tuple[int, int]] = (1, 100)  # smallest and largest step index
+
     def __init__(self, module: ImageCodec, *, rate_weight: float) -> None:
         self.module, self.rate_weight = module, rate_weight
         self.tile = module.tile
@@ -49,6 +55,12 @@ class CodecEngine:
         net = self.module.context
         tensors = {name: value.detach().cpu().numpy() for name, value in net.state_dict().items()}
         return IntegerContext(tensors, net.bounds, neighbours=net.neighbours, shared=net.shared)
+
+    @cached_property
+    def inverse(self) -> Tensor:
+        """Inverse of A A^T, (D, D): makes the transposed basis its pseudo-inverse."""
+        basis = (self.module.basis.weight * self.module.basis.scale).detach().double()
+        return torch.linalg.inv(basis @ basis.T).float()
 
     @property
     def region(self) -> int:
@@ -78,7 +90,10 @@ class CodecEngine:
                 part = self.tensor(images[start : start + size, top:bottom, left:right])
                 levels = torch.full((len(part),), float(quality), device=self.device)
                 with self._fast():
-                    found = search(self.module, part, levels, rounds=effort, rate_weight=self.rate_weight * rate_scale)
+                    found = search(
+                        self.module, part, levels, rounds=effort, rate_weight=self.rate_weight * rate_scale,
+                        inverse=self.inverse,
+                    )  # fmt: skip
                 rows = slice(top // self.tile, -(-bottom // self.tile))
                 columns = slice(left // self.tile, -(-right // self.tile))
                 codes[start : start + size, :, rows, columns] = found.cpu().numpy()
@@ -125,6 +140,16 @@ class CodecEngine:
                 kept = found[:, : end - first * self.tile, :width].cpu().numpy()
                 images[start : start + size, first * self.tile : end] = kept
         return images
+
+    def encode(self, codes: np.ndarray, step: int, encoder: EntropyEncoder, *, per_stream: int = 1) -> list[bytes]:
+        """The streams of codes (N, D, h, w): see `encode_codes` of codec/scalar.py."""
+        return encode_codes(self.context, codes, step, encoder, per_stream=per_stream)
+
+    def decode(
+        self, decoder: EntropyDecoder, shape: tuple[int, int, int, int], step: int, *, per_stream: int = 1
+    ) -> np.ndarray:
+        """The inverse of `encode`: int32 codes of a shape."""
+        return decode_codes(self.context, decoder, shape, step, per_stream=per_stream)
 
     def linear_pixels(self, codes: np.ndarray, quality: int, height: int, width: int, bit_depth: int) -> np.ndarray:
         """The linear synthesis of one picture's codes (D, h, w) in integers, (H, W, C): the base of `exact`."""

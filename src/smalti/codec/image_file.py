@@ -1,4 +1,4 @@
-"""Files of one picture, by a trained transform codec: what the container's parts hold.
+"""Files of one picture, by a trained codec or VQ-VAE: what the container's parts hold.
 
 The tiny form is used for a picture that is just like the model's training images: its size, its channels, 8 bits, no
 metadata. All others get the full form. Channels are adapted to the model and restored:
@@ -9,15 +9,17 @@ metadata. All others get the full form. Channels are adapted to the model and re
     alpha      opaque     alpha 255, dropped after decoding
     grey       colour     refused, because the colour would be lost
 
-`exact` adds the lossless difference to the linear synthesis in integers (codec/lossless.py). Every payload is decoded
-and compared when it is written.
+`exact` adds the lossless difference to a codec's linear synthesis in integers (codec/lossless.py). Every payload is
+decoded and compared when it is written.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from smalti.codec.container import (
     PIXEL_LIMIT,
@@ -43,14 +45,70 @@ from smalti.codec.lossless import (
 )
 from smalti.codec.range_coder import RangeDecoder, RangeEncoder
 from smalti.codec.rans import IntegerDecoder, IntegerEncoder, LaneDecoder, LaneEncoder
-from smalti.codec.scalar import codes_checksum, decode_codes, encode_codes, exclude_codes
+from smalti.codec.scalar import codes_checksum, exclude_codes
 from smalti.codec.tuning import read_tuning, tune_decoder
 from smalti.data.pictures import Picture
 from smalti.errors import CodecError, ConfigError
 
-QUALITIES = (1, 100)
+QUALITIES = CodecEngine.steps
 STATE_SYMBOLS = 1 << 15  # more than this in a stream go to the range coder, which is faster and packs as well
 LUMA = np.array([0.299, 0.587, 0.114])
+
+
+class Engine(Protocol):
+    """What files need of a model: `CodecEngine`, or `CodeEngine` (codec/code_engine.py)."""
+
+    @property
+    def payload(self) -> PayloadKind:
+        """What its streams encode."""
+        ...
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """Smallest and largest step index."""
+        ...
+
+    @property
+    def tile(self) -> int:
+        """Side in pixels of what a place of the grid stands for."""
+        ...
+
+    @property
+    def region(self) -> int:
+        """Side in pixels of what is a stream of its own, a multiple of the tile."""
+        ...
+
+    def grid(self, height: int, width: int) -> tuple[int, int, int]:
+        """Shape (D, h, w) of the codes of a picture."""
+        ...
+
+    def codes_of(self, images: np.ndarray, quality: int, *, effort: int, rate_scale: float = 1.0) -> np.ndarray:
+        """(N, H, W, C) uint8 or uint16 -> (N, D, h, w) int32."""
+        ...
+
+    def pixels_of(
+        self,
+        codes: np.ndarray,
+        quality: int,
+        height: int,
+        width: int,
+        *,
+        bit_depth: int = 8,
+        decoder: str = "faithful",
+        tuning: Tensor | None = None,
+    ) -> np.ndarray:
+        """(N, D, h, w) int32 -> (N, H, W, C) uint8 or uint16."""
+        ...
+
+    def encode(self, codes: np.ndarray, step: int, encoder: EntropyEncoder, *, per_stream: int = 1) -> list[bytes]:
+        """Streams of codes (N, D, h, w)."""
+        ...
+
+    def decode(
+        self, decoder: EntropyDecoder, shape: tuple[int, int, int, int], step: int, *, per_stream: int = 1
+    ) -> np.ndarray:
+        """The inverse of `encode`; CodecError if the streams are damaged."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +121,7 @@ class Model:
         native: (height, width, channels) of the training images.
     """
 
-    engine: CodecEngine
+    engine: Engine
     digest: bytes
     native: tuple[int, int, int]
 
@@ -136,7 +194,7 @@ def encode_picture(
     """
     pixels = model_pixels(picture.pixels, model.native[2])
     (codes,) = model.engine.codes_of(pixels[None], quality, effort=effort, rate_scale=rate_scale)
-    tuning = tune_decoder(model.engine, pixels, codes, quality, steps=tune) if tune else b""
+    tuning = tune_decoder(_transform(model), pixels, codes, quality, steps=tune) if tune else b""
     return Coded(codes, quality, picture, tuning)
 
 
@@ -144,7 +202,7 @@ def exclude_unlikely(model: Model, coded: Coded) -> None:
     """Set the codes that are not coded to zero, as `write_picture` does: after that, pixels are those of the file."""
     height, width, _ = coded.picture.pixels.shape
     for y0, x0, y1, x1 in _tile_regions(model, height, width):
-        exclude_codes(model.engine.context, coded.codes[None, :, y0:y1, x0:x1], coded.quality)
+        exclude_codes(_transform(model).context, coded.codes[None, :, y0:y1, x0:x1], coded.quality)
 
 
 def write_picture(model: Model, coded: Coded, *, exact: bool = False, full: bool = False) -> bytes:
@@ -168,7 +226,7 @@ def write_picture(model: Model, coded: Coded, *, exact: bool = False, full: bool
         channels=channels,
         step=coded.quality,
         codes_checksum=codes_checksum(codes),
-        payload=PayloadKind.SCALAR,
+        payload=model.engine.payload,
         coder=kind,
         bit_depth=picture.bit_depth,
         region=(side, side) if len(parts) > 1 else None,
@@ -193,20 +251,21 @@ def read_codes(
         height, width, channels = model.native
         header = FullHeader(
             digest=model.digest[:DIGEST_BYTES], width=width, height=height, channels=channels, step=header.step,
-            codes_checksum=0, payload=PayloadKind.SCALAR, coder=CoderKind.STATE,
+            codes_checksum=0, payload=model.engine.payload, coder=CoderKind.STATE,
         )  # fmt: skip
         tiny = True
     else:
         tiny = False
-    low, high = QUALITIES
+    low, high = model.engine.steps
     if header.channels not in (1, 3, 4):
         raise CodecError(
             f"{source} says that it has {header.channels} channels, expected 1, 3 or 4; get the file again"
         )
-    if header.payload != PayloadKind.SCALAR or header.coder == CoderKind.LANES or not low <= header.step <= high:
+    if header.payload != model.engine.payload or header.coder == CoderKind.LANES or not low <= header.step <= high:
         raise CodecError(
             f"{source} has a payload {header.payload.name}, coder {header.coder.name}, step {header.step}, which this "
-            f"kind of model does not write; expected SCALAR with a step from {low} to {high}; get the file again"
+            f"kind of model does not write; expected {model.engine.payload.name} with a step from {low} to {high}; get "
+            "the file again"
         )
     expected = (model.engine.region,) * 2
     if header.region is not None and header.region != expected:
@@ -220,7 +279,7 @@ def read_codes(
     for stream, (y0, x0, y1, x1) in zip(streams, places, strict=True):
         shape = (1, dimension, y1 - y0, x1 - x0)
         decoder = decoder_for(header.coder, [stream])
-        codes[:, y0:y1, x0:x1] = decode_codes(model.engine.context, decoder, shape, header.step)[0]
+        codes[:, y0:y1, x0:x1] = model.engine.decode(decoder, shape, header.step)[0]
     if not tiny and codes_checksum(codes) != header.codes_checksum:
         raise CodecError(f"{source} decodes to other codes than were encoded; it is damaged, get it again")
     return header, codes, {chunk.kind: chunk.data for chunk in chunks if chunk.kind != ChunkKind.STREAM}
@@ -236,9 +295,9 @@ def read_picture_file(
     """
     header, codes, others = read_codes(model, data, pixel_limit=pixel_limit, source=source)
     height, width, depth = header.height, header.width, header.bit_depth
-    tuning = read_tuning(model.engine, others[ChunkKind.DECODER]) if ChunkKind.DECODER in others else None
+    tuning = read_tuning(_transform(model), others[ChunkKind.DECODER]) if ChunkKind.DECODER in others else None
     if ChunkKind.RESIDUAL in others:
-        base = model.engine.linear_pixels(codes, header.step, height, width, depth)[..., : header.channels]
+        base = _transform(model).linear_pixels(codes, header.step, height, width, depth)[..., : header.channels]
         pixels = restored(base, decode_difference(others[ChunkKind.RESIDUAL], base.shape, depth), depth)
     else:
         found = model.engine.pixels_of(
@@ -259,11 +318,22 @@ def read_picture_file(
     return Picture(pixels, others.get(ChunkKind.ICC), others.get(ChunkKind.EXIF), others.get(ChunkKind.XMP))
 
 
+def _transform(model: Model) -> CodecEngine:
+    """The engine of a transform codec, for what only these have.
+
+    Raises:
+        CodecError: the model is none.
+    """
+    if not isinstance(model.engine, CodecEngine):
+        raise CodecError("a VQ-VAE has neither exact differences nor changes of its decoder; get the file again")
+    return model.engine
+
+
 def _stream(model: Model, codes: np.ndarray, quality: int, kind: CoderKind) -> bytes:
     """One entropy-coded stream, decoded again and compared."""
-    (stream,) = encode_codes(model.engine.context, codes, quality, encoder_for(kind))
+    (stream,) = model.engine.encode(codes, quality, encoder_for(kind))
     shape = (codes.shape[0], codes.shape[1], codes.shape[2], codes.shape[3])
-    again = decode_codes(model.engine.context, decoder_for(kind, [stream]), shape, quality)
+    again = model.engine.decode(decoder_for(kind, [stream]), shape, quality)
     if not np.array_equal(again, codes):
         raise CodecError("the file did not decode to its own codes; this machine computes wrongly, or smalti does")
     return stream
@@ -278,7 +348,7 @@ def _beside(model: Model, coded: Coded, exact: bool) -> list[Chunk]:
     if coded.tuning and not exact:
         chunks.append(Chunk(ChunkKind.DECODER, coded.tuning))
     if exact:
-        base = model.engine.linear_pixels(coded.codes, coded.quality, height, width, picture.bit_depth)
+        base = _transform(model).linear_pixels(coded.codes, coded.quality, height, width, picture.bit_depth)
         kept = min(channels, model.native[2])
         difference = difference_to(base[..., :kept], picture.pixels[..., :kept])
         chunks.append(Chunk(ChunkKind.RESIDUAL, encode_difference(difference, picture.bit_depth)))

@@ -1,18 +1,20 @@
 """Lossless planes: the alpha channel beside a colour codec, and the difference to the exact picture.
 
     alpha       filter byte (0 none, 1 left, 2 up) | raw deflate of the filtered samples
-    difference  length of the scales, varint | scales, raw deflate | low bits | range-coded stream
+    difference  length of the scales, varint | scales, raw deflate | low bits, band by band | range-coded stream
 
 The difference between the stored pixels and a prediction is cut into blocks of 8 x 8 pixels of one channel. Each block
 has a scale of the grid in models/codec/grid.py; its values are coded with the row of that scale, mean 0 and the lowest
 spike. Where the scale is beyond the grid, as it often is with 16 bits, the values are first divided by a power of two,
-and the low bits are stored as they are. The prediction must be the same on every machine, so it is the linear synthesis
-in integers (`linear_levels`), not what the float decoder makes. Layout: (H, W, C). Imports no torch.
+and the low bits are stored as they are. A band of blocks is coded at once, so that memory is bounded. The prediction
+must be the same on every machine, so it is the linear synthesis in integers (`linear_levels`), not what the float
+decoder makes. Layout: (H, W, C). Imports no torch.
 """
 
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from decimal import Decimal, localcontext
 
 import numpy as np
@@ -24,6 +26,7 @@ from smalti.errors import CodecError
 from smalti.models.codec.grid import LOG_SCALE_LOW, SCALE_UNITS
 
 BLOCK = 8
+BAND = 1 << 14  # blocks that are coded at once, but at least one row of them
 LARGEST_SHIFT = 9  # low bits of a value; the scale of differences of 16 bits is at most 2^14.5
 BASIS_POINT, STEP_POINT = 14, 16  # bits behind the point of the basis and of the step
 LARGEST_SUM = 2.0**28  # of basis and codes: 2^14 steps; real pictures stay far below, and all products below 2^63
@@ -63,19 +66,20 @@ def encode_difference(difference: np.ndarray, bit_depth: int) -> bytes:
     Args:
         difference: (H, W, C) integers; only their residue modulo 2^bit_depth is kept.
     """
-    values = _centred(difference, bit_depth)
-    blocks = _blocks(values)
-    # The scale of a logistic is about .7 of the mean distance from its centre.
-    spread = 0.72 * np.abs(blocks).mean(axis=1)
-    scales = np.rint((np.log2(np.maximum(spread, 2.0**LOG_SCALE_LOW)) - LOG_SCALE_LOW) * SCALE_UNITS)
-    scales = np.clip(scales, 0, SCALES - 1 + SCALE_UNITS * LARGEST_SHIFT).astype(np.uint8)
-    side, shifts, inside = _deflate(scales), _shifts(scales), _inside(values.shape)
-    raised = blocks + _middle(shifts)
-    high = raised >> shifts[:, None]
-    encoder = RangeEncoder()
-    encoder.put(scalar_tables(), _rows(scales, inside), high.reshape(1, -1))
-    (stream,) = encoder.finish(np.array([zlib.crc32(np.ascontiguousarray(values, dtype="<i4").data)]))
-    return varint(len(side)) + side + _low_bits(raised - (high << shifts[:, None]), shifts, inside) + stream
+    encoder, scales, low, check = RangeEncoder(), [], [], 0
+    for rows, _ in _bands(difference.shape):
+        values = _centred(difference[rows], bit_depth)
+        blocks, inside = _blocks(values), _inside(values.shape)
+        scales.append(_scales(blocks))
+        shifts = _shifts(scales[-1])
+        raised = blocks + _middle(shifts)
+        high = raised >> shifts[:, None]
+        encoder.put(scalar_tables(), _rows(scales[-1], inside), high.reshape(1, -1))
+        low.append(_low_bits(raised - (high << shifts[:, None]), shifts, inside))
+        check = zlib.crc32(np.ascontiguousarray(values, dtype="<i4").data, check)
+    side = _deflate(np.concatenate(scales))
+    (stream,) = encoder.finish(np.array([check]))
+    return varint(len(side)) + side + b"".join(low) + stream
 
 
 def decode_difference(data: bytes, shape: tuple[int, int, int], bit_depth: int) -> np.ndarray:
@@ -84,32 +88,35 @@ def decode_difference(data: bytes, shape: tuple[int, int, int], bit_depth: int) 
     Raises:
         CodecError: the data are damaged.
     """
-    height, width, channels = shape
-    down, right = -(-height // BLOCK), -(-width // BLOCK)
     fields = Fields(data, "the exact difference")
     side = fields.take(fields.varint("the length of the scales", 0, len(data)), "the scales")
-    scales = np.frombuffer(_inflate(side, down * right * channels, "exact difference"), dtype=np.uint8)
+    count = -(-shape[0] // BLOCK) * -(-shape[1] // BLOCK) * shape[2]
+    scales = np.frombuffer(_inflate(side, count, "exact difference"), dtype=np.uint8)
     if scales.size and scales.max() >= SCALES + SCALE_UNITS * LARGEST_SHIFT:
         raise CodecError("the exact difference has an unknown scale; the file is damaged, get it again")
-    shifts, inside = _shifts(scales), _inside(shape)
-    low = _read_low_bits(fields, shifts, inside)
+    values, check = np.empty(shape, dtype=np.int32), 0
+    bands = [(rows, _shifts(scales[blocks]), scales[blocks]) for rows, blocks in _bands(shape)]
+    size = sum(_low_size(shifts, _inside(values[rows].shape)) for rows, shifts, _ in bands)
+    low_fields = Fields(fields.take(size, "the low bits"), fields.source)
     decoder = RangeDecoder(fields.take(fields.left, "the stream"))
-    high = decoder.take(scalar_tables(), _rows(scales, inside)).reshape(-1, BLOCK * BLOCK)
-    blocks = (high << shifts[:, None]) + low - _middle(shifts)
-    whole = blocks.reshape(down, right, channels, BLOCK, BLOCK).transpose(0, 3, 1, 4, 2)
-    values = whole.reshape(down * BLOCK, right * BLOCK, channels)[:height, :width]
-    decoder.finish(np.array([zlib.crc32(np.ascontiguousarray(values, dtype="<i4").data)]))
-    return values.astype(np.int32)
+    for rows, shifts, some in bands:
+        inside = _inside(values[rows].shape)
+        high = decoder.take(scalar_tables(), _rows(some, inside)).reshape(-1, BLOCK * BLOCK)
+        blocks = (high << shifts[:, None]) + _read_low_bits(low_fields, shifts, inside) - _middle(shifts)
+        values[rows] = _pixels(blocks, values[rows].shape)
+        check = zlib.crc32(np.ascontiguousarray(values[rows], dtype="<i4").data, check)
+    decoder.finish(np.array([check]))
+    return values
 
 
 def difference_to(prediction: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Pixels minus their prediction, (H, W, C) int64.
+    """Pixels minus their prediction, (H, W, C) int32.
 
     Args:
         prediction: (H, W, C) levels of `linear_levels`; with four channels the colours are premultiplied.
         pixels: (H, W, C) uint8 or uint16.
     """
-    levels = pixels.astype(np.int64)
+    levels = pixels.astype(np.int32)
     return levels - _divided(prediction, levels[..., 3:], np.iinfo(pixels.dtype).max)
 
 
@@ -125,8 +132,9 @@ def _divided(prediction: np.ndarray, alpha: np.ndarray, top: int) -> np.ndarray:
     """A prediction whose colours, if there are four channels, are divided by the exact alpha (H, W, 1)."""
     if prediction.shape[2] != 4:
         return prediction
-    colours = (prediction[..., :3] * top + alpha // 2) // np.maximum(alpha, 1)
-    return np.concatenate([np.where(alpha > 0, np.minimum(colours, top), 0), prediction[..., 3:]], axis=2)
+    colours = (prediction[..., :3].astype(np.int64) * top + alpha // 2) // np.maximum(alpha, 1)
+    exact = np.where(alpha > 0, np.minimum(colours, top), 0).astype(np.int32)
+    return np.concatenate([exact, prediction[..., 3:]], axis=2)
 
 
 def linear_levels(
@@ -140,7 +148,7 @@ def linear_levels(
         step_index: quality of the codes.
 
     Returns:
-        (h * S, w * S, C) int64 levels, 0 to 2^bit_depth - 1.
+        (h * S, w * S, C) int32 levels, 0 to 2^bit_depth - 1.
 
     Raises:
         CodecError: the codes are beyond all pictures.
@@ -151,7 +159,7 @@ def linear_levels(
     level_one = 1 << (BASIS_POINT + STEP_POINT)
     offset = np.rint(np.ldexp(mean.astype(np.float64), BASIS_POINT + STEP_POINT)).astype(np.int64).ravel()
     step, top = step_integer(step_index), (1 << bit_depth) - 1
-    levels = np.empty((height, side, width, side, channels), dtype=np.int64)
+    levels = np.empty((height, side, width, side, channels), dtype=np.int32)
     for row in range(height):
         # Exact in float64: every sum is an integer below 2^53.
         sums = codes[:, row].T.astype(np.float64) @ whole
@@ -159,8 +167,8 @@ def linear_levels(
             raise CodecError("the codes are beyond all pictures; the file is damaged, get it again")
         values = sums.astype(np.int64) * step + offset
         rounded = ((values + level_one) * top + level_one) >> (BASIS_POINT + STEP_POINT + 1)
-        levels[row] = rounded.reshape(width, channels, side, side).transpose(2, 0, 3, 1)
-    return np.clip(levels, 0, top).reshape(height * side, width * side, channels)
+        levels[row] = rounded.clip(0, top).reshape(width, channels, side, side).transpose(2, 0, 3, 1)
+    return levels.reshape(height * side, width * side, channels)
 
 
 def step_integer(step_index: int) -> int:
@@ -183,11 +191,37 @@ def _blocks(values: np.ndarray) -> np.ndarray:
     return padded.reshape(down, BLOCK, right, BLOCK, channels).transpose(0, 2, 4, 1, 3).reshape(-1, BLOCK * BLOCK)
 
 
+def _pixels(blocks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Invert `_blocks`."""
+    height, width, channels = shape
+    down, right = -(-height // BLOCK), -(-width // BLOCK)
+    whole = blocks.reshape(down, right, channels, BLOCK, BLOCK).transpose(0, 3, 1, 4, 2)
+    return whole.reshape(down * BLOCK, right * BLOCK, channels)[:height, :width]
+
+
+def _bands(shape: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Rows of pixels, and blocks, that are coded at once."""
+    height, width, channels = shape
+    across, down = -(-width // BLOCK) * channels, -(-height // BLOCK)
+    size = max(1, BAND // across)
+    for top in range(0, down, size):
+        end = min(top + size, down)
+        yield slice(top * BLOCK, min(end * BLOCK, height)), slice(top * across, end * across)
+
+
 def _inside(shape: tuple[int, ...]) -> np.ndarray:
     """Which values of the blocks are in the picture, (blocks, 64) bool; the others are not coded."""
     height, width, channels = shape
     down, right = np.arange(height + -height % BLOCK), np.arange(width + -width % BLOCK)
     return _blocks(np.repeat(((down < height)[:, None] & (right < width))[..., None], channels, axis=2))
+
+
+def _scales(blocks: np.ndarray) -> np.ndarray:
+    """The scale of each block, (blocks,) uint8."""
+    # The scale of a logistic is about .7 of the mean distance from its centre.
+    spread = 0.72 * np.abs(blocks).mean(axis=1)
+    scales = np.rint((np.log2(np.maximum(spread, 2.0**LOG_SCALE_LOW)) - LOG_SCALE_LOW) * SCALE_UNITS)
+    return np.clip(scales, 0, SCALES - 1 + SCALE_UNITS * LARGEST_SHIFT).astype(np.uint8)
 
 
 def _rows(scales: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -211,6 +245,12 @@ def _low_bits(low: np.ndarray, shifts: np.ndarray, inside: np.ndarray) -> bytes:
     """(blocks, 64) -> a plane of bits for each place, the highest first, of the values that have it."""
     planes = ((low[(shifts > place)[:, None] & inside] >> place) & 1 for place in reversed(range(LARGEST_SHIFT)))
     return b"".join(np.packbits(plane).tobytes() for plane in planes)
+
+
+def _low_size(shifts: np.ndarray, inside: np.ndarray) -> int:
+    """Bytes of `_low_bits`."""
+    counts = inside.sum(axis=1)
+    return sum(-(-int(counts[shifts > place].sum()) // 8) for place in range(LARGEST_SHIFT))
 
 
 def _read_low_bits(fields: Fields, shifts: np.ndarray, inside: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Pipelines for inference with trained models, one file per kind.
 
-model = smalti.load("runs/faces")       # a GAN, Autoencoder, Prior, Encoder or Codec
+model = smalti.load("runs/faces")       # a GAN, Autoencoder, Prior, Encoder, Codec or CodeCodec
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from smalti.models.prior.sampling import Sampling
     from smalti.pipelines.autoencoder import Autoencoder
     from smalti.pipelines.base import Pipeline, find_checkpoint, load
+    from smalti.pipelines.code_codec import CodeCodec
     from smalti.pipelines.codec import Codec
     from smalti.pipelines.encoder import Encoder
     from smalti.pipelines.encoding import encode_dataset
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Autoencoder": "smalti.pipelines.autoencoder:Autoencoder",
+    "CodeCodec": "smalti.pipelines.code_codec:CodeCodec",
     "Codec": "smalti.pipelines.codec:Codec",
     "Encoder": "smalti.pipelines.encoder:Encoder",
     "GAN": "smalti.pipelines.gan:GAN",
@@ -37,6 +39,7 @@ _HOMES = {
 __all__ = [
     "GAN",
     "Autoencoder",
+    "CodeCodec",
     "Codec",
     "Encoder",
     "Pipeline",

@@ -13,12 +13,10 @@ from typing import ClassVar, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import nn
 
 from smalti.checkpoint.file import Card
-from smalti.codec.container import PIXEL_LIMIT
-from smalti.codec.image_archive import ImageArchive, ImageArchiveWriter
+from smalti.codec.image_archive import ImageArchiveWriter
 from smalti.codec.image_codec import CodecEngine, squared_error
 from smalti.codec.image_file import (
     QUALITIES,
@@ -28,7 +26,6 @@ from smalti.codec.image_file import (
     exclude_unlikely,
     model_pixels,
     picture_pixels,
-    read_picture_file,
     write_picture,
 )
 from smalti.codec.tuning import read_tuning
@@ -37,10 +34,9 @@ from smalti.data.images import ImageLike
 from smalti.data.pictures import Picture, read_picture
 from smalti.errors import CodecError, ConfigError, arg
 from smalti.models.codec.codec import ImageCodec
-from smalti.pipelines.base import Pipeline
+from smalti.pipelines.picture_codec import PictureCodec, check_effort
 
 EFFORT = 8  # rounds of the search
-LARGEST_EFFORT = 1000
 QUALITY = 40
 DECODERS = ("faithful", "pleasing")
 
@@ -74,7 +70,7 @@ class Rate:
                 raise ConfigError(f"{arg(name)} is {value}, but must be a number above 0")
 
 
-class Codec(Pipeline):
+class Codec(PictureCodec):
     """Pipeline of a model trained with the recipe `codec`: pictures to bytes and back.
 
     codec = smalti.Codec.from_pretrained("zoo:photo")
@@ -82,7 +78,7 @@ class Codec(Pipeline):
     pixels = codec.decompress(data)              # (H, W, C) uint8
     """
 
-    missing: ClassVar[str] = "cannot compress pictures; give a model trained with a codec preset"
+    missing: ClassVar[str] = "cannot compress pictures at several qualities; give a model trained with a codec preset"
 
     def __init__(self, module: nn.Module, card: Card, path: Path, device: torch.device | str = "cpu") -> None:
         super().__init__(module, card, path, device)
@@ -91,11 +87,15 @@ class Codec(Pipeline):
         self.rate_weight = config.rate_weight
 
     @cached_property
+    def engine(self) -> CodecEngine:
+        """The transform codec as functions of arrays."""
+        return CodecEngine(cast(ImageCodec, self.module), rate_weight=self.rate_weight)
+
+    @cached_property
     def model(self) -> Model:
         """The codec for the functions of `smalti.codec`."""
         channels, height, width = self.card.image.shape
-        engine = CodecEngine(cast(ImageCodec, self.module), rate_weight=self.rate_weight)
-        return Model(engine, bytes.fromhex(self.card.digest), (height, width, channels))
+        return Model(self.engine, bytes.fromhex(self.card.digest), (height, width, channels))
 
     @property
     def decoders(self) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ class Codec(Pipeline):
         max_bytes: int | None = None,
         bpp: float | None = None,
         target_psnr: float | None = None,
-        effort: int = EFFORT,
+        effort: int | None = None,
         tune: int = 0,
         exact: bool = False,
         metadata: bool = True,
@@ -121,7 +121,8 @@ class Codec(Pipeline):
             image: a path, the bytes of an image file, a Pillow image, an array (H, W, C) of uint8 or uint16, or a
                 picture.
             quality, max_bytes, bpp, target_psnr: see `Rate`; quality 40 if none is given.
-            effort: rounds of the rate-distortion search, 0 to 1000; each takes about as long as three decodings.
+            effort: rounds of the rate-distortion search, 0 to 1000, 8 if not given; each takes about as long as three
+                decodings.
             tune: steps of training some of the decoder's biases on the picture (codec/tuning.py), for large ones; the
                 changes are stored in the file if they are worth it.
             exact: store the difference to the exact pixels too: the file decodes to them, on every machine.
@@ -136,6 +137,7 @@ class Codec(Pipeline):
             DataError: the picture cannot be read.
         """
         rate = Rate(quality, max_bytes, bpp, target_psnr)
+        effort = EFFORT if effort is None else effort
         check_effort(effort)
         check_effort(tune, "tune")
         picture = read_picture(image, metadata=metadata)
@@ -152,66 +154,30 @@ class Codec(Pipeline):
         limit = rate.max_bytes if rate.max_bytes is not None else int(cast(float, rate.bpp) * pixels / 8)
         return _of_size(written, limit)
 
-    def decompress(
-        self, data: bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT, source: str = "this file"
-    ) -> np.ndarray:
-        """Decode a file of one picture: (H, W, C) uint8, or uint16 for a picture of 16 bits.
-
-        Args:
-            decoder: one of `decoders`; both read the same file.
-            pixel_limit: larger pictures are refused before anything is allocated.
-            source: name of the file, for messages.
-
-        Raises:
-            CodecError: the file is damaged, too large, or was compressed with another model.
-            ConfigError: the model has no such decoder.
-        """
-        return self.read(data, decoder=decoder, pixel_limit=pixel_limit, source=source).pixels
-
-    def open(
-        self, data: bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT, source: str = "this file"
-    ) -> Image.Image:
-        """Decode a file of one picture to a Pillow image, with its metadata in `info`. See `decompress`."""
-        return self.read(data, decoder=decoder, pixel_limit=pixel_limit, source=source).to_pil()
-
-    def read(
-        self, data: bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT, source: str = "this file"
-    ) -> Picture:
-        """Decode a file of one picture to pixels with their metadata. See `decompress`."""
-        self.check_decoder(decoder)
-        return read_picture_file(self.model, data, decoder=decoder, pixel_limit=pixel_limit, source=source)
-
     def write_archive(
         self,
         path: str | os.PathLike[str],
         *,
-        quality: int = QUALITY,
-        effort: int = EFFORT,
+        quality: int | None = None,
+        effort: int | None = None,
         per_block: int = 16,
         named: bool = True,
         classes: Sequence[str] = (),
         overwrite: bool = False,
         append: bool = False,
     ) -> ImageArchiveWriter:
-        """Begin an archive of many pictures: see `smalti.codec.image_archive.ImageArchiveWriter`."""
+        """Begin an archive of many pictures: see `smalti.codec.image_archive.ImageArchiveWriter`.
+
+        Args:
+            quality, effort: 40 and 8 if not given.
+        """
+        quality, effort = QUALITY if quality is None else quality, EFFORT if effort is None else effort
         check_effort(effort)
         Rate(quality)
         return ImageArchiveWriter(
             self.model, path, quality=quality, effort=effort, per_block=per_block, named=named, classes=classes,
             overwrite=overwrite, append=append,
         )  # fmt: skip
-
-    def open_archive(
-        self, source: str | os.PathLike[str] | bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT
-    ) -> ImageArchive:
-        """Open an archive of pictures: see `smalti.codec.image_archive.ImageArchive`."""
-        self.check_decoder(decoder)
-        return ImageArchive(self.model, source, decoder=decoder, pixel_limit=pixel_limit)
-
-    def check_decoder(self, decoder: str) -> None:
-        """Raise ConfigError if the model has no such decoder."""
-        if decoder not in self.decoders:
-            raise ConfigError(f"{arg('decoder')} is {decoder!r}, but {self.path} has {' and '.join(self.decoders)}")
 
     def _of_psnr(self, encode: Callable[[int], Coded], wanted: float) -> Coded:
         """The lowest quality whose PSNR is at least as wanted."""
@@ -237,19 +203,13 @@ class Codec(Pipeline):
         pixels = coded.picture.pixels
         height, width, channels = pixels.shape
         depth, native = coded.picture.bit_depth, self.model.native[2]
-        tuning = read_tuning(self.model.engine, coded.tuning) if coded.tuning else None
+        tuning = read_tuning(self.engine, coded.tuning) if coded.tuning else None
         found = self.model.engine.pixels_of(
             coded.codes[None], coded.quality, height, width, bit_depth=depth, tuning=tuning
         )[0]
         kept = picture_pixels(found, min(channels, native))
         wanted = model_pixels(pixels, native) if channels == 4 else pixels
         return -10 * float(np.log10(max(squared_error(kept, wanted[..., : kept.shape[2]]), 1e-12)))
-
-
-def check_effort(effort: int, name: str = "effort") -> None:
-    """Raise ConfigError if the number of search rounds, or of another such effort, is out of range."""
-    if not 0 <= effort <= LARGEST_EFFORT:
-        raise ConfigError(f"{arg(name)} is {effort}, but must be from 0 to {LARGEST_EFFORT} rounds")
 
 
 def _of_size(written: Callable[[int], bytes], limit: int) -> bytes:

@@ -16,8 +16,8 @@ import torch
 from smalti.checkpoint.file import Card, read_card
 from smalti.checkpoint.zoo import PREFIX, zoo_file, zoo_names
 from smalti.errors import CheckpointError, CodecError, arg
-from smalti.pipelines.base import find_checkpoint, load_as
-from smalti.pipelines.codec import Codec
+from smalti.pipelines.base import find_checkpoint, load, pipeline_class
+from smalti.pipelines.picture_codec import PictureCodec, picture_codec
 
 
 class UnknownModelError(CodecError):
@@ -44,12 +44,12 @@ class CodecFinder:
     """
 
     def __init__(
-        self, models: Sequence[str | os.PathLike[str] | Codec] = (), *, device: torch.device | str = "cpu"
+        self, models: Sequence[str | os.PathLike[str] | PictureCodec] = (), *, device: torch.device | str = "cpu"
     ) -> None:
         self.models, self.device = list(models), str(device)
-        self._opened: dict[Path, Codec] = {}
+        self._opened: dict[Path, PictureCodec] = {}
 
-    def find(self, digest: bytes, *, source: str, folders: Sequence[str | os.PathLike[str]] = ()) -> Codec:
+    def find(self, digest: bytes, *, source: str, folders: Sequence[str | os.PathLike[str]] = ()) -> PictureCodec:
         """The codec of a file.
 
         Args:
@@ -62,37 +62,37 @@ class CodecFinder:
             CheckpointError: a given model is no codec, or the one that fits is damaged.
         """
         found, _ = self._candidate(digest, source, folders)
-        return found if isinstance(found, Codec) else self.open(found)
+        return found if isinstance(found, PictureCodec) else self.open(found)
 
     def card(self, digest: bytes, *, source: str, folders: Sequence[str | os.PathLike[str]] = ()) -> Card:
         """The card of a file's codec, whose weights are not read. Raises as `find`."""
         return self._candidate(digest, source, folders)[1]
 
-    def open(self, model: str | os.PathLike[str] | Codec) -> Codec:
+    def open(self, model: str | os.PathLike[str] | PictureCodec) -> PictureCodec:
         """A codec by its path."""
-        if isinstance(model, Codec):
+        if isinstance(model, PictureCodec):
             return model
         path = find_checkpoint(model)
         if path not in self._opened:
-            self._opened[path] = load_as(path, Codec, device=self.device)
+            self._opened[path] = picture_codec(load(path, device=self.device))
         return self._opened[path]
 
     def _candidate(
         self, digest: bytes, source: str, folders: Sequence[str | os.PathLike[str]]
-    ) -> tuple[Codec | Path, Card]:
+    ) -> tuple[PictureCodec | Path, Card]:
         for model, card in self._candidates(folders):
             if bytes.fromhex(card.digest)[: len(digest)] == digest:
                 return model, card
         raise UnknownModelError(source, digest)
 
-    def _candidates(self, folders: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[Codec | Path, Card]]:
+    def _candidates(self, folders: Sequence[str | os.PathLike[str]]) -> Iterator[tuple[PictureCodec | Path, Card]]:
         for model in self.models:
-            path = model if isinstance(model, Codec) else find_checkpoint(model)
-            yield path, path.card if isinstance(path, Codec) else read_card(path)
+            path = model if isinstance(model, PictureCodec) else find_checkpoint(model)
+            yield path, path.card if isinstance(path, PictureCodec) else read_card(path)
         beside = [path for folder in folders for path in sorted(Path(folder).glob("*.safetensors"))]
         for path in (*beside, *(zoo_file(name) for name in zoo_names())):
             card = _card_of(path, path.stat().st_mtime_ns)
-            if card is not None and card.kind == "codec":
+            if card is not None and issubclass(pipeline_class(card), PictureCodec):
                 yield path, card
 
 

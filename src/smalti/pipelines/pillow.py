@@ -17,13 +17,13 @@ from smalti.errors import ConfigError, arg
 
 if TYPE_CHECKING:
     from smalti.codec.image_file import Model
-    from smalti.pipelines.codec import Codec
+    from smalti.pipelines.picture_codec import PictureCodec
 
 SETTINGS = ("quality", "max_bytes", "bpp", "target_psnr", "effort", "tune", "exact")
 METADATA = ("icc_profile", "exif", "xmp")
 
 
-def register_pillow(*, models: Sequence[str | os.PathLike[str] | Codec] = ()) -> None:
+def register_pillow(*, models: Sequence[str | os.PathLike[str] | PictureCodec] = ()) -> None:
     """Make Pillow read the files of `Codec.compress` and archives, and write such files.
 
     `Image.open(path)` reads the header and the metadata alone; pixels are decoded when they are needed. An archive has
@@ -42,7 +42,7 @@ def register_pillow(*, models: Sequence[str | os.PathLike[str] | Codec] = ()) ->
 class _Models:
     """What the plugin asks for."""
 
-    def __init__(self, models: Sequence[str | os.PathLike[str] | Codec]) -> None:
+    def __init__(self, models: Sequence[str | os.PathLike[str] | PictureCodec]) -> None:
         from smalti.pipelines.codec_models import CodecFinder
 
         self.finder = CodecFinder(models)

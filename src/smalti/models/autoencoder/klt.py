@@ -41,6 +41,10 @@ class TileLinear(nn.Module):
         self.channels, self.side, self.scale = channels, side, scale
         self.weight = nn.Parameter(torch.zeros(dimension, channels * side * side))
 
+    def energies(self) -> Tensor:
+        """Squared lengths of the rows, (dimension,)."""
+        return (self.weight * self.scale).square().sum(dim=1)
+
     def analyse(self, images: Tensor) -> Tensor:
         """Tiles to vectors."""
         return F.linear(tiles(images, self.side), self.weight * self.scale).permute(0, 3, 1, 2)

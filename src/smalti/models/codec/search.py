@@ -26,13 +26,24 @@ FIRST_MARGIN = 12.0  # before the first round, which halves it
 FAILED_MARGIN = 1.0  # at least, after a failure
 
 
-def rounded(codec: ImageCodec, images: Tensor, quality: Tensor) -> Tensor:
-    """Codes without a search: z / step rounded with a dead zone."""
-    scaled = codec.analyse(images) / step_size(quality)[:, None, None, None]
+def rounded(codec: ImageCodec, images: Tensor, quality: Tensor, inverse: Tensor | None = None) -> Tensor:
+    """Codes without a search: z / step rounded with a dead zone; `inverse` as in `search`."""
+    latents = codec.analyse(images)
+    if inverse is not None:
+        latents = torch.einsum("de,behw->bdhw", inverse, latents)
+    scaled = latents / step_size(quality)[:, None, None, None]
     return torch.sign(scaled) * torch.floor(scaled.abs() + 0.5 - DEAD_ZONE).clamp_min(0)
 
 
-def search(codec: ImageCodec, images: Tensor, quality: Tensor, *, rounds: int, rate_weight: float) -> Tensor:
+def search(
+    codec: ImageCodec,
+    images: Tensor,
+    quality: Tensor,
+    *,
+    rounds: int,
+    rate_weight: float,
+    inverse: Tensor | None = None,
+) -> Tensor:
     """Search codes with a small rate-distortion cost.
 
     Args:
@@ -41,12 +52,13 @@ def search(codec: ImageCodec, images: Tensor, quality: Tensor, *, rounds: int, r
         quality: (B,).
         rounds: each costs about three decodings.
         rate_weight: lambda in squared steps for a bit.
+        inverse: (D, D) inverse of A A^T, for a better start where training has made A less orthonormal; None: without.
 
     Returns:
         (B, D, h, w) integers as float32.
     """
     with torch.no_grad():
-        codes = rounded(codec, images, quality)
+        codes = rounded(codec, images, quality, inverse)
     if rounds == 0:
         return codes
     step = step_size(quality)[:, None, None, None]
@@ -85,7 +97,8 @@ def _propose(
         (gradient,) = torch.autograd.grad(cost.sum(), values)
     with torch.no_grad():
         fixed, bits = distribution.detached(), own.detach()
-        curvature = 1 / rate_weight  # of the squared error, in bits
+        # Of the squared error, in bits: of the linear synthesis, whose vectors are no longer quite of unit length.
+        curvature = codec.basis.energies()[:, None, None] / rate_weight
         up = gradient + curvature + fixed.bits(codes + 1) - bits
         down = -gradient + curvature + fixed.bits(codes - 1) - bits
         change = torch.where(up < down, 1.0, -1.0)
