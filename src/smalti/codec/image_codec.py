@@ -135,7 +135,9 @@ class CodecEngine:
                 levels = torch.full((len(part),), float(quality), device=self.device)
                 decoded = self.module.decode(part.float(), levels, decoder=decoder, tuning=tuning)
                 decoded = decoded[:, :, (first - above) * self.tile : (last - above) * self.tile]
-                found = unpremultiplied(decoded.clamp(-1, 1)).add(1).mul(top / 2).round().permute(0, 2, 3, 1)
+                levels_found = unpremultiplied(decoded.clamp(-1, 1)).add(1).mul_(top / 2).round_()
+                # Integers before they are moved and copied, which is several times faster.
+                found = levels_found.to(torch.uint8 if bit_depth == 8 else torch.int32).permute(0, 2, 3, 1)
                 end = min(height, last * self.tile)
                 kept = found[:, : end - first * self.tile, :width].cpu().numpy()
                 images[start : start + size, first * self.tile : end] = kept
