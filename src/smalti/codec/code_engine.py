@@ -63,12 +63,12 @@ class CodeEngine:
             raise CodecError(f"a VQ-VAE takes up to {LARGEST:,} pixels, but this picture has {height}x{width}")
         return len(self.module.context.codebook_sizes), -(-height // self.tile), -(-width // self.tile)
 
-    def codes_of(self, images: np.ndarray, quality: int, *, effort: int, rate_scale: float = 1.0) -> np.ndarray:
+    def codes_of(self, images: np.ndarray, quality: int, *, effort: int) -> np.ndarray:
         """Codes of images of one size.
 
         Args:
             images: (N, H, W, C) uint8 or uint16.
-            quality, rate_scale: without meaning here.
+            quality: without meaning here.
             effort: rounds of code refinement (models/autoencoder/refinement.py).
 
         Returns:

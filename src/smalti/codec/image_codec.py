@@ -71,13 +71,12 @@ class CodecEngine:
         """Shape (D, h, w) of the codes of a picture."""
         return self.module.coefficients, -(-height // self.tile), -(-width // self.tile)
 
-    def codes_of(self, images: np.ndarray, quality: int, *, effort: int, rate_scale: float = 1.0) -> np.ndarray:
+    def codes_of(self, images: np.ndarray, quality: int, *, effort: int) -> np.ndarray:
         """Codes of images of one size.
 
         Args:
             images: (N, H, W, C) uint8 or uint16.
             effort: rounds of the search.
-            rate_scale: factor of lambda.
 
         Returns:
             (N, D, h, w) int32.
@@ -91,7 +90,7 @@ class CodecEngine:
                 levels = torch.full((len(part),), float(quality), device=self.device)
                 with self._fast():
                     found = search(
-                        self.module, part, levels, rounds=effort, rate_weight=self.rate_weight * rate_scale,
+                        self.module, part, levels, rounds=effort, rate_weight=self.rate_weight,
                         inverse=self.inverse,
                     )  # fmt: skip
                 rows = slice(top // self.tile, -(-bottom // self.tile))

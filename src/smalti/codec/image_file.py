@@ -82,7 +82,7 @@ class Engine(Protocol):
         """Shape (D, h, w) of the codes of a picture."""
         ...
 
-    def codes_of(self, images: np.ndarray, quality: int, *, effort: int, rate_scale: float = 1.0) -> np.ndarray:
+    def codes_of(self, images: np.ndarray, quality: int, *, effort: int) -> np.ndarray:
         """(N, H, W, C) uint8 or uint16 -> (N, D, h, w) int32."""
         ...
 
@@ -182,18 +182,15 @@ def picture_pixels(pixels: np.ndarray, channels: int) -> np.ndarray:
     return pixels[..., : min(channels, pixels.shape[-1])]
 
 
-def encode_picture(
-    model: Model, picture: Picture, quality: int, *, effort: int, tune: int = 0, rate_scale: float = 1.0
-) -> Coded:
+def encode_picture(model: Model, picture: Picture, quality: int, *, effort: int, tune: int = 0) -> Coded:
     """Search the codes of a picture.
 
     Args:
         effort: rounds of the search.
         tune: steps of training the decoder's biases on the picture; 0: none.
-        rate_scale: factor of lambda.
     """
     pixels = model_pixels(picture.pixels, model.native[2])
-    (codes,) = model.engine.codes_of(pixels[None], quality, effort=effort, rate_scale=rate_scale)
+    (codes,) = model.engine.codes_of(pixels[None], quality, effort=effort)
     tuning = tune_decoder(_transform(model), pixels, codes, quality, steps=tune) if tune else b""
     return Coded(codes, quality, picture, tuning)
 
