@@ -152,7 +152,8 @@ def our_curves(codec: Codec, images: np.ndarray, qualities: Sequence[int], effor
 
 def photo(codec: Codec, folder: str, options: argparse.Namespace) -> dict[str, Any]:
     paths = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in (".jpg", ".png"))
-    images = [np.asarray(Image.open(path).convert("RGB")) for path in paths[: min(options.images, len(paths))]]
+    chosen = [paths[index] for index in evenly_spread(len(paths), options.images)]
+    images = [np.asarray(Image.open(path).convert("RGB")) for path in chosen]
     pixels = sum(image.shape[0] * image.shape[1] for image in images)
     curves: dict[str, Curve] = {"smalti": [], "smalti, second decoder": []}
     similarity: dict[str, list[tuple[float, float]]] = {"smalti": []}
