@@ -56,12 +56,6 @@ class CodecEngine:
         tensors = {name: value.detach().cpu().numpy() for name, value in net.state_dict().items()}
         return IntegerContext(tensors, net.bounds, neighbours=net.neighbours, shared=net.shared)
 
-    @cached_property
-    def inverse(self) -> Tensor:
-        """Inverse of A A^T, (D, D): makes the transposed basis its pseudo-inverse."""
-        basis = (self.module.basis.weight * self.module.basis.scale).detach().double()
-        return torch.linalg.inv(basis @ basis.T).float()
-
     @property
     def region(self) -> int:
         """Side of a region in pixels, a multiple of the tile."""
@@ -89,10 +83,7 @@ class CodecEngine:
                 part = self.tensor(images[start : start + size, top:bottom, left:right])
                 levels = torch.full((len(part),), float(quality), device=self.device)
                 with self._fast():
-                    found = search(
-                        self.module, part, levels, rounds=effort, rate_weight=self.rate_weight,
-                        inverse=self.inverse,
-                    )  # fmt: skip
+                    found = search(self.module, part, levels, rounds=effort, rate_weight=self.rate_weight)
                 rows = slice(top // self.tile, -(-bottom // self.tile))
                 columns = slice(left // self.tile, -(-right // self.tile))
                 codes[start : start + size, :, rows, columns] = found.cpu().numpy()

@@ -26,12 +26,9 @@ FIRST_MARGIN = 12.0  # before the first round, which halves it
 FAILED_MARGIN = 1.0  # at least, after a failure
 
 
-def rounded(codec: ImageCodec, images: Tensor, quality: Tensor, inverse: Tensor | None = None) -> Tensor:
-    """Codes without a search: z / step rounded with a dead zone; `inverse` as in `search`."""
-    latents = codec.analyse(images)
-    if inverse is not None:
-        latents = torch.einsum("de,behw->bdhw", inverse, latents)
-    scaled = latents / step_size(quality)[:, None, None, None]
+def rounded(codec: ImageCodec, images: Tensor, quality: Tensor) -> Tensor:
+    """Codes without a search: z / step rounded with a dead zone."""
+    scaled = codec.analyse(images) / step_size(quality)[:, None, None, None]
     return torch.sign(scaled) * torch.floor(scaled.abs() + 0.5 - DEAD_ZONE).clamp_min(0)
 
 
@@ -42,7 +39,6 @@ def search(
     *,
     rounds: int,
     rate_weight: float,
-    inverse: Tensor | None = None,
 ) -> Tensor:
     """Search codes with a small rate-distortion cost.
 
@@ -52,13 +48,12 @@ def search(
         quality: (B,).
         rounds: each costs about three decodings.
         rate_weight: lambda in squared steps for a bit.
-        inverse: (D, D) inverse of A A^T, for a better start where training has made A less orthonormal; None: without.
 
     Returns:
         (B, D, h, w) integers as float32.
     """
     with torch.no_grad():
-        codes = rounded(codec, images, quality, inverse)
+        codes = rounded(codec, images, quality)
     if rounds == 0:
         return codes
     step = step_size(quality)[:, None, None, None]
