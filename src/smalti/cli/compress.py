@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from smalti.pipelines.picture_codec import PictureCodec
 
 RATE, ARCHIVE = RateOptions(), ArchiveOptions()
-SETTINGS = ("quality", "max_bytes", "bpp", "target_psnr", "tune", "exact")  # that not every kind of model has
 ARCHIVE_EXTENSION, IMAGE_EXTENSION = ".smt", ".smi"
 SAMPLE, SAMPLE_PIXELS = 64, 2**22  # images of an archive, and their pixels, whose error is measured
 
@@ -64,6 +64,7 @@ def compress(
         Folder in which downloads are looked for.
     """
     from smalti.data.picture_list import list_pictures
+    from smalti.pipelines.picture_codec import Settings
 
     one_file = out.suffix.lower() in (ARCHIVE_EXTENSION, IMAGE_EXTENSION)
     to_archive = out.suffix.lower() == ARCHIVE_EXTENSION
@@ -72,7 +73,7 @@ def compress(
         free_to_write(out, overwrite or archive.append)
     _check_inputs(images, out)
     codec = open_codec(model, device)
-    codec.check_settings(**{name: getattr(rate, name) for name in SETTINGS})
+    codec.checked(Settings(**dataclasses.asdict(rate)))
     with counting("looking") as tell:
         pictures = list_pictures(images, split=split, cache=cache, progress=tell)
     totals = Totals(single=len(pictures) == 1, metadata=metadata)
@@ -223,10 +224,7 @@ def _to_files(
             target = targets[number]
             with totals.going_on(pictures.names[number], CodecError):
                 picture = totals.read(contents)
-                data = codec.compress(
-                    picture, quality=rate.quality, max_bytes=rate.max_bytes, bpp=rate.bpp,
-                    target_psnr=rate.target_psnr, effort=rate.effort, tune=rate.tune, exact=rate.exact,
-                )  # fmt: skip
+                data = codec.compress(picture, **dataclasses.asdict(rate))
                 with output_errors(target):
                     target.parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(target, lambda file, data=data: file.write(data))  # type: ignore[misc]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
 from typing import ClassVar, cast
@@ -11,15 +11,13 @@ import numpy as np
 
 from smalti.codec.code_context import CodeContext, decode_codes, encode_codes
 from smalti.codec.code_engine import CodeEngine
-from smalti.codec.image_archive import ImageArchiveWriter
 from smalti.codec.image_file import Model, encode_picture, write_picture
 from smalti.codec.rans import LaneDecoder, LaneEncoder
-from smalti.data.images import ImageLike
-from smalti.data.pictures import Picture, read_picture
+from smalti.data.pictures import Picture
 from smalti.errors import ConfigError, arg
 from smalti.models.codec.code_context import CompressedAutoencoder
 from smalti.pipelines.autoencoder import Autoencoder
-from smalti.pipelines.picture_codec import PictureCodec, check_effort
+from smalti.pipelines.picture_codec import PictureCodec, Settings, check_effort
 
 LANES = 256  # images coded side by side
 
@@ -68,69 +66,21 @@ class CodeCodec(PictureCodec):
         """Number of codes in each plane."""
         return self._network.context.codebook_sizes
 
-    def compress(
-        self,
-        image: ImageLike | bytes | Picture,
-        *,
-        quality: int | None = None,
-        max_bytes: int | None = None,
-        bpp: float | None = None,
-        target_psnr: float | None = None,
-        effort: int | None = None,
-        tune: int = 0,
-        exact: bool = False,
-        metadata: bool = True,
-    ) -> bytes:
-        """Compress one picture of any size. A VQ-VAE has one rate.
-
-        Args:
-            image: as in `Codec.compress`.
-            quality, max_bytes, bpp, target_psnr, tune, exact: not for a VQ-VAE.
-            effort: rounds of code refinement (models/autoencoder/refinement.py), 0 to 1000, 0 if not given.
-            metadata: keep ICC profile, EXIF and XMP.
-
-        Returns:
-            A file. It has been decoded, and gave the codes that were encoded.
-
-        Raises:
-            ConfigError: an argument is not for a VQ-VAE or out of range, or the picture does not fit the model.
-            DataError: the picture cannot be read.
-        """
-        self.check_settings(
-            quality=quality, max_bytes=max_bytes, bpp=bpp, target_psnr=target_psnr, tune=tune, exact=exact
-        )
-        check_effort(effort or 0)
-        picture = read_picture(image, metadata=metadata)
-        return write_picture(self.model, encode_picture(self.model, picture, 0, effort=effort or 0))
-
-    def write_archive(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        quality: int | None = None,
-        effort: int | None = None,
-        per_block: int = 16,
-        named: bool = True,
-        classes: Sequence[str] = (),
-        overwrite: bool = False,
-        append: bool = False,
-    ) -> ImageArchiveWriter:
-        """Begin an archive of many pictures: see `smalti.codec.image_archive.ImageArchiveWriter`."""
-        self.check_settings(quality=quality)
-        check_effort(effort or 0)
-        return ImageArchiveWriter(
-            self.model, path, quality=0, effort=effort or 0, per_block=per_block, named=named, classes=classes,
-            overwrite=overwrite, append=append,
-        )  # fmt: skip
-
-    def check_settings(self, **given: object) -> None:
-        """Raise ConfigError for a setting of `Codec.compress` that is neither None nor 0: a VQ-VAE has one rate."""
+    def checked(self, settings: Settings) -> Settings:
+        """See `PictureCodec.checked`; a VQ-VAE has one rate, whose step index is 0."""
+        given = dataclasses.asdict(settings)
+        effort = given.pop("effort") or 0
         wrong = [name for name, value in given.items() if value is not None and value is not False and value != 0]
         if wrong:
             raise ConfigError(
                 f"{arg(wrong[0])} is not for {self.path}: a VQ-VAE has one rate; leave it out, or give a model trained "
                 "with a codec preset"
             )
+        check_effort(effort)
+        return Settings(quality=0, effort=effort)
+
+    def _compressed(self, picture: Picture, settings: Settings) -> bytes:
+        return write_picture(self.model, encode_picture(self.model, picture, 0, effort=cast(int, settings.effort)))
 
     def compress_codes(self, codes: np.ndarray) -> list[bytes]:
         """Compress the codes of images, each on its own.

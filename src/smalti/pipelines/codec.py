@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,6 @@ import torch
 from torch import nn
 
 from smalti.checkpoint.file import Card
-from smalti.codec.image_archive import ImageArchiveWriter
 from smalti.codec.image_codec import CodecEngine, squared_error
 from smalti.codec.image_file import (
     QUALITIES,
@@ -30,11 +28,10 @@ from smalti.codec.image_file import (
 )
 from smalti.codec.tuning import read_tuning
 from smalti.config.codec import CodecConfig
-from smalti.data.images import ImageLike
-from smalti.data.pictures import Picture, read_picture
+from smalti.data.pictures import Picture
 from smalti.errors import CodecError, ConfigError, arg
 from smalti.models.codec.codec import ImageCodec
-from smalti.pipelines.picture_codec import PictureCodec, check_effort
+from smalti.pipelines.picture_codec import PictureCodec, Settings, check_effort
 
 EFFORT = 8  # rounds of the search
 QUALITY = 40
@@ -102,82 +99,29 @@ class Codec(PictureCodec):
         """The decoders that the model has: "faithful", and perhaps "pleasing"."""
         return DECODERS if cast(ImageCodec, self.module).pleasing is not None else DECODERS[:1]
 
-    def compress(
-        self,
-        image: ImageLike | bytes | Picture,
-        *,
-        quality: int | None = None,
-        max_bytes: int | None = None,
-        bpp: float | None = None,
-        target_psnr: float | None = None,
-        effort: int | None = None,
-        tune: int = 0,
-        exact: bool = False,
-        metadata: bool = True,
-    ) -> bytes:
-        """Compress one picture of any size.
-
-        Args:
-            image: a path, the bytes of an image file, a Pillow image, an array (H, W, C) of uint8 or uint16, or a
-                picture.
-            quality, max_bytes, bpp, target_psnr: see `Rate`; quality 40 if none is given.
-            effort: rounds of the rate-distortion search, 0 to 1000, 8 if not given; each takes about as long as three
-                decodings.
-            tune: steps of training some of the decoder's biases on the picture (codec/tuning.py), for large ones; the
-                changes are stored in the file if they are worth it.
-            exact: store the difference to the exact pixels too: the file decodes to them, on every machine.
-            metadata: keep ICC profile, EXIF and XMP.
-
-        Returns:
-            A file. It has been decoded, and gave the codes that were encoded.
-
-        Raises:
-            ConfigError: an argument is out of range, or the codec is for grey pictures and this one is not.
-            CodecError: the target cannot be reached.
-            DataError: the picture cannot be read.
-        """
-        rate = Rate(quality, max_bytes, bpp, target_psnr)
-        effort = EFFORT if effort is None else effort
+    def checked(self, settings: Settings) -> Settings:
+        """See `PictureCodec.checked`; the quality stays None where a size or a PSNR is the target."""
+        rate = Rate(settings.quality, settings.max_bytes, settings.bpp, settings.target_psnr)
+        effort = EFFORT if settings.effort is None else settings.effort
         check_effort(effort)
-        check_effort(tune, "tune")
-        picture = read_picture(image, metadata=metadata)
-        encode = functools.partial(encode_picture, self.model, picture, effort=effort, tune=tune)
-        if rate.target_psnr is not None:
-            return write_picture(self.model, self._of_psnr(encode, rate.target_psnr), exact=exact)
+        check_effort(settings.tune, "tune")
+        return dataclasses.replace(settings, effort=effort, quality=QUALITY if rate == Rate() else settings.quality)
 
-        def written(level: int) -> bytes:
-            return write_picture(self.model, encode(level), exact=exact)
+    def _compressed(self, picture: Picture, settings: Settings) -> bytes:
+        effort = cast(int, settings.effort)
+        encode = functools.partial(encode_picture, self.model, picture, effort=effort, tune=settings.tune)
 
-        if rate.quality is not None or rate == Rate():
-            return written(rate.quality or QUALITY)
-        pixels = picture.pixels.shape[0] * picture.pixels.shape[1]
-        limit = rate.max_bytes if rate.max_bytes is not None else int(cast(float, rate.bpp) * pixels / 8)
-        return _of_size(written, limit)
+        def written(coded: Coded) -> bytes:
+            return write_picture(self.model, coded, exact=settings.exact)
 
-    def write_archive(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        quality: int | None = None,
-        effort: int | None = None,
-        per_block: int = 16,
-        named: bool = True,
-        classes: Sequence[str] = (),
-        overwrite: bool = False,
-        append: bool = False,
-    ) -> ImageArchiveWriter:
-        """Begin an archive of many pictures: see `smalti.codec.image_archive.ImageArchiveWriter`.
-
-        Args:
-            quality, effort: 40 and 8 if not given.
-        """
-        quality, effort = QUALITY if quality is None else quality, EFFORT if effort is None else effort
-        check_effort(effort)
-        Rate(quality)
-        return ImageArchiveWriter(
-            self.model, path, quality=quality, effort=effort, per_block=per_block, named=named, classes=classes,
-            overwrite=overwrite, append=append,
-        )  # fmt: skip
+        if settings.quality is not None:
+            return written(encode(settings.quality))
+        if settings.target_psnr is not None:
+            return written(self._of_psnr(encode, settings.target_psnr))
+        limit = settings.max_bytes
+        if limit is None:
+            limit = int(cast(float, settings.bpp) * picture.pixels.shape[0] * picture.pixels.shape[1] / 8)
+        return _of_size(lambda quality: written(encode(quality)), limit)
 
     def _of_psnr(self, encode: Callable[[int], Coded], wanted: float) -> Coded:
         """The lowest quality whose PSNR is at least as wanted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -14,11 +15,24 @@ from smalti.codec.container import PIXEL_LIMIT
 from smalti.codec.image_archive import ImageArchive, ImageArchiveWriter
 from smalti.codec.image_file import Model, read_picture_file
 from smalti.data.images import ImageLike
-from smalti.data.pictures import Picture
+from smalti.data.pictures import Picture, read_picture
 from smalti.errors import CheckpointError, ConfigError, arg
 from smalti.pipelines.base import Pipeline
 
 LARGEST_EFFORT = 1000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to compress a picture: see `PictureCodec.compress`. Not every kind of model has all of them."""
+
+    quality: int | None = None
+    max_bytes: int | None = None
+    bpp: float | None = None
+    target_psnr: float | None = None
+    effort: int | None = None
+    tune: int = 0
+    exact: bool = False
 
 
 class PictureCodec(Pipeline):
@@ -36,7 +50,6 @@ class PictureCodec(Pipeline):
         """The decoders that the model has."""
         return ("faithful",)
 
-    @abstractmethod
     def compress(
         self,
         image: ImageLike | bytes | Picture,
@@ -50,9 +63,34 @@ class PictureCodec(Pipeline):
         exact: bool = False,
         metadata: bool = True,
     ) -> bytes:
-        """Compress one picture of any size; what is not given has the default of the kind of model."""
+        """Compress one picture of any size.
 
-    @abstractmethod
+        Args:
+            image: a path, the bytes of an image file, a Pillow image, an array (H, W, C) of uint8 or uint16, or a
+                picture.
+            quality: 1 to 100; 16 more halve the quantisation step. A `Codec` takes 40 if neither this nor one of the
+                next three is given; a VQ-VAE has one rate and takes none of them.
+            max_bytes: largest size of the file.
+            bpp: the same in bits a pixel.
+            target_psnr: smallest PSNR in dB.
+            effort: 0 to 1000 rounds of the rate-distortion search, 8 if not given; each takes about as long as three
+                decodings. Of a VQ-VAE, rounds of code refinement, 0 if not given.
+            tune: steps of training some of a `Codec`'s decoder biases on the picture (codec/tuning.py), for large ones;
+                the changes are stored in the file if they are worth it.
+            exact: of a `Codec`: store the difference to the exact pixels too, to which the file then decodes everywhere.
+            metadata: keep ICC profile, EXIF and XMP.
+
+        Returns:
+            A file. It has been decoded, and gave the codes that were encoded.
+
+        Raises:
+            ConfigError: an argument is out of range or not for this model, or the picture does not fit the model.
+            CodecError: the target cannot be reached.
+            DataError: the picture cannot be read.
+        """
+        settings = self.checked(Settings(quality, max_bytes, bpp, target_psnr, effort, tune, exact))
+        return self._compressed(read_picture(image, metadata=metadata), settings)
+
     def write_archive(
         self,
         path: str | os.PathLike[str],
@@ -65,10 +103,30 @@ class PictureCodec(Pipeline):
         overwrite: bool = False,
         append: bool = False,
     ) -> ImageArchiveWriter:
-        """Begin an archive of many pictures: see `smalti.codec.image_archive.ImageArchiveWriter`."""
+        """Begin an archive of many pictures: see `smalti.codec.image_archive.ImageArchiveWriter`.
 
-    def check_settings(self, **given: object) -> None:
-        """Raise ConfigError for settings of `compress`, neither None nor 0, that this kind of model does not have."""
+        Args:
+            quality, effort: as in `compress`.
+        """
+        settings = self.checked(Settings(quality=quality, effort=effort))
+        assert settings.quality is not None
+        assert settings.effort is not None
+        return ImageArchiveWriter(
+            self.model, path, quality=settings.quality, effort=settings.effort, per_block=per_block, named=named,
+            classes=classes, overwrite=overwrite, append=append,
+        )  # fmt: skip
+
+    @abstractmethod
+    def checked(self, settings: Settings) -> Settings:
+        """Settings with the defaults of this kind of model.
+
+        Raises:
+            ConfigError: one is out of range, contradicts another, or is not for this kind of model.
+        """
+
+    @abstractmethod
+    def _compressed(self, picture: Picture, settings: Settings) -> bytes:
+        """The file of a picture, for settings from `checked`."""
 
     def decompress(
         self, data: bytes, *, decoder: str = "faithful", pixel_limit: int = PIXEL_LIMIT, source: str = "this file"
