@@ -77,7 +77,7 @@ class PictureCodec(Pipeline):
                 decodings. Of a VQ-VAE, rounds of code refinement, 0 if not given.
             tune: steps of training some of a `Codec`'s decoder biases on the picture (codec/tuning.py), for large ones;
                 the changes are stored in the file if they are worth it.
-            exact: of a `Codec`: also store the difference to the exact pixels, to which the file then decodes everywhere.
+            exact: of a `Codec`: store the difference to the exact pixels, to which the file then decodes everywhere.
             metadata: keep ICC profile, EXIF and XMP.
 
         Returns:
