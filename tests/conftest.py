@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -116,3 +119,19 @@ def grey_codec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from small_codecs import train_codec
 
     return train_codec(tmp_path_factory.mktemp("grey-codec"), channels=1)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    options = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
+    with contextlib.suppress(OSError):
+        if subprocess.run(options, capture_output=True, check=False).returncode == 0:
+            try:
+                yield folder
+            finally:
+                subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=True)
+            return
+    pytest.skip("no permission to mount a small disk")

@@ -2,32 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from smalti.errors import DataError, OutputError
 from smalti.files import input_errors, output_errors, write_atomically
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
-    with contextlib.suppress(OSError):
-        if subprocess.run(options, capture_output=True, check=False).returncode == 0:
-            try:
-                yield folder
-            finally:
-                subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=True)
-            return
-    pytest.skip("no permission to mount a small disk")
 
 
 def test_writing_and_replacing(tmp_path: Path) -> None:

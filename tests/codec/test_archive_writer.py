@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -126,22 +125,6 @@ def test_an_exception_leaves_an_archive_that_is_not_finished(path: Path) -> None
         raise KeyboardInterrupt
     with ArchiveReader(path) as reader:
         assert (len(reader), reader.indexed) == (1, False)
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    options = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder)]
-    with contextlib.suppress(OSError):
-        if subprocess.run(options, capture_output=True, check=False).returncode == 0:
-            try:
-                yield folder
-            finally:
-                subprocess.run(["umount", "-l", str(folder)], capture_output=True, check=True)
-            return
-    pytest.skip("no permission to mount a small disk")
 
 
 def fill(writer: ArchiveWriter) -> None:
