@@ -194,7 +194,7 @@ def kinds(options: argparse.Namespace) -> dict[str, Any]:
         sizes = {}
         for name, codec in codecs.items():
             sizes[name] = bytes_at(curve_of(codec, whole, range(8, 72, 8), options.effort), wanted)
-        found[source] = {"psnr_db": wanted, "bytes": sizes}
+        found[Path(source).name] = {"psnr_db": wanted, "bytes": sizes}
         rows.append((Path(source).name, f"{wanted:.2f}", *(number(size) for size in sizes.values())))
     machine.table(rows)
     return {"images": options.images, "results": found}
