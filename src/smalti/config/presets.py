@@ -71,6 +71,15 @@ def _prior_optimizer(rate: float, warm_up: int) -> OptimizerConfig:
 
 
 _CODEC_OPTIMIZER = OptimizerConfig(learning_rate=1e-3, beta2=0.99, schedule="cosine", warm_up=2_000)
+_TINY_CODEC = CodecConfig(
+    tile=32, coefficients=1024, patch=2, width=64, blocks=3, context=ContextConfig(groups=12, width=192),
+    rate_weight=0.19, quality_low=6, quality_high=66, rounds=3, optimizer=_CODEC_OPTIMIZER,
+)  # fmt: skip
+_PHOTO_CODEC = CodecConfig(
+    tile=16, coefficients=768, patch=2, width=64, blocks=3,
+    context=ContextConfig(groups=8, width=192, neighbours=True, shared=48),
+    rate_weight=0.12, quality_low=16, quality_high=70, rounds=3, optimizer=_CODEC_OPTIMIZER,
+)  # fmt: skip
 _NO_PENALTY = PenaltyConfig(r1=False, r2=False)
 
 
@@ -358,19 +367,7 @@ PRESETS: dict[str, Preset] = {
     "codec-tiny": Preset(
         RunConfig(
             recipe="codec",
-            model=CodecConfig(
-                tile=32,
-                coefficients=1024,
-                patch=2,
-                width=64,
-                blocks=3,
-                context=ContextConfig(groups=12, width=192),
-                rate_weight=0.19,
-                quality_low=6,
-                quality_high=66,
-                rounds=3,
-                optimizer=_CODEC_OPTIMIZER,
-            ),
+            model=_TINY_CODEC,
             train=LoopConfig(images=2_000_000, batch=128, ema_half_life=20_000),
         ),
         "codec for pictures of some ten pixels a side: thumbnails, sprites, tiles of maps",
@@ -379,19 +376,7 @@ PRESETS: dict[str, Preset] = {
         RunConfig(
             recipe="codec",
             data=DataConfig(size=(320, 480), resize="crop", crop=128, channels=3),
-            model=CodecConfig(
-                tile=16,
-                coefficients=768,
-                patch=2,
-                width=64,
-                blocks=3,
-                context=ContextConfig(groups=8, width=192, neighbours=True, shared=48),
-                rate_weight=0.12,
-                quality_low=16,
-                quality_high=70,
-                rounds=3,
-                optimizer=_CODEC_OPTIMIZER,
-            ),
+            model=_PHOTO_CODEC,
             train=LoopConfig(images=300_000, batch=8, ema_half_life=5_000, log_every=500, save_every=10_000),
         ),
         "codec for photographs of any size",
