@@ -355,21 +355,12 @@ PRESETS: dict[str, Preset] = {
         "correct category (of nine) for 36 of 50 prompts: emoji, test, 0.06M images",
     ),
     "context": Preset(
-        RunConfig(
-            recipe="context",
-            data=_CODES,
-            model=CodeContextConfig(),
-            train=LoopConfig(images=500_000, batch=64, ema_half_life=5_000),
-        ),
+        RunConfig("context", CodeContextConfig(), _CODES, LoopConfig(images=500_000, batch=64, ema_half_life=5_000)),
         "entropy coding of the codes of a VQ-VAE, trained after it: smalti train context --of RUN",
         "6.95 bits per code of vqvae (fixed length: 9, by frequency: 8.74): CIFAR-10 (JPEG copy), test, 0.16M images",
     ),
     "codec-tiny": Preset(
-        RunConfig(
-            recipe="codec",
-            model=_TINY_CODEC,
-            train=LoopConfig(images=2_000_000, batch=128, ema_half_life=20_000),
-        ),
+        RunConfig("codec", _TINY_CODEC, train=LoopConfig(images=2_000_000, batch=128, ema_half_life=20_000)),
         "codec for pictures of some ten pixels a side: thumbnails, sprites, tiles of maps",
     ),
     "codec-photo": Preset(
