@@ -33,6 +33,7 @@ USES = (
     help_epilogue=examples(
         "smalti train vqvae --data photos/ --size 64 --out runs/photos --images 3M",
         "smalti train dcgan --data cifar10 --out runs/cifar --budget 30m --set model.loss=hinge",
+        "smalti train codec-tiny --start-from zoo:thumb --data icons/ --size 32 --out runs/icons --budget 20m",
         "smalti train context --of runs/photos --out runs/photos-context",
         "torchrun --nproc-per-node 2 -m smalti train vqvae --data photos.zip --size 64 --out runs/photos",
     )
@@ -43,6 +44,7 @@ def train(
     *,
     out: Path,
     of: Path | None = None,
+    start_from: Path | None = None,
     source: SourceOptions = SOURCE,
     training: TrainingOptions = TRAINING,
     running: DeviceOptions = RUNNING,
@@ -58,13 +60,16 @@ def train(
     of:
         For a recipe that learns codes: run or checkpoint of the VQ-VAE that encodes --data. Default of --data is then
         what it was trained on.
+    start_from:
+        Start from the weights of a trained model of the same kind, with its model settings: a run, a checkpoint, or
+        zoo:NAME.
     """
     from smalti.config.units import parse_duration
     from smalti.runtime.device import Machine, world_size
     from smalti.runtime.distributed import join_process_group, leave_process_group
     from smalti.training.sources import refuse_writing_into_the_data
 
-    config = configure(preset, source, training)
+    config = configure(preset, source, training, start_from)
     refuse_writing_into_the_data(config, out, source.cache)
     budget_seconds = parse_duration(training.budget) if training.budget is not None else None
     machine = Machine(running.device, running.precision, running.compile)
@@ -72,8 +77,8 @@ def train(
     try:
         if of is not None:
             source = _encode(of, config, out, source, running, machine)
-            config = configure(preset, source, training)
-        result = _run(config, out, source, running, machine, budget_seconds)
+            config = configure(preset, source, training, start_from)
+        result = _run(config, out, start_from, source, running, machine, budget_seconds)
     except RankError:
         return 1  # the rank that failed says why
     except Exception as error:
@@ -86,8 +91,10 @@ def train(
     return 128 + result.signal if result.reason == "stopped" else 0
 
 
-def configure(name: str, source: SourceOptions, training: TrainingOptions) -> RunConfig:
+def configure(name: str, source: SourceOptions, training: TrainingOptions, start_from: Path | None = None) -> RunConfig:
     """The settings that a command line asks for, on top of the preset of that name.
+
+    With a model to start from, its model settings replace those of the preset.
 
     Raises:
         ConfigError: an unknown preset or setting, or a value that does not fit.
@@ -99,7 +106,12 @@ def configure(name: str, source: SourceOptions, training: TrainingOptions) -> Ru
 
     from_file = read_toml(training.config) if training.config is not None else []
     assignments = [*from_file, *training.set_]
-    config = override(preset(name), assignments)
+    config = preset(name)
+    if start_from is not None:
+        from smalti.training.initial import with_settings_of
+
+        config = with_settings_of(config, start_from)
+    config = override(config, assignments)
     images = parse_count(training.images) if training.images is not None else None
     if images is None and training.budget is not None and not any(a.startswith("train.images=") for a in assignments):
         images = ENDLESS
@@ -171,6 +183,7 @@ def _encode(
 def _run(
     config: RunConfig,
     out: Path,
+    start_from: Path | None,
     source: SourceOptions,
     running: DeviceOptions,
     machine: Machine,
@@ -201,6 +214,7 @@ def _run(
         images,
         out,
         held_out=held_out,
+        start_from=start_from,
         machine=machine,
         budget_seconds=budget_seconds,
         on_nan=running.on_nan,

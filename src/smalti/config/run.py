@@ -26,6 +26,7 @@ class LoopConfig(ValidatedConfig):
     log_every: int = number(2_000, 1, 10**12)
     preview_every: int = number(50_000, 1, 10**12)
     save_every: int = number(50_000, 1, 10**12)
+    start_from: str = ""  # digest of the model whose weights the training starts from; empty: random weights
 
 
 @dataclass(frozen=True)

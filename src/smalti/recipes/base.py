@@ -97,6 +97,7 @@ class Recipe(ABC, Generic[Batch]):
     headline: tuple[str, ...]  # the logged terms that a progress bar shows
     monitors_collapse = False  # if true, NaN and infinite values are handled like a collapse by default
     rollback_effect: str = "half the learning rate"  # describes `on_rollback` in messages
+    can_start_from = False  # whether it can start from the weights of a trained model
     score_images = 512  # number of held-out images that `score` receives
 
     def __init__(self, config: RunConfig, context: TrainingContext) -> None:
@@ -157,6 +158,16 @@ class Recipe(ABC, Generic[Batch]):
         Args:
             batches: returns the batches of `fitting_batches`, the same for every call and on every rank.
         """
+
+    def start_from(self, model: nn.Module) -> None:
+        """Start a new training from the weights of a trained model of the same kind, in place of `start`.
+
+        Raises:
+            RuntimeError: it has other networks.
+        """
+        self.export().load_state_dict(model.state_dict())
+        for name, average in self.averages.items():
+            self.modules[name].load_state_dict(average.module.state_dict())
 
     @abstractmethod
     def step(self, batch: Batch, images_seen: int) -> dict[str, Tensor]:

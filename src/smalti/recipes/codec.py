@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smalti.config.codec import CodecConfig
 from smalti.config.run import RunConfig
@@ -38,6 +38,7 @@ class CodecRecipe(ImageRecipe):
     """
 
     kind = "codec"
+    can_start_from = True
     headline = ("loss", "bpp", "psnr")
 
     def __init__(self, config: RunConfig, context: TrainingContext) -> None:
@@ -63,6 +64,14 @@ class CodecRecipe(ImageRecipe):
     def start(self, batches: Callable[[], Iterable[Images]]) -> None:
         self.codec.fit(lambda: (batch.pixels for batch in batches()))
         self.add_average("codec")  # restart the EMA from the initialised weights
+
+    def start_from(self, model: nn.Module) -> None:
+        weights = model.state_dict()
+        if self.second is not None:  # a model without a second decoder can get one
+            first = cast(ImageCodec, model).refiner.state_dict()
+            weights = {f"pleasing.{name}": value for name, value in first.items()} | weights
+        cast(ImageCodec, self.averages["codec"].module).load_state_dict(weights)
+        self.codec.load_state_dict(weights)
 
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
         pixels = self.codec.padded(batch.pixels)

@@ -54,6 +54,7 @@ class ContrastiveRecipe(ImageRecipe):
     """
 
     kind = "contrastive"
+    can_start_from = True
     headline = ("loss", "accuracy")
 
     def __init__(self, config: RunConfig, context: TrainingContext) -> None:

@@ -45,6 +45,7 @@ class VQVAERecipe(ImageRecipe):
     """
 
     kind = "vqvae"
+    can_start_from = True
     headline = ("loss", "psnr", "perplexity")
 
     def __init__(self, config: RunConfig, context: TrainingContext) -> None:

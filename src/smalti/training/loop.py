@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from smalti._version import __version__
 from smalti.checkpoint import file as checkpoint
 from smalti.checkpoint.run_dir import RunFolder
 from smalti.config.run import RunConfig
 from smalti.data.dataset import Dataset
-from smalti.errors import TrainingError, arg
+from smalti.errors import ConfigError, TrainingError, arg
 from smalti.recipes import Score, build_recipe
 from smalti.runtime.device import Machine
 from smalti.runtime.distributed import (
@@ -35,6 +35,7 @@ from smalti.runtime.distributed import (
 from smalti.runtime.rng import mix
 from smalti.training.batches import first_batches, open_feed, preview_count, spread_batch, spread_batches
 from smalti.training.control import Clock, StopSignals, agree
+from smalti.training.initial import read_initial, start_from
 from smalti.training.reporter import Reporter, SilentReporter
 from smalti.training.resume import check, load_state, restore_progress
 from smalti.training.writer import RunWriter
@@ -62,6 +63,7 @@ def train(
     out: str | Path,
     *,
     held_out: Dataset | None = None,
+    start_from: str | Path | None = None,
     machine: Machine | None = None,
     budget_seconds: float | None = None,
     on_nan: str | None = None,
@@ -76,6 +78,8 @@ def train(
         data: the training set: images, or codes for the recipe `prior`.
         out: the run folder; if it already holds this run, the run is resumed.
         held_out: held-out set for scores and previews; None: the training set is used, and the log says so.
+        start_from: run, checkpoint or zoo:NAME of a trained model of the same kind and with the same model settings,
+            whose weights a new run starts from. To resume, give it again.
         machine: device, precision and compilation.
         budget_seconds: limit on the wall-clock time in the loop, including the time before a resume.
         on_nan: reaction to a loss that is NaN or infinite: "stop", or "rollback" to the last save with halved learning
@@ -92,11 +96,18 @@ def train(
     machine, reporter = machine or Machine(), reporter or SilentReporter()
     if on_nan is None:  # for a GAN, divergence is a form of collapse
         on_nan = "rollback" if config.kind.load_recipe().monitors_collapse and on_collapse == "rollback" else "stop"
+    initial = None
+    if start_from is not None:
+        config, initial = read_initial(config, start_from)
+    elif config.train.start_from:
+        raise ConfigError(
+            f"train.start_from is {config.train.start_from!r}; give {arg('start_from', 'RUN')}, that model"
+        )
     check(config, data, held_out, on_nan, on_collapse)
     folder = RunFolder(out)
     try:
         loop = _TrainingLoop(
-            config, data, folder, held_out=held_out, machine=machine, budget_seconds=budget_seconds,
+            config, data, folder, held_out=held_out, initial=initial, machine=machine, budget_seconds=budget_seconds,
             policies={"nan": on_nan, "collapse": on_collapse}, license=license, reporter=reporter,
         )  # fmt: skip
         return loop.run()
@@ -115,6 +126,7 @@ class _TrainingLoop:
         folder: RunFolder,
         *,
         held_out: Dataset | None,
+        initial: nn.Module | None,
         machine: Machine,
         budget_seconds: float | None,
         policies: dict[str, str],
@@ -141,7 +153,9 @@ class _TrainingLoop:
             if state is not None:
                 load_state(self.recipe, state, folder)
             self._discard_outdated_scores()
-            if not resuming:
+            if not resuming and initial is not None:
+                start_from(self.recipe, initial)
+            elif not resuming:
                 self.recipe.start(self._fitting_batches)
             if machine.compile:
                 self.recipe.compile()

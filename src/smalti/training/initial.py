@@ -1,0 +1,67 @@
+"""Weights of a trained model as the start of another training."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from torch import nn
+
+from smalti.checkpoint import file as checkpoint
+from smalti.config.kinds import KINDS
+from smalti.config.run import RunConfig
+from smalti.errors import ConfigError, arg
+from smalti.pipelines.base import find_checkpoint
+from smalti.recipes import Recipe
+
+
+def with_settings_of(config: RunConfig, path: str | Path) -> RunConfig:
+    """The configuration with the model settings of a trained model of the same kind.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: it is of another kind, or the recipe cannot start from a trained model.
+    """
+    card = checkpoint.read_card(find_checkpoint(path))
+    _check_kind(config, card.kind, path)
+    return dataclasses.replace(config, model=card.config.model)
+
+
+def read_initial(config: RunConfig, path: str | Path) -> tuple[RunConfig, nn.Module]:
+    """The configuration with the digest of a trained model, and its network.
+
+    Raises:
+        CheckpointError, ConfigError: as `with_settings_of`.
+    """
+    model, card = checkpoint.read(find_checkpoint(path))
+    _check_kind(config, card.kind, path)
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, start_from=card.digest)), model
+
+
+def start_from(recipe: Recipe, model: nn.Module) -> None:  # type: ignore[type-arg]
+    """Give a recipe the weights of a trained model.
+
+    Raises:
+        ConfigError: they do not fit its networks.
+    """
+    try:
+        recipe.start_from(model)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split("\n\t")[1:2]) or str(error)
+        raise ConfigError(
+            f"the model to start from does not fit these settings ({reason}); leave out changes of its network, "
+            "and give images with as many channels"
+        ) from None
+
+
+def _check_kind(config: RunConfig, kind: str, path: str | Path) -> None:
+    able = sorted(name for name, row in KINDS.items() if row.load_recipe().can_start_from)
+    if not config.kind.load_recipe().can_start_from:
+        raise ConfigError(
+            f"the recipe {config.recipe} cannot start from a trained model, only {', '.join(able)} can; "
+            f"leave {arg('start_from', path)} out"
+        )
+    if kind != config.recipe:
+        raise ConfigError(
+            f"{path} is a {kind}, but the preset trains a {config.recipe}; give {arg('start_from')} one of those"
+        )
