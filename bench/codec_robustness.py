@@ -8,8 +8,8 @@
 
 CODEC is a run folder or file of the recipe `codec`, IMAGES a data source of its native size.
 
-exactness   the codes of an archive, decoded by processes with different instruction sets (OPENBLAS_CORETYPE for the
-            matrix products of the context net, ATEN_CPU_CAPABILITY for torch, both also for the encoder's side),
+exactness   the codes of an archive, decoded by processes with different instruction sets, all that the processor has
+            (OPENBLAS_CORETYPE for the matrix products of the context net, ATEN_CPU_CAPABILITY for torch),
             1 and 2 threads, and 1 and 64 blocks at a time: the SHA-256 over all of them must be one
 damage      bit flips, truncations, splices, absurd sizes and lengths in files of all forms: each is refused with
             CodecError or decodes to the right codes; the slowest and the largest allocation are reported
@@ -46,7 +46,11 @@ from smalti.data.pictures import Picture
 from smalti.errors import CodecError
 from smalti.pipelines.codec import Codec
 
-CORES = {"Prescott": "default", "Haswell": "avx2", "SkylakeX": "avx512"}  # OpenBLAS's word: torch's word
+# OpenBLAS's word, torch's word, and what Linux calls an instruction that it needs.
+CORES = (
+    ("Prescott", "default", "pni"), ("Sandybridge", "default", "avx"), ("Haswell", "avx2", "avx2"),
+    ("SkylakeX", "avx512", "avx512bw"),
+)  # fmt: skip
 QUALITIES = (20, 28, 40)
 
 
@@ -117,7 +121,7 @@ def exactness(codec: Codec, options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.smt"
         archive(codec, images, path)
-        for core, capability in CORES.items():
+        for core, capability in (words[:2] for words in CORES if words[2] in flags()):
             for threads in (1, 2):
                 for batch in (1, 64):
                     environment = os.environ | {
@@ -132,6 +136,12 @@ def exactness(codec: Codec, options: argparse.Namespace) -> dict[str, Any]:
     machine.table(rows)
     print("all the same" if len(set(found.values())) == 1 else "DIFFERENT")
     return {"images": len(images), "digests": found, "same": len(set(found.values())) == 1}
+
+
+def flags() -> set[str]:
+    """Instructions of this processor."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return set(next(line for line in lines if line.startswith("flags")).split())
 
 
 def damage(codec: Codec, options: argparse.Namespace) -> dict[str, Any]:

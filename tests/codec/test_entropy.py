@@ -191,6 +191,8 @@ def test_a_search_finds_the_symbol_of_every_slot() -> None:
         begin, end = model.starts[row], model.starts[row + 1]
         expected = begin + np.searchsorted(model.cumulative[begin:end], slots, "right") - 1
         assert np.array_equal(model.find(np.full(65536, row), slots), expected)
+        depth = int(model.entries.depths[row])
+        assert np.array_equal(model.find(np.full(65536, row), slots, depth=depth), expected)
 
 
 @pytest.mark.parametrize(

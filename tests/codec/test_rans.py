@@ -136,7 +136,7 @@ def test_many_lanes_take_hardly_longer_than_few(monkeypatch: pytest.MonkeyPatch)
     """Counted by calls of the symbol search, not by a clock."""
     calls = []
     find = FrequencyTables.find
-    monkeypatch.setattr(FrequencyTables, "find", lambda *args: (calls.append(1), find(*args))[1])
+    monkeypatch.setattr(FrequencyTables, "find", lambda *args, **options: (calls.append(1), find(*args, **options))[1])
     rows = np.zeros((500, 7), int)
     message = Message(500, [(TINY, rows, rows)])
     assert message.agrees(message.decoded(CODERS["lanes"], message.encoded(CODERS["lanes"])))

@@ -131,6 +131,7 @@ class _Entries(NamedTuple):
         values: (E,) int32.
         escapes: (E,) bool.
         strides: the steps of a binary search, descending.
+        depths: (R + 1,) int64, how many of the last strides the search in a row needs.
     """
 
     keys: np.ndarray
@@ -139,6 +140,7 @@ class _Entries(NamedTuple):
     values: np.ndarray
     escapes: np.ndarray
     strides: list[int]
+    depths: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,22 +220,26 @@ class FrequencyTables:
         escapes[ends[:-1] - 2] = True
         place = np.arange(len(starts)) - np.repeat(ends - lengths, lengths)
         values = np.where(frequencies > 0, place + np.append(self.first, np.int32(0))[rows], 0)
-        strides = [1 << bit for bit in reversed(range(int(lengths.max() - 2).bit_length()))]
+        depths = np.ceil(np.log2(lengths - 1)).astype(np.int64)  # bits of the largest index in a row
+        strides = [1 << bit for bit in reversed(range(int(depths.max())))]
         padding = np.full(sum(strides), np.iinfo(np.int64).max)  # so that a search may look past the end
         keys = np.concatenate([(rows << PRECISION) + starts, padding])
-        return _Entries(keys, starts, frequencies, values.astype(np.int32), escapes, strides)
+        return _Entries(keys, starts, frequencies, values.astype(np.int32), escapes, strides, depths)
 
-    def find(self, rows: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    def find(self, rows: np.ndarray, slots: np.ndarray, *, depth: int | None = None) -> np.ndarray:
         """The entries of the symbols at these cumulative frequencies.
 
         Args:
             rows: integers in 0..R, of any shape.
             slots: integers in 0..65535, of this shape.
+            depth: the largest of these rows' `entries.depths`, if it is known.
         """
-        keys = self.entries.keys
+        keys, strides = self.entries.keys, self.entries.strides
         wanted = (rows << PRECISION) | slots
         found = self.starts[rows]
-        for stride in self.entries.strides:  # branchless: the next rows' keys are larger, so no search leaves its row
+        for stride in (
+            strides if depth is None else strides[len(strides) - depth :]
+        ):  # branchless: the next rows' keys are larger, so no search leaves its row
             found = found + stride * (keys[found + stride] <= wanted)
         return found
 

@@ -34,7 +34,9 @@ from smalti.codec.scalar import streams_of
 from smalti.data.pictures import Picture
 from smalti.errors import CodecError
 
-LANES = 64  # blocks that are coded side by side
+LANES = 256  # blocks that are coded side by side, the more the faster
+FEWEST_LANES = 16
+BATCH_PIXELS = 1 << 22  # of the images in a batch, if that is not fewer than `FEWEST_LANES` blocks
 THREADS = 2  # batches that are coded at once
 
 _Waiting: TypeAlias = tuple[np.ndarray, str, int]  # pixels, name, label
@@ -95,7 +97,7 @@ class ImageArchiveWriter:
         pixels, header = picture.pixels, self.writer.header
         if pixels.shape == self.model.native and picture.bit_depth == 8 and not picture.info():
             self._waiting.append((pixels, name, label))
-            if len(self._waiting) >= LANES * header.per_block:
+            if len(self._waiting) >= lanes_for(self.model, header.per_block) * header.per_block:
                 self._submit()
             return
         self.flush()  # images stay in their order
@@ -244,7 +246,8 @@ class ImageArchive:
             yield from found
 
     def _batches(self, numbers: Sequence[int]) -> Iterator[list[tuple[int, Block]]]:
-        """The readable blocks, `LANES` at a time."""
+        """The readable blocks, as many at a time as all threads have work."""
+        lanes = min(lanes_for(self.model, self.reader.header.per_block), -(-len(numbers) // THREADS))
         batch: list[tuple[int, Block]] = []
         for number in numbers:
             try:
@@ -252,23 +255,21 @@ class ImageArchive:
             except CodecError as error:
                 self.reader.note_problem(number, error)
                 continue
-            if len(batch) == LANES:
+            if len(batch) == lanes:
                 yield batch
                 batch = []
         yield batch
 
     def _decoded(self, batch: list[tuple[int, Block]]) -> list[tuple[int, list[Picture]]]:
-        found = []
         try:
             pictures = iter(self._pictures([block for _, block in batch]))
             return [(number, list(itertools.islice(pictures, block.count))) for number, block in batch]
-        except CodecError:  # one of them: find out which
-            for number, block in batch:
-                try:
-                    found.append((number, self._pictures([block])))
-                except CodecError as error:
-                    self.reader.note_problem(number, error)
-        return found
+        except CodecError as error:  # one of them: find out which
+            if len(batch) == 1:
+                self.reader.note_problem(batch[0][0], error)
+                return []
+            half = len(batch) // 2
+            return self._decoded(batch[:half]) + self._decoded(batch[half:])
 
     def _pictures(self, blocks: list[Block]) -> list[Picture]:
         """The pictures of some blocks."""
@@ -303,6 +304,12 @@ class ImageArchive:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def lanes_for(model: Model, per_block: int) -> int:
+    """How many blocks of images of a model are coded side by side."""
+    height, width, _ = model.native
+    return max(FEWEST_LANES, min(LANES, BATCH_PIXELS // (height * width * per_block)))
 
 
 def _ahead(jobs: Iterable[T], work: Callable[[T], R]) -> Iterator[R]:

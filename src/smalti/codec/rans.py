@@ -168,12 +168,13 @@ class LaneDecoder:
         """Decode (L, n) values; see `EntropyDecoder`."""
         assert len(rows) == self.lanes
         columns = np.ascontiguousarray(tables.rows(rows).T)
-        _, starts, frequencies, symbol_values, escapes, _ = tables.entries
+        _, starts, frequencies, symbol_values, escapes, _, depths = tables.entries
+        deepest = depths[columns].max(axis=1, initial=0).tolist()  # few columns need the whole search
         values = np.empty(columns.shape, np.int32)
         every = slice(None)
         for column, row in enumerate(columns):
             slots = self._state & _MASK
-            found = tables.find(row, slots)
+            found = tables.find(row, slots, depth=deepest[column])
             values[column] = symbol_values[found]
             self._drop(every, slots, starts[found], frequencies[found])
             if escapes[found].any():
