@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--effort", type=int, default=16)
     parser.add_argument("--qualities", type=int, nargs="+")
     parser.add_argument("--speeds", type=int, nargs="+", default=[4, 0], help="of AVIF")
-    parser.add_argument("--peer-images", type=int, help="images that the slow peers code; the first ones")
+    parser.add_argument("--peer-images", type=int, help="images that the slow peers code, evenly spaced")
     parser.add_argument("--peers", type=Path, help="JSON with the peers' curves; made if it does not exist")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -76,13 +76,13 @@ def test_images(codec: Codec, source: str, count: int) -> np.ndarray:
 
 def tiny(codec: Codec, source: str, options: argparse.Namespace) -> dict[str, Any]:
     images = test_images(codec, source, options.images)
-    some = list(images[: options.peer_images or len(images)])
+    some = list(images[:: max(1, len(images) // (options.peer_images or len(images)))])
+    single, archive = our_curves(codec, images, options.qualities or [14, 18, 22, 26, 30, 36, 42], options.effort)
     others = kept(options.peers, lambda: tiny_peers(images, some, options.speeds))
     for name, curve in others.items():
         show(name, curve)
     webp, jxl = others["WebP"], others["JPEG XL mosaic"]
     avif = {name: curve for name, curve in others.items() if name.startswith("AVIF")}
-    single, archive = our_curves(codec, images, options.qualities or [14, 18, 22, 26, 30, 36, 42], options.effort)
     show("single files", single)
     show("archive", archive)
     rows = [("dB", "single", "WebP", "ratio", "must", "archive", "AVIF", "ratio", "must", "JPEG XL", "ratio", "must")]

@@ -38,6 +38,10 @@ CODEC = (
     "model.context.width=16",
     "model.optimizer.warm_up=0",
 )
+RESTORE = ("data.size=[16, 16]", "data.crop=16", "model.network.width=8", "model.optimizer.warm_up=0")
+UNET = (*RESTORE, "model.network.levels=2", "model.network.middle=1")
+FLAT = (*RESTORE, "model.network.blocks=1")
+SHARP = ("model.perceptual.start=8", "model.adversary.start=16", "model.adversary.width=4", "model.adversary.ramp=0")
 SMALL = {
     "vqvae": (
         "model.autoencoder.width=8",
@@ -94,6 +98,9 @@ SMALL = {
     **dict.fromkeys(("gan-nano", "gan-small", "gan-base", "r3gan-cifar10"), R3GAN),
     "codec-tiny": ("model.tile=8", *CODEC),
     "codec-photo": ("model.tile=4", *CODEC, "model.context.shared=8", "data.size=[16, 16]", "data.crop=16"),
+    **dict.fromkeys(("denoise", "jpeg-repair", "deblur"), UNET),
+    **dict.fromkeys(("colourise", "restore-blind", "fill"), (*UNET, *SHARP)),
+    **dict.fromkeys(("super-x2", "super-x4"), FLAT),
     "sngan": (
         "model.network.generator_width=8",
         "model.network.discriminator_width=4",

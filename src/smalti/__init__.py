@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from smalti.pipelines.gan import GAN
     from smalti.pipelines.pillow import register_pillow
     from smalti.pipelines.prior import Prior
+    from smalti.pipelines.restorer import Restorer
     from smalti.report.pictures import save_grid
     from smalti.runtime.device import Machine
     from smalti.training.loop import Result, train
@@ -48,6 +49,7 @@ _HOMES = {
     "PRESETS": "smalti.config.presets:PRESETS",
     "Pipeline": "smalti.pipelines.base:Pipeline",
     "Prior": "smalti.pipelines.prior:Prior",
+    "Restorer": "smalti.pipelines.restorer:Restorer",
     "Result": "smalti.training.loop:Result",
     "RunConfig": "smalti.config.run:RunConfig",
     "Sampling": "smalti.models.prior.sampling:Sampling",
@@ -76,6 +78,7 @@ __all__ = [
     "ModelKind",
     "Pipeline",
     "Prior",
+    "Restorer",
     "Result",
     "RunConfig",
     "Sampling",

@@ -49,7 +49,7 @@ def test_a_training_goes_on_from_a_model_and_resumes(name: str, tmp_path: Path) 
     first = trained(tmp_path, small_config(name, "train.images=64"))
     digest = checkpoint.read_card(first / "last.safetensors").digest
     data, config = small_data(tmp_path), small_config(name, "train.seed=5")
-    if name == "codec-tiny":  # a cosine over 64 images and then one over 128 is another training
+    if name in ("codec-tiny", ABLE["restore"]):  # a cosine over 64 images and then one over 128 is another training
         config = override(config, ["model.optimizer.schedule=constant"])
     for images in (64, 128):
         stage = override(config, [f"train.images={images}"])
@@ -102,7 +102,7 @@ def test_what_does_not_fit_is_refused(smalti, tmp_path: Path) -> None:
     for preset, said in (
         (
             "dcgan",
-            "the recipe gan cannot start from a trained model, only codec, contrastive, vqvae can; leave --start-from",
+            "the recipe gan cannot start from a trained model, only codec, contrastive, restore, vqvae can; leave",
         ),
         ("vqvae", "first is a codec, but the preset trains a vqvae; give --start-from one of those"),
     ):
@@ -132,4 +132,4 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def test_only_what_a_checkpoint_holds_whole_starts_from_one() -> None:
-    assert set(ABLE) == {"vqvae", "codec", "contrastive"}, "a discriminator is not in a checkpoint"
+    assert set(ABLE) == {"vqvae", "codec", "contrastive", "restore"}, "a discriminator is not in a checkpoint"

@@ -25,6 +25,7 @@ USES = (
     ("generate", "generate {run} --out grid.png"),
     ("reconstruct", "reconstruct {run} IMAGES... --out FOLDER"),
     ("features", "evaluate encoder {run} --on SOURCE"),
+    ("restore", "restore {run} IMAGES... --out FOLDER"),
     ("compress", "compress {run} IMAGES... --out FOLDER"),
 )
 

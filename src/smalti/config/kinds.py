@@ -21,6 +21,7 @@ from smalti.config.contrastive import ContrastiveConfig
 from smalti.config.fields import ValidatedConfig, shown
 from smalti.config.gan import GANConfig
 from smalti.config.prior import PriorConfig
+from smalti.config.restorer import RestorerConfig
 from smalti.config.vqvae import VQVAEConfig
 from smalti.errors import ConfigError, did_you_mean
 
@@ -84,6 +85,12 @@ KINDS: dict[str, ModelKind] = {
         "smalti.recipes.codec:CodecRecipe",
         "smalti.models.codec.codec:build_codec",
         "smalti.pipelines.codec:Codec",
+    ),
+    "restore": ModelKind(
+        RestorerConfig,
+        "smalti.recipes.restore:RestoreRecipe",
+        "smalti.models.restorer.restorer:build_restorer",
+        "smalti.pipelines.restorer:Restorer",
     ),
     "prior": ModelKind(
         PriorConfig,

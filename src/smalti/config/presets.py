@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from smalti.config.autoencoder import ClassicConfig, ModernConfig, TransformConfig
@@ -21,27 +20,13 @@ from smalti.config.gan import (
     SNGANConfig,
 )
 from smalti.config.optimizer import OptimizerConfig
+from smalti.config.preset import Preset
+from smalti.config.presets_restore import RESTORERS
 from smalti.config.prior import PriorConfig
 from smalti.config.quantizer import ProductConfig, ResidualConfig, ScalarConfig, VectorConfig
 from smalti.config.run import LoopConfig, RunConfig
 from smalti.config.vqvae import AdversaryConfig, PerceptualConfig, VQVAEConfig
 from smalti.errors import ConfigError, did_you_mean
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named configuration.
-
-    Attributes:
-        config: the settings.
-        about: one-line description.
-        measured: measured scores with data, split and images seen; "" if not measured.
-    """
-
-    config: RunConfig
-    about: str
-    measured: str = ""
-
 
 _CLASSIC = ClassicConfig("residual", width=128, residual_width=32, residual_blocks=2, stride=4)
 # 64 codes of 9 bits per tile. A tile has six pixel values per latent value, hence the loss weight of 6.
@@ -72,7 +57,7 @@ def _prior_optimizer(rate: float, warm_up: int) -> OptimizerConfig:
 
 _CODEC_OPTIMIZER = OptimizerConfig(learning_rate=1e-3, beta2=0.99, schedule="cosine", warm_up=2_000)
 _TINY_CODEC = CodecConfig(
-    tile=32, coefficients=1024, patch=2, width=64, blocks=3, context=ContextConfig(groups=12, width=192),
+    tile=32, coefficients=1024, patch=2, width=48, blocks=2, context=ContextConfig(groups=12, width=192),
     rate_weight=0.19, quality_low=6, quality_high=66, rounds=3, optimizer=_CODEC_OPTIMIZER,
 )  # fmt: skip
 _PHOTO_CODEC = CodecConfig(
@@ -372,6 +357,7 @@ PRESETS: dict[str, Preset] = {
         ),
         "codec for photographs of any size",
     ),
+    **RESTORERS,
     "smalti-vit": Preset(
         RunConfig(
             recipe="contrastive",

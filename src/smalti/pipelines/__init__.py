@@ -1,6 +1,6 @@
 """Pipelines for inference with trained models, one file per kind.
 
-model = smalti.load("runs/faces")       # a GAN, Autoencoder, Prior, Encoder, Codec or CodeCodec
+model = smalti.load("runs/faces")       # a GAN, Autoencoder, Prior, Encoder, Codec, CodeCodec or Restorer
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from smalti.pipelines.gan import GAN
     from smalti.pipelines.pillow import register_pillow
     from smalti.pipelines.prior import Prior
+    from smalti.pipelines.restorer import Restorer
 
 _HOMES = {
     "Autoencoder": "smalti.pipelines.autoencoder:Autoencoder",
@@ -29,6 +30,7 @@ _HOMES = {
     "GAN": "smalti.pipelines.gan:GAN",
     "Pipeline": "smalti.pipelines.base:Pipeline",
     "Prior": "smalti.pipelines.prior:Prior",
+    "Restorer": "smalti.pipelines.restorer:Restorer",
     "Sampling": "smalti.models.prior.sampling:Sampling",
     "encode_dataset": "smalti.pipelines.encoding:encode_dataset",
     "find_checkpoint": "smalti.pipelines.base:find_checkpoint",
@@ -44,6 +46,7 @@ __all__ = [
     "Encoder",
     "Pipeline",
     "Prior",
+    "Restorer",
     "Sampling",
     "encode_dataset",
     "find_checkpoint",

@@ -1,0 +1,214 @@
+"""`smalti restore`: pictures through one or several trained restorers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+
+from smalti.cli import console
+from smalti.cli.apps import app, examples
+from smalti.cli.options import Device, Flag, Overwrite
+from smalti.cli.outputs import FreeNames
+from smalti.cli.progress import counting
+from smalti.errors import ConfigError, DataError, OutputError
+
+if TYPE_CHECKING:
+    from smalti.data.picture_list import Contents
+    from smalti.data.pictures import Picture
+    from smalti.pipelines.restorer import Restorer
+
+Format = Literal["png", "webp", "jpeg"]
+
+_MODELS = "A run folder, a checkpoint file or zoo:NAME; several, separated by commas, are applied in this order."
+_IMAGES = "Image files, folders of them (to any depth), or data sources: archives, cifar10, emoji."
+_OUT = "Folder for the pictures, with the names and in the tree of folders that they have."
+_FORMAT = "Format of the pictures. Default: their own, and png for those that are neither PNG, WebP nor JPEG."
+_HOLES = "For a model that fills holes: a mask, white where pixels are missing; or a folder of NAME.mask.png."
+_TILE = "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result."
+_LIMIT = "Pixels of a picture, above which a file is refused before memory is taken."
+_STRENGTH = "From 0, the picture as it was, to 1; up to 2 exaggerates."
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is wanted of every picture."""
+
+    models: Sequence[Restorer]
+    holes: Path | None
+    strength: float
+    self_ensemble: bool
+    tile: int | None
+    pixel_limit: int
+
+
+@app.command(
+    help_epilogue=examples(
+        "smalti restore runs/denoise holiday/ --out clean/",
+        "smalti restore runs/jpeg-repair,runs/super-x2 cat.jpg --out large/ --format png",
+        "smalti restore runs/fill photos/ --holes masks/ --out filled/",
+    )
+)
+def restore(
+    models: Annotated[str, Parameter(help=_MODELS)],
+    images: Annotated[tuple[str, ...], Parameter(negative=(), help=_IMAGES)],
+    /,
+    *,
+    out: Annotated[Path, Parameter(help=_OUT)],
+    format: Annotated[Format | None, Parameter(help=_FORMAT)] = None,
+    holes: Annotated[Path | None, Parameter(help=_HOLES)] = None,
+    strength: Annotated[float, Parameter(help=_STRENGTH)] = 1.0,
+    self_ensemble: Flag = False,
+    tile: Annotated[int | None, Parameter(help=_TILE)] = None,
+    pixel_limit: Annotated[int, Parameter(help=_LIMIT)] = 2**28 // 3,
+    device: Device = "cpu",
+    overwrite: Overwrite = False,
+) -> int:
+    """Restore pictures with models of a preset such as denoise or super-x2.
+
+    Pictures that are in the output folder already are left as they are, so an interrupted job goes on with the same
+    command. Colour profile, EXIF and XMP are kept.
+
+    Parameters
+    ----------
+    self_ensemble:
+        Mean over the eight turned and mirrored pictures: slightly better, eight times as long.
+    """
+    from smalti.data.picture_list import list_pictures
+
+    if out.is_file():
+        raise ConfigError(f"{out} is a file; give --out a folder")
+    _check_places(images, out)
+    chain = open_restorers(models, device)
+    _check_holes(chain, holes)
+    request = _Request(chain, holes, strength, self_ensemble, tile, pixel_limit)
+    with counting("looking") as tell:
+        pictures = list_pictures(images, progress=tell)
+    targets = _targets(pictures.names, out, format)
+    written = skipped = failed = 0
+    with counting("restoring") as tell:
+        for done, (number, contents) in enumerate(pictures, 1):
+            name, target = pictures.names[number], targets[number]
+            if target.exists() and not overwrite:
+                skipped += 1
+            else:
+                try:
+                    _restore(request, contents, name, target)
+                    written += 1
+                except DataError as error:
+                    if len(pictures) == 1:
+                        raise DataError(f"{name}: {error.message}") from None
+                    failed += 1
+                    console.complain(f"{name} was left out: {error.message}")
+            tell(done, len(pictures))
+    if failed and not written and not skipped:
+        raise DataError("no picture could be restored; the lines above say why")
+    parts = [f"{written:,} picture{'s' * (written != 1)} restored"]
+    parts += [f"{skipped:,} there already (--overwrite does them again)"] * bool(skipped)
+    parts += [f"{failed:,} left out"] * bool(failed)
+    console.note(f"{', '.join(parts)}: {out}")
+    return 1 if failed else 0
+
+
+def open_restorers(models: str, device: str) -> list[Restorer]:
+    """The restorers of a list separated by commas.
+
+    Raises:
+        CheckpointError: there is no such model, or it is of another kind.
+        ConfigError: a name is missing.
+    """
+    from smalti.pipelines.base import load_as
+    from smalti.pipelines.restorer import Restorer
+
+    names = [models] if Path(models).exists() else [name.strip() for name in models.split(",")]
+    if not all(names):
+        raise ConfigError(f"{models!r} has an empty name; write models as runs/jpeg-repair,runs/super-x2")
+    return [load_as(name, Restorer, device=device) for name in names]
+
+
+def _check_places(images: Iterable[str], out: Path) -> None:
+    """Refuse to write into a folder that is read."""
+    from smalti.data.opening import WORDS, expanded
+
+    for place in images:
+        path = expanded(place)
+        if place in WORDS:
+            continue
+        folder = path if path.is_dir() else path.parent
+        if folder.resolve() == out.resolve() or (path.is_dir() and folder.resolve() in out.resolve().parents):
+            raise OutputError(f"{out} is in the pictures' own folder {folder}; give --out a folder outside of it")
+
+
+def _check_holes(chain: Sequence[Restorer], holes: Path | None) -> None:
+    filling = [model for model in chain if model.needs_hole]
+    if filling and holes is None:
+        raise ConfigError(f"{filling[0].path} fills holes; give --holes, a mask or a folder of NAME.mask.png")
+    if holes is not None and not filling:
+        raise ConfigError("none of the models fills holes; leave --holes out")
+    if holes is not None and not holes.exists():
+        raise DataError(f"there is no {holes}; give --holes a mask or a folder of NAME.mask.png")
+    if filling and filling[0] is not chain[0]:
+        raise ConfigError("the model that fills holes must come first, because masks have the size of the pictures")
+
+
+def _targets(names: Sequence[str], out: Path, format: str | None) -> list[Path]:
+    """The file of each picture."""
+    from smalti.codec.archive import safe_name
+    from smalti.data.sources import IMAGE_EXTENSIONS
+
+    free, targets = FreeNames(), []
+    for name in names:
+        path = PurePosixPath(safe_name(name))
+        extension = path.suffix[1:].lower()
+        own = extension if extension in ("png", "webp", "jpg", "jpeg") else "png"
+        stem = path.with_suffix("") if extension in IMAGE_EXTENSIONS else path
+        targets.append(out / free.take(f"{stem}.{format or own}"))
+    return targets
+
+
+def _restore(request: _Request, contents: Contents, name: str, target: Path) -> None:
+    """Restore one picture and write it."""
+    from smalti.data.archives import bytes_of
+    from smalti.data.pictures import read_picture
+    from smalti.report.picture_files import format_of, save_picture
+
+    if isinstance(contents, DataError):
+        raise contents
+    data = bytes_of(contents) if isinstance(contents, Path) else contents
+    picture = read_picture(data, pixel_limit=request.pixel_limit)
+    for model in request.models:
+        hole = _hole(request, name, picture) if model.needs_hole else None
+        restored = model.restore(
+            picture, hole=hole, strength=request.strength, self_ensemble=request.self_ensemble, tile=request.tile
+        )
+        picture = restored
+    save_picture(target, picture, format=format_of(target))
+
+
+def _hole(request: _Request, name: str, picture: Picture) -> Picture:
+    """The mask of a picture.
+
+    Raises:
+        DataError: there is none, or it has another size.
+    """
+    from smalti.data.pictures import read_picture
+
+    assert request.holes is not None
+    path = request.holes
+    if path.is_dir():
+        stem = PurePosixPath(name).with_suffix("")
+        path = next(
+            (p for p in (path / f"{stem}.mask.png", path / f"{stem}.png") if p.exists()), path / f"{stem}.mask.png"
+        )
+        if not path.exists():
+            raise DataError(f"there is no mask {path} for it")
+    mask = read_picture(path, metadata=False, pixel_limit=request.pixel_limit)
+    if mask.pixels.shape[:2] != picture.pixels.shape[:2]:
+        raise DataError(
+            f"its mask {path} has {mask.pixels.shape[0]}x{mask.pixels.shape[1]} pixels, the picture "
+            f"{picture.pixels.shape[0]}x{picture.pixels.shape[1]}"
+        )
+    return mask

@@ -1,0 +1,1 @@
+"""Networks that restore degraded images."""
