@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--qualities", type=int, nargs="+")
     parser.add_argument("--speeds", type=int, nargs="+", default=[4, 0], help="of AVIF")
     parser.add_argument("--peer-images", type=int, help="images that the slow peers code, evenly spaced")
-    parser.add_argument("--peers", type=Path, help="JSON with the peers' curves; made if it does not exist")
+    parser.add_argument("--peers", type=Path, help="JSON with the slow peers' curves; made if it does not exist")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -78,7 +78,8 @@ def tiny(codec: Codec, source: str, options: argparse.Namespace) -> dict[str, An
     images = test_images(codec, source, options.images)
     some = list(images[:: max(1, len(images) // (options.peer_images or len(images)))])
     single, archive = our_curves(codec, images, options.qualities or [14, 18, 22, 26, 30, 36, 42], options.effort)
-    others = kept(options.peers, lambda: tiny_peers(images, some, options.speeds))
+    others = {"WebP": peer_curve("webp", list(images), (0, 1, 2, 5, 10, 18, 28, 40, 55, 70))}
+    others |= kept(options.peers, lambda: mosaic_peers(some, options.speeds))
     for name, curve in others.items():
         show(name, curve)
     webp, jxl = others["WebP"], others["JPEG XL mosaic"]
@@ -106,13 +107,14 @@ def tiny(codec: Codec, source: str, options: argparse.Namespace) -> dict[str, An
     return {"images": len(images), "peer_images": len(some), "bytes_at_db": figures, "curves": curves}
 
 
-def tiny_peers(images: np.ndarray, some: list[np.ndarray], speeds: Sequence[int]) -> dict[str, Curve]:
-    """WebP of all images, one by one; AVIF and JPEG XL of mosaics of some."""
-    webp_qualities = (0, 1, 2, 5, 10, 18, 28, 40, 55, 70)
-    found = {"WebP": peer_curve("webp", list(images), webp_qualities)}
+def mosaic_peers(some: list[np.ndarray], speeds: Sequence[int]) -> dict[str, Curve]:
+    """AVIF and JPEG XL of mosaics."""
+    found = {}
     for speed in speeds:
         name = f"AVIF mosaic, speed {speed}"
-        found[name] = peer_curve("avif", some, (20, 28, 36, 44, 52, 60), mosaic=100, options={"speed": speed})
+        found[name] = peer_curve(
+            "avif", some, (4, 10, 15, 20, 28, 36, 44, 52, 60), mosaic=100, options={"speed": speed}
+        )
     found["JPEG XL mosaic"] = peer_curve("jxl", some, (14, 10, 7.5, 5.5, 4, 3, 2.2), mosaic=100)
     return found
 

@@ -3,8 +3,7 @@
 python tools/prune_context.py runs/thumb SOURCE OUT.safetensors --width 184 --license Apache-2.0
 
 Units are ranked by the spread of their activation over training images times the norm of their outgoing weights; the
-mean of what is removed goes into the biases. Prints how many bits that costs, on codes of these images. Nets that see
-neighbouring tiles are not supported. Writes float16.
+mean of what is removed goes into the biases. Prints how many bits that costs, on codes of these images. Writes float16.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from smalti.checkpoint import file as checkpoint
 from smalti.config.codec import CodecConfig
 from smalti.data.order import evenly_spread
 from smalti.models.codec.codec import ImageCodec
-from smalti.models.codec.context import LARGEST, GroupNet, compressed, quality_variable
+from smalti.models.codec.context import LARGEST, GroupNet
 from smalti.models.codec.search import search
 from smalti.pipelines.base import find_checkpoint
 from smalti.runtime.pixels import premultiplied, to_tensor
@@ -64,18 +63,20 @@ def main() -> None:
     module, card = checkpoint.read(find_checkpoint(options.run))
     codec, config = cast(ImageCodec, module), cast(CodecConfig, card.config.model)
     channels, height, width = card.image.shape
-    images = data.load(options.source, split="train", size=(height, width), channels=channels)
+    resize = card.config.data.resize
+    images = data.load(options.source, split="train", size=(height, width), channels=channels, resize=resize)
     pixels = premultiplied(to_tensor(images.take(evenly_spread(len(images), options.images)).images))
     quality = torch.linspace(config.quality_low, config.quality_high, len(pixels)).round()
     codes = search(codec, codec.padded(pixels), quality, rounds=config.rounds, rate_weight=config.rate_weight)
+    seen: list[tuple[Tensor, ...]] = []  # inputs of the nets
+    for net in codec.context.nets:
+        net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     before = float(codec.distribution(codes, quality).bits(codes).sum())
 
-    features = compressed(codes.permute(0, 2, 3, 1).flatten(0, 2))
-    t = quality_variable(quality).repeat_interleave(codes.shape[2] * codes.shape[3])
     tensors = dict(module.state_dict())
-    for group, net in enumerate(codec.context.nets):
-        found = pruned(cast(GroupNet, net), codec.context._own(features, group), t, options.width)
-        tensors |= {f"context.nets.{group}.{name}": value for name, value in found.items()}
+    for number, (net, (inputs, _, t)) in enumerate(zip(codec.context.nets, seen, strict=True)):
+        found = pruned(cast(GroupNet, net), inputs, t, options.width)
+        tensors |= {f"context.nets.{number}.{name}": value for name, value in found.items()}
     smaller = dataclasses.replace(config, context=dataclasses.replace(config.context, width=options.width))
     card = dataclasses.replace(card, config=dataclasses.replace(card.config, model=smaller), license=options.license)
     result = cast(ImageCodec, checkpoint.build(card))

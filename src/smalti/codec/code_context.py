@@ -22,6 +22,7 @@ from decimal import Decimal, localcontext
 
 import numpy as np
 
+from smalti.codec.blas import one_blas_thread
 from smalti.codec.context import LARGEST, POINT, IntegerLayer, integer_layer, rounded_bias
 from smalti.codec.entropy import PRECISION, TOTAL, EntropyDecoder, EntropyEncoder
 from smalti.codec.scalar import codes_checksum
@@ -260,7 +261,8 @@ def encode_codes(
             encoder.put_dynamic(lanes.tables(tables[:, position], image), np.where(lanes.missing(image), 0, values))
         return known
 
-    context.walk(symbols, put)
+    with one_blas_thread():
+        context.walk(symbols, put)
     return encoder.finish(_checksums(codes, per_stream))
 
 
@@ -289,7 +291,8 @@ def decode_codes(
             found[lanes.images(image)[there], position] = values[there]
         return found
 
-    context.walk(symbols, take)
+    with one_blas_thread():
+        context.walk(symbols, take)
     codes = context.codes(symbols)
     decoder.finish(_checksums(codes, per_stream))
     return codes

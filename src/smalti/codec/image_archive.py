@@ -26,6 +26,7 @@ import numpy as np
 
 from smalti.codec.archive import ArchiveHeader, ArchiveReader, ArchiveWriter
 from smalti.codec.archive_block import Block
+from smalti.codec.blas import one_blas_thread
 from smalti.codec.container import PIXEL_LIMIT, CoderKind
 from smalti.codec.fields import DIGEST_BYTES, check_model
 from smalti.codec.image_file import Model, encode_picture, read_picture_file, write_picture
@@ -123,8 +124,9 @@ class ImageArchiveWriter:
             self._write_next()
 
     def _compressed(self, images: list[np.ndarray]) -> list[bytes]:
-        codes = self.model.engine.codes_of(np.stack(images), self.quality, effort=self.effort)
-        return self._streams(codes)
+        with one_blas_thread():  # another batch is compressed at the same time
+            codes = self.model.engine.codes_of(np.stack(images), self.quality, effort=self.effort)
+            return self._streams(codes)
 
     def _write_next(self) -> None:
         waiting, result = self._running.popleft()
@@ -292,7 +294,8 @@ class ImageArchive:
         engine, quality = self.model.engine, self.reader.header.step
         dimension, rows, columns = engine.grid(height, width)
         shape = (len(payloads) * count, dimension, rows, columns)
-        codes = engine.decode(LaneDecoder(payloads), shape, quality, per_stream=count)
+        with one_blas_thread():  # other blocks are decoded at the same time
+            codes = engine.decode(LaneDecoder(payloads), shape, quality, per_stream=count)
         return engine.pixels_of(codes, quality, height, width, decoder=self.decoder)
 
     def close(self) -> None:

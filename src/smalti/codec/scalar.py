@@ -10,16 +10,19 @@ Decoding is therefore exact on every machine; the pixels that codes stand for ar
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections.abc import Iterator
 
 import numpy as np
 
+from smalti.codec.blas import one_blas_thread
 from smalti.codec.context import IntegerContext
 from smalti.codec.entropy import EntropyDecoder, EntropyEncoder, information_content
 from smalti.codec.tables import scalar_tables
 
 LARGEST = 1 << 24  # of a code, in a damaged stream
+FEW_TILES = 256  # whose matrix products are faster on one thread
 
 
 def codes_checksum(codes: np.ndarray) -> int:
@@ -56,7 +59,8 @@ def _excluding(context: IntegerContext, codes: np.ndarray, quality: int) -> Iter
     """Rows and values relative to them, pass by pass; codes that are excluded become zero."""
     levels = np.full(len(codes), quality)
     for group, phase in context.passes:
-        rows, shifts = context.rows(codes, levels, group, phase)
+        with _threads(codes.shape):
+            rows, shifts = context.rows(codes, levels, group, phase)
         place = _Pass(context, codes.shape, group, phase)
         values = np.where(rows < 0, 0, place.read(codes))
         place.write(codes, values)
@@ -81,7 +85,8 @@ def decode_codes(
     codes = np.zeros(shape, dtype=np.int32)
     levels = np.full(shape[0], quality)
     for group, phase in context.passes:
-        rows, shifts = context.rows(codes, levels, group, phase)
+        with _threads(shape):
+            rows, shifts = context.rows(codes, levels, group, phase)
         packing = _Packing(rows, shape[0], per_stream, decoder.lanes)
         values = packing.unpack(decoder.take(scalar_tables(), packing.pack(rows, -1))).astype(np.int64)
         # A damaged stream may decode to anything; the checksum finds it, numbers just have to stay numbers.
@@ -89,6 +94,11 @@ def decode_codes(
         _Pass(context, shape, group, phase).write(codes, values)
     decoder.finish(_checksums(codes, per_stream))
     return codes
+
+
+def _threads(shape: tuple[int, ...]) -> contextlib.AbstractContextManager[None]:
+    """One thread for products of few rows, that is, tiles."""
+    return one_blas_thread() if shape[0] * shape[2] * shape[3] <= FEW_TILES else contextlib.nullcontext()
 
 
 class _Pass:
