@@ -44,7 +44,7 @@ def main() -> None:
     train, test = data.load(options.source, split="train"), data.load(options.source, split="test")
     images = test.take(evenly_spread(len(test), options.images)).images
     webp = peer_curve("webp", list(images), (0, 1, 2, 5, 10, 18, 28, 40))
-    avif = peer_curve("avif", list(images), (20, 28, 36, 44, 52), mosaic=100, options={"speed": 4})
+    avif = peer_curve("avif", list(images), (4, 10, 15, 20, 28, 36, 44, 52), mosaic=100, options={"speed": 4})
     peers = bytes_at(webp, options.psnr), bytes_at(avif, options.psnr)
     rows = [("pictures", "minutes", "seen", "file", "of WebP", "in an archive", "of AVIF")]
     found: list[dict[str, Any]] = []

@@ -81,7 +81,8 @@ def main() -> None:
     card = dataclasses.replace(card, config=dataclasses.replace(card.config, model=smaller), license=options.license)
     result = cast(ImageCodec, checkpoint.build(card))
     result.load_state_dict(tensors)
-    after = float(result.eval().distribution(codes, quality).bits(codes).sum())
+    with torch.no_grad():
+        after = float(result.eval().distribution(codes, quality).bits(codes).sum())
     card = checkpoint.write(options.out, result, card, half=True)
     size = options.out.stat().st_size / 1e6
     print(f"{options.out}: {size:.2f} MB, digest {card.digest}, {after / before - 1:+.4%} bits")

@@ -347,6 +347,7 @@ PRESETS: dict[str, Preset] = {
     "codec-tiny": Preset(
         RunConfig("codec", _TINY_CODEC, train=LoopConfig(images=2_000_000, batch=128, ema_half_life=20_000)),
         "codec for pictures of some ten pixels a side: thumbnails, sprites, tiles of maps",
+        "55.9 bytes a file at 25 dB (WebP 137.7): CIFAR-10 (JPEG copy), test, 0.68M images",
     ),
     "codec-photo": Preset(
         RunConfig(
