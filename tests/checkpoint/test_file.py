@@ -256,7 +256,8 @@ def test_an_unknown_kind_names_the_nearest(written: Path, kind: Any) -> None:
 
     change_entry(written, change)
     refused(
-        written, "did you mean 'gan'?" if kind == "gna" else "known: codec, context, contrastive, gan, prior, vqvae"
+        written,
+        "did you mean 'gan'?" if kind == "gna" else "known: codec, context, contrastive, gan, prior, restore, vqvae",
     )
 
 

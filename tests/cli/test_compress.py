@@ -261,6 +261,7 @@ def test_an_interruption_says_what_is_there(
 ) -> None:
     write_pictures(Path("in"), count=12)
     monkeypatch.setattr(image_archive, "LANES", 2)
+    monkeypatch.setattr(image_archive, "FEWEST_LANES", 2)
     add = image_archive.ImageArchiveWriter.add
 
     def interrupted(self, picture, *, name: str, label: int) -> None:
