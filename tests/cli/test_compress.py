@@ -246,6 +246,7 @@ def test_a_full_disk_leaves_what_was_written(smalti, codec: Path, monkeypatch: p
 
     with monkeypatch.context() as patched:
         patched.setattr(image_archive, "LANES", 2)
+        patched.setattr(image_archive, "FEWEST_LANES", 2)
         patched.setattr(ArchiveWriter, "_write", full)
         done = smalti("compress", codec, "in", "--out", "all.smt", "--per-block", 1, *FAST)
     refused(done, "No space left on device), its first 6 images are safe; free some space, and append the others")

@@ -61,6 +61,7 @@ def test_pictures_come_back_in_their_order(
 ) -> None:
     """Through batches of blocks, and by number."""
     monkeypatch.setattr(image_archive, "LANES", 2)
+    monkeypatch.setattr(image_archive, "FEWEST_LANES", 2)
     fill(writer(model, path, per_block=per_block, classes=("even", "odd")))
     with ImageArchive(model, path) as archive:
         assert len(archive) == 23
@@ -265,6 +266,7 @@ def test_appending_goes_on(model: Model, tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_what_was_written(model: Model, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(image_archive, "LANES", 2)
+    monkeypatch.setattr(image_archive, "FEWEST_LANES", 2)
     archive = writer(model, path)
     write, room = archive.writer._write, [700]
 
