@@ -85,18 +85,29 @@ class Message:
         return all(np.array_equal(part[-1], result) for part, result in zip(self.parts, found, strict=True))
 
 
+def own_frequencies(rng: np.random.Generator, lanes: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cumulative frequencies of five symbols for each lane and column, and symbols that follow them.
+
+    In half of all cases many of the symbols are impossible.
+    """
+    cumulative = rng.integers(0, 65537, (lanes, columns, 6))
+    if rng.random() < 0.5:
+        cumulative[rng.random(cumulative.shape) < 0.4] = 0
+    cumulative.sort(axis=2)
+    cumulative[..., 0], cumulative[..., -1] = 0, 65536
+    slots = rng.integers(0, 65536, (lanes, columns, 1))
+    return cumulative, (cumulative[..., 1:] <= slots).sum(axis=2)
+
+
 def mixed(rng: np.random.Generator, model: FrequencyTables, lanes: int, columns: int) -> Message:
     """Values with escapes and pauses, and dynamic symbols between."""
     rows, values = drawn(rng, model, (lanes, columns))
     rows[rng.random(rows.shape) < 0.1] = -1
     values[rows < 0] = 0
-    cumulative = np.sort(rng.integers(0, 65537, (lanes, 6)), axis=1)
-    cumulative[:, 0], cumulative[:, -1] = 0, 65536
-    symbols = np.array([rng.choice(np.flatnonzero(np.diff(lane))) for lane in cumulative], np.int64)
     half = columns // 2
+    between = own_frequencies(rng, lanes, int(rng.integers(1, 4)))
     return Message(
-        lanes,
-        [(model, rows[:, :half], values[:, :half]), (cumulative, symbols), (model, rows[:, half:], values[:, half:])],
+        lanes, [(model, rows[:, :half], values[:, :half]), between, (model, rows[:, half:], values[:, half:])]
     )
 
 
@@ -115,7 +126,7 @@ def messages(draw: st.DrawFn, many: bool) -> Message:
         values[rows < 0] = 0
         parts.append((model, rows, values))
         if draw(st.booleans()):
-            parts.append(mixed(rng, model, lanes, 0).parts[1])
+            parts.append(own_frequencies(rng, lanes, draw(st.integers(0, 4))))
     return Message(lanes, parts)
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from variants import VARIANTS, latents
 
+from smalti.codec import code_context
 from smalti.codec.code_context import (
     CodeContext,
     cumulative_frequencies,
@@ -24,6 +25,8 @@ from smalti.codec.code_context import (
     exponentials,
 )
 from smalti.codec.entropy import EntropyDecoder, EntropyEncoder
+from smalti.codec.fields import CoderKind
+from smalti.codec.image_file import STATE_SYMBOLS, decoder_for, encoder_for
 from smalti.codec.range_coder import RangeDecoder, RangeEncoder
 from smalti.codec.rans import IntegerDecoder, IntegerEncoder, LaneDecoder, LaneEncoder
 from smalti.config.code_context import CodeContextConfig
@@ -34,7 +37,6 @@ from smalti.models.codec.code_symbols import NEIGHBOURS
 from smalti.quantize import build_quantizer
 
 SMALL = CodeContextConfig(embedding=4, width=16)
-GOLDEN = "e21cb07f352699fe"  # SHA-256 of some streams
 
 
 def net_of(sizes: tuple[int, ...], config: CodeContextConfig = SMALL, *, sharp: float = 10) -> CodeContextNet:
@@ -228,12 +230,21 @@ def golden_context() -> CodeContext:
     )  # fmt: skip
 
 
-def test_golden_streams() -> None:
+@pytest.mark.parametrize(
+    ("encoder", "per_stream", "expected"),
+    [
+        (lambda: LaneEncoder(3), 1, "e21cb07f352699fe"),
+        (lambda: LaneEncoder(2), 2, "b7e20cbc288b01c5"),
+        (IntegerEncoder, 3, "bc8767eb3d7d3959"),
+        (RangeEncoder, 3, "748a2bd5c9a15a9c"),
+    ],
+)
+def test_golden_streams(encoder: Callable[[], EntropyEncoder], per_stream: int, expected: str) -> None:
     """If this fails, files of earlier versions can no longer be read: raise the version of the format."""
     index = np.arange(3 * 2 * 4 * 5).reshape(3, 2, 4, 5) * 7919
     codes = np.stack([index[:, 0] % 6, index[:, 1] % 5000], axis=1)
-    streams = encode_codes(golden_context(), codes, LaneEncoder(3))
-    assert hashlib.sha256(b"".join(streams)).hexdigest()[:16] == GOLDEN
+    streams = encode_codes(golden_context(), codes, encoder(), per_stream=per_stream)
+    assert hashlib.sha256(b"".join(streams)).hexdigest()[:16] == expected
 
 
 def test_damaged_streams_are_refused(trained: CodeContextNet) -> None:
@@ -254,6 +265,32 @@ def test_damaged_streams_are_refused(trained: CodeContextNet) -> None:
             decode_codes(other, LaneDecoder(streams), 8, (6, 6))
     with pytest.raises(CodecError, match="it is damaged or was made with another model"):
         decode_codes(context, LaneDecoder(streams), 8, (6, 5))
+
+
+def test_a_large_picture_takes_the_range_coder_and_comes_back_or_is_refused() -> None:
+    context, grid = context_of(net_of((16,))), (182, 182)
+    codes = random_codes((16,), 1, grid)
+    assert codes.size > STATE_SYMBOLS
+    (stream,) = encode_codes(context, codes, encoder_for(CoderKind.RANGE))
+    assert 8 * len(stream) < context.information(codes)[0] * 1.0002 + 32 + 8 + 8
+    assert np.array_equal(decode_codes(context, decoder_for(CoderKind.RANGE, [stream]), 1, grid), codes)
+    half = len(stream) // 2
+    flipped = [stream[:at] + bytes([stream[at] ^ 16]) + stream[at + 1 :] for at in (0, half, len(stream) - 3)]
+    for bad in (*flipped, stream[:half], stream[:-1], stream + b"\1", b""):
+        with pytest.raises(CodecError, match=r"compressed stream 0 .*it is damaged or was made with another model"):
+            decode_codes(context, decoder_for(CoderKind.RANGE, [bad]), 1, grid)
+
+
+@pytest.mark.parametrize("per_stream", [1, 2, 3])
+def test_parts_of_waves_change_no_byte(per_stream: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    context, codes = context_of(net_of((9, 5000))), random_codes((9, 5000), 5, (6, 7))
+    lanes = -(-5 // per_stream)
+    whole = encode_codes(context, codes, LaneEncoder(lanes), per_stream=per_stream)
+    for name in ("ENTRIES", "CACHED"):
+        monkeypatch.setattr(code_context, name, 700)
+        assert encode_codes(context, codes, LaneEncoder(lanes), per_stream=per_stream) == whole
+    found = decode_codes(context, LaneDecoder(whole), 5, (6, 7), per_stream=per_stream)
+    assert np.array_equal(found, codes)
 
 
 def test_codes_that_do_not_exist_are_refused() -> None:

@@ -17,6 +17,7 @@ from entropy_messages import (
     every_coder,
     messages,
     mixed,
+    own_frequencies,
     tables,
 )
 from hypothesis import given, settings
@@ -49,18 +50,39 @@ def test_wide_rows_and_all_dtypes(coder: Coder) -> None:
     wide = FrequencyTables.of([np.ones(65536, np.uint32), np.array([1, 65535])], np.array([INT32.min, 5], np.int64))
     rows = np.array([[0, 1, 0, 0, -1, 1]], np.int8)
     values = np.array([[INT32.min, 5, INT32.min + 65534, INT32.max, 0, 6]], np.int32)
-    message = Message(1, [(wide, rows, values), (np.array([[0, 65536]], np.uint32), np.array([0], np.uint8))])
+    message = Message(1, [(wide, rows, values), (np.array([[[0, 65536]]], np.uint32), np.array([[0]], np.uint8))])
     assert message.agrees(message.decoded(coder, message.encoded(coder)))
 
 
 @every_coder
 def test_nothing_coded_takes_the_checksum_only(coder: Coder) -> None:
     message = Message(
-        1, [(TINY, np.full((1, 3), -1), np.zeros((1, 3), int)), (np.array([[0, 0, 65536]]), np.array([1]))]
+        1, [(TINY, np.full((1, 3), -1), np.zeros((1, 3), int)), (np.array([[[0, 0, 65536]] * 2]), np.array([[1, 1]]))]
     )
     (stream,) = message.encoded(coder)
     assert len(stream) <= (6 if coder is CODERS["range"] else 3)
     assert message.agrees(message.decoded(coder, [stream]))
+
+
+@every_coder
+@pytest.mark.parametrize("columns", [0, 1, 2, 40])
+def test_dynamic_columns_come_in_one_call_or_several(coder: Coder, columns: int) -> None:
+    rng, lanes = np.random.default_rng(13), 3 if coder.many else 1
+    checksums = np.full(lanes, 0xDEADBEEF)
+    for _ in range(4):
+        cumulative, symbols = own_frequencies(rng, lanes, columns)
+        streams = []
+        for cuts in ([], [1], range(columns)):
+            encoder = coder.encoder(lanes)
+            for part in np.split(np.arange(columns), cuts):
+                encoder.put_dynamic(cumulative[:, part], symbols[:, part])
+            streams.append(encoder.finish(checksums))
+        assert streams[0] == streams[1] == streams[2]
+        decoder = coder.decoder(streams[0])
+        found = [decoder.take_dynamic(cumulative[:, part]) for part in (slice(1), slice(1, None))]
+        decoder.finish(checksums)
+        assert np.array_equal(np.concatenate(found, axis=1), symbols)
+        assert found[0].dtype == found[1].dtype == np.int32
 
 
 def test_information_content_counts_escapes() -> None:
@@ -117,12 +139,11 @@ def test_taking_too_few_or_too_many_is_refused(coder: Coder, count: int) -> None
 def test_endless_and_excessive_escapes_are_refused(coder: Coder) -> None:
     """An escape of symbol 1, then nibbles that always continue, or that give a number above 2^32."""
     model = FrequencyTables.of([np.array([1, 65535])], [0])
-    nibbles = np.arange(0, 65537, 4096)[None]
+    nibbles = np.arange(0, 65537, 4096)[None, None]
     for digits, problem in (([15] * 14, "11 nibbles"), ([15] * 10 + [7], "int32")):
         encoder = coder.encoder(1)
-        encoder.put_dynamic(np.array([[0, 1, 65536]]), np.array([1]))
-        for digit in digits:
-            encoder.put_dynamic(nibbles, np.array([digit]))
+        encoder.put_dynamic(np.array([[[0, 1, 65536]]]), np.array([[1]]))
+        encoder.put_dynamic(np.repeat(nibbles, len(digits), axis=1), np.array([digits]))
         decoder = coder.decoder(encoder.finish(np.array([1])))
         with pytest.raises(CodecError, match=problem):
             decoder.take(model, np.zeros((1, 1), int))
@@ -210,7 +231,7 @@ def test_golden_streams(name: str, expected: list[str]) -> None:
     values = np.array([[-1, 0, 7, 1, -1, 5, 900, -1, 0, 0, -1, 1]] * lanes)
     rows[1:, 3:] = -1
     values[1:, 3:] = 0
-    dynamic = np.array([[0, 1000, 1000, 65536]] * lanes), np.array([2] * lanes)
+    dynamic = np.array([[[0, 1000, 1000, 65536]]] * lanes), np.array([[2]] * lanes)
     message = Message(lanes, [(TINY, rows, values), dynamic])
     assert [stream.hex() for stream in message.encoded(CODERS[name])] == expected
     assert message.agrees(message.decoded(CODERS[name], [bytes.fromhex(stream) for stream in expected]))

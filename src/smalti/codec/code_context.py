@@ -24,7 +24,7 @@ import numpy as np
 
 from smalti.codec.blas import one_blas_thread
 from smalti.codec.context import LARGEST, POINT, IntegerLayer, integer_layer, rounded_bias
-from smalti.codec.entropy import PRECISION, TOTAL, EntropyDecoder, EntropyEncoder
+from smalti.codec.entropy import PRECISION, TOTAL, EntropyDecoder, EntropyEncoder, intervals
 from smalti.codec.scalar import codes_checksum
 from smalti.errors import CodecError, CodeRangeError
 from smalti.models.codec.code_symbols import (
@@ -40,7 +40,10 @@ from smalti.models.codec.code_symbols import (
 
 LOGIT_POINT = 4  # bits behind the point of the logits
 EXPONENTIAL_BITS = 24
-ENTRIES = 2**22  # of the frequencies computed at once
+ENTRIES = 2**20  # of the frequencies that are coded at once
+CACHED = 2**16  # of the frequencies computed at once: several arrays of them fit a core's cache, which is twice as fast
+
+_DOWN, _RIGHT = np.transpose(NEIGHBOURS)
 
 Exchange = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -56,14 +59,16 @@ def exponentials() -> np.ndarray:
 
 
 def cumulative_frequencies(logits: np.ndarray) -> np.ndarray:
-    """(n, K) int32 logits in units of 1/16 -> (n, K + 1) int64, strictly ascending from 0 to 2^16."""
+    """(n, K) int32 logits in units of 1/16 -> (n, K + 1) int32, strictly ascending from 0 to 2^16."""
     count = logits.shape[1]
-    below = logits.max(axis=1, keepdims=True) - logits
-    table = exponentials()
+    below = np.subtract(logits.max(axis=1, keepdims=True), logits, dtype=np.intp)
     sums = np.zeros((len(logits), count + 1), dtype=np.int64)
-    np.cumsum(table[np.minimum(below, len(table) - 1)], axis=1, out=sums[:, 1:])
-    shares = np.floor(sums * float(TOTAL - count) / sums[:, -1:])
-    return shares.astype(np.int64) + np.arange(count + 1)
+    np.cumsum(exponentials().take(below, mode="clip"), axis=1, out=sums[:, 1:])
+    shares = sums * float(TOTAL - count)
+    shares /= sums[:, -1:]
+    found = shares.astype(np.int32)  # rounded down, as none is negative
+    found += np.arange(count + 1, dtype=np.int32)
+    return found
 
 
 class CodeContext:
@@ -160,12 +165,12 @@ class CodeContext:
         Returns:
             (N * D, width) float32 integers.
         """
-        parts = []
-        for down, right in NEIGHBOURS:
-            chosen = padded[:, :, ABOVE + rows + down, LEFT + columns + right]  # (N, S, D)
-            features = self._table[chosen].sum(axis=1)
-            parts.append(np.clip(features, -LARGEST, LARGEST).reshape(-1, features.shape[2]))
-        return np.concatenate(parts, axis=1) @ self._first.weights[: self._around]
+        chosen = padded[:, :, ABOVE + rows[:, None] + _DOWN, LEFT + columns[:, None] + _RIGHT]  # (N, S, D, neighbours)
+        features = self._table[chosen[:, 0]]
+        for index in range(1, len(self.sizes)):
+            features += self._table[chosen[:, index]]
+        np.clip(features, -LARGEST, LARGEST, out=features)
+        return features.reshape(-1, self._around) @ self._first.weights[: self._around]
 
     def own(self, rows: np.ndarray, index: int) -> np.ndarray:
         """What a symbol contributes to the first layer of the later ones of its position: (n,) rows -> (n, width)."""
@@ -181,13 +186,20 @@ class CodeContext:
             index: number of the symbol.
 
         Returns:
-            (n, K + 1) int64, strictly ascending from 0 to 65536.
+            (n, K + 1) int32, strictly ascending from 0 to 65536.
         """
+        found = np.empty((len(sums), self.sizes[index] + 1), dtype=np.int32)
+        part = max(1, CACHED // self.sizes[index])
+        for start in range(0, len(sums), part):
+            found[start : start + part] = cumulative_frequencies(self._logits(sums[start : start + part], index))
+        return found
+
+    def _logits(self, sums: np.ndarray, index: int) -> np.ndarray:
+        """(n, width) sums as in `cumulative` -> (n, K) int32."""
         hidden = _units(sums + self._first_bias[index], self._first)
         hidden = _units(hidden @ self._second.weights + self._second_bias[index], self._second)
         layer, bias = self._last[index]
-        logits = layer.shifted(hidden @ layer.weights + bias[0], POINT - LOGIT_POINT)
-        return cumulative_frequencies(logits.astype(np.int32))
+        return layer.shifted(hidden @ layer.weights + bias[0], POINT - LOGIT_POINT).astype(np.int32)
 
     def padded(self, symbols: np.ndarray) -> np.ndarray:
         """Rows of the table for (N, S, h, w) symbols, surrounded by those of outside: (N, S, h + 2, w + 3)."""
@@ -230,8 +242,7 @@ class CodeContext:
         bits = np.zeros(len(codes))
 
         def count(tables: np.ndarray, known: np.ndarray) -> np.ndarray:
-            ends = np.take_along_axis(tables, known[:, :, None] + [0, 1], axis=2)
-            bits[:] += (PRECISION - np.log2(ends[:, :, 1] - ends[:, :, 0])).sum(axis=1)
+            bits[:] += (PRECISION - np.log2(intervals(tables, known)[1])).sum(axis=1)
             return known
 
         self.walk(self.symbols(codes), count)
@@ -253,12 +264,10 @@ def encode_codes(
     Raises:
         CodeRangeError: a code is outside of its plane's codebook, or there is another number of planes.
     """
-    symbols, lanes = context.symbols(codes), _Lanes(len(codes), per_stream, encoder.lanes)
+    symbols, streams = context.symbols(codes), _Streams(len(codes), per_stream, encoder.lanes)
 
     def put(tables: np.ndarray, known: np.ndarray) -> np.ndarray:
-        for position, image in np.ndindex(known.shape[1], per_stream):
-            values = known[lanes.images(image), position]
-            encoder.put_dynamic(lanes.tables(tables[:, position], image), np.where(lanes.missing(image), 0, values))
+        encoder.put_dynamic(streams.tables(tables), streams.joined(known, 0))
         return known
 
     with one_blas_thread():
@@ -282,14 +291,10 @@ def decode_codes(
         CodecError: a stream is damaged, or was made with another model.
     """
     symbols = np.zeros((count, len(context.sizes), *grid), dtype=np.int64)
-    lanes = _Lanes(count, per_stream, decoder.lanes)
+    streams = _Streams(count, per_stream, decoder.lanes)
 
-    def take(tables: np.ndarray, found: np.ndarray) -> np.ndarray:
-        for position, image in np.ndindex(found.shape[1], per_stream):
-            values = decoder.take_dynamic(lanes.tables(tables[:, position], image))
-            there = ~lanes.missing(image)
-            found[lanes.images(image)[there], position] = values[there]
-        return found
+    def take(tables: np.ndarray, _: np.ndarray) -> np.ndarray:
+        return streams.parted(decoder.take_dynamic(streams.tables(tables)))
 
     with one_blas_thread():
         context.walk(symbols, take)
@@ -298,27 +303,33 @@ def decode_codes(
     return codes
 
 
-class _Lanes:
-    """Which images are coded side by side: the i-th of every stream, where there is one."""
+class _Streams:
+    """Images coded side by side and, in a stream, one after the other at each position."""
 
     def __init__(self, count: int, per_stream: int, lanes: int) -> None:
         assert count > 0
         assert lanes == -(-count // per_stream)
-        self.count, self.firsts = count, np.arange(lanes) * per_stream
+        self._count, self._lanes, self._per_stream = count, lanes, min(per_stream, count)
+        self._missing = self._lanes * self._per_stream - count  # at the end of the last stream
 
-    def missing(self, index: int) -> np.ndarray:
-        """(lanes,) bool, the streams that end before this image."""
-        return self.firsts + index >= self.count
+    def tables(self, tables: np.ndarray) -> np.ndarray:
+        """`joined` cumulative frequencies: symbol 0 is certain where an image is missing."""
+        certain = np.full(tables.shape[2], TOTAL, dtype=tables.dtype)
+        certain[0] = 0
+        return self.joined(tables, certain)
 
-    def images(self, index: int) -> np.ndarray:
-        """(lanes,) numbers of these images; any number where one is missing."""
-        return np.minimum(self.firsts + index, self.count - 1)
+    def joined(self, values: np.ndarray, missing: np.ndarray | int) -> np.ndarray:
+        """What images have at n positions, (N, n, ...) -> the same in coding order, (lanes, n * images, ...)."""
+        if self._missing:
+            rest = np.broadcast_to(missing, (self._missing, *values.shape[1:]))
+            values = np.concatenate([values, rest], dtype=values.dtype)
+        parts = values.reshape(self._lanes, self._per_stream, *values.shape[1:]).swapaxes(1, 2)
+        return parts.reshape(self._lanes, -1, *values.shape[2:])
 
-    def tables(self, tables: np.ndarray, index: int) -> np.ndarray:
-        """(N, K + 1) cumulative frequencies -> (lanes, K + 1); symbol 0 is certain where an image is missing."""
-        chosen = tables[self.images(index)]
-        chosen[self.missing(index), 1:] = TOTAL
-        return chosen
+    def parted(self, values: np.ndarray) -> np.ndarray:
+        """The inverse of `joined` for (lanes, n * images)."""
+        parts = values.reshape(self._lanes, -1, self._per_stream).swapaxes(1, 2)
+        return parts.reshape(self._lanes * self._per_stream, -1)[: self._count]
 
 
 def _checksums(codes: np.ndarray, per_stream: int) -> np.ndarray:

@@ -64,12 +64,12 @@ class EntropyEncoder(Protocol):
         """
 
     def put_dynamic(self, cumulative: np.ndarray, symbols: np.ndarray) -> None:
-        """Code one symbol in each lane.
+        """Code symbols by frequencies of their own. One call for all columns makes the streams of one for each column.
 
         Args:
-            cumulative: (L, K + 1) integers, the lane's own cumulative frequencies from 0 to 65536; they may repeat. A
+            cumulative: (L, n, K + 1) integers, each symbol's cumulative frequencies from 0 to 65536; they may repeat. A
                 lane that has nothing to code has a symbol of frequency 65536, which costs nothing.
-            symbols: (L,) integers in 0..K-1 of positive frequency.
+            symbols: (L, n) integers in 0..K-1 of positive frequency.
         """
 
     def finish(self, checksums: np.ndarray) -> list[bytes]:
@@ -104,10 +104,10 @@ class EntropyDecoder(Protocol):
         """
 
     def take_dynamic(self, cumulative: np.ndarray) -> np.ndarray:
-        """Decode one symbol of each lane, (L,) int32.
+        """Decode (L, n) int32 symbols.
 
         Args:
-            cumulative: (L, K + 1) integers, as in `put_dynamic`.
+            cumulative: (L, n, K + 1) integers, as in `put_dynamic`.
         """
 
     def finish(self, checksums: np.ndarray) -> None:
@@ -308,15 +308,26 @@ def nibble(excess: np.ndarray, index: int, counts: np.ndarray) -> np.ndarray:
 
 
 def dynamic(cumulative: np.ndarray, lanes: int) -> np.ndarray:
-    """A caller's cumulative frequencies, (lanes, K + 1) int64, checked."""
-    cumulative = np.asarray(cumulative).astype(np.int64)
-    assert cumulative.ndim == 2
+    """A caller's cumulative frequencies, (lanes, n, K + 1) int32, checked."""
+    cumulative = np.asarray(cumulative)
+    assert cumulative.ndim == 3
+    assert cumulative.dtype.kind in "iu"
     assert len(cumulative) == lanes
-    assert cumulative.shape[1] > 1
-    assert (cumulative[:, 0] == 0).all()
-    assert (cumulative[:, -1] == TOTAL).all()
-    assert (np.diff(cumulative, axis=1) >= 0).all()
-    return cumulative
+    assert cumulative.shape[2] > 1
+    assert (cumulative[..., 0] == 0).all()
+    assert (cumulative[..., -1] == TOTAL).all()
+    assert (cumulative[..., 1:] >= cumulative[..., :-1]).all()
+    return cumulative.astype(np.int32, copy=False)
+
+
+def intervals(cumulative: np.ndarray, symbols: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cumulative frequencies and frequencies of symbols, both (L, n): of (L, n, K + 1) all and (L, n) symbols."""
+    place = np.asarray(symbols).astype(np.int64)[..., None]
+    assert place.shape[:2] == cumulative.shape[:2]
+    starts = np.take_along_axis(cumulative, place, axis=2)[..., 0]
+    frequencies = np.take_along_axis(cumulative, place + 1, axis=2)[..., 0] - starts
+    assert (frequencies > 0).all()
+    return starts, frequencies
 
 
 def frequencies_from(weights: np.ndarray) -> np.ndarray:

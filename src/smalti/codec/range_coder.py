@@ -6,7 +6,8 @@ floating-point weights w_i, from which it computes cumulative frequencies out of
     floor((w_0 + ... + w_(i-1)) * (2^24 - n) / (w_0 + ... + w_(n-1))) + i        ("perfect=False")
 
 With w_i = 256 * f_i - 1 the weights are whole numbers of sum 2^24 - n, so this is 256 * c_i without any rounding, and
-the coder works in 64-bit integers: the result is the same on every machine.
+the coder works in 64-bit integers: the result is the same on every machine. Symbols with frequencies of their own are
+coded by one call as well, with a row of weights for each.
 
     stream  the shortest number in the final interval, without trailing zero bytes                    (big-endian)
 
@@ -28,6 +29,7 @@ from smalti.codec.entropy import (
     FrequencyTables,
     damaged,
     dynamic,
+    intervals,
     nibble,
     nibble_counts,
 )
@@ -47,9 +49,23 @@ def _grouped(tables: FrequencyTables, rows: np.ndarray) -> tuple[np.ndarray, lis
     return order, list(zip(rows[order[begins]].tolist(), begins.tolist(), ends.tolist(), strict=True))
 
 
+def _weights(frequencies: np.ndarray) -> np.ndarray:
+    """What stands for exactly these frequencies, out of 65536, in constriction; see the head of this module."""
+    return 256.0 * frequencies - 1
+
+
 def _model(frequencies: np.ndarray) -> Any:
-    """Exactly these frequencies, out of 65536, in constriction; see the head of this module."""
-    return constriction.stream.model.Categorical(256.0 * frequencies - 1, perfect=False)
+    return constriction.stream.model.Categorical(_weights(frequencies), perfect=False)
+
+
+def _family() -> Any:
+    """A model whose weights are given for each symbol."""
+    return constriction.stream.model.Categorical(perfect=False)
+
+
+def _together(frequencies: np.ndarray) -> bool:
+    """Whether one call codes symbols with these (n, K): constriction wants K > 1, and gives all a probability."""
+    return frequencies.shape[1] > 1 and bool(frequencies.min(initial=1) > 0)
 
 
 def _row_model(tables: FrequencyTables, row: int) -> Any:
@@ -102,12 +118,17 @@ class RangeEncoder:
             self._encode(nibble(excess[there], index, counts[there]), _uniform(NIBBLE_BITS))
 
     def put_dynamic(self, cumulative: np.ndarray, symbols: np.ndarray) -> None:
-        """Code (1,) symbol; see `EntropyEncoder`."""
-        frequencies = np.diff(dynamic(cumulative, 1)[0])
-        possible = np.flatnonzero(frequencies)  # constriction would give the others a probability
-        assert symbols[0] in possible
-        if len(possible) > 1:
-            self._encode(np.searchsorted(possible, symbols), _model(frequencies[possible]))
+        """Code (1, n) symbols; see `EntropyEncoder`."""
+        cumulative, symbols = dynamic(cumulative, 1), np.asarray(symbols)
+        assert (intervals(cumulative, symbols)[1] > 0).all()
+        frequencies = np.diff(cumulative[0], axis=1)
+        if _together(frequencies):
+            self._coder.encode(np.ascontiguousarray(symbols[0], np.int32), _family(), _weights(frequencies))
+            return
+        for symbol, column in zip(symbols[0], frequencies, strict=True):
+            possible = np.flatnonzero(column)
+            if len(possible) > 1:
+                self._encode(np.searchsorted(possible, [symbol]), _model(column[possible]))
 
     def finish(self, checksums: np.ndarray) -> list[bytes]:
         """The stream, in a list; see `EntropyEncoder`."""
@@ -132,13 +153,13 @@ class RangeDecoder:
         self._coder = constriction.stream.queue.RangeDecoder(words)
         self._again = constriction.stream.queue.RangeEncoder()
 
-    def _decode(self, model: Any, count: int) -> np.ndarray:
-        """The next symbols of one model, (count,) int32."""
+    def _decode(self, model: Any, amount: int | np.ndarray) -> np.ndarray:
+        """The next symbols, int32: this many of a model, or one for each of the (n, K) weights of a family."""
         try:
-            symbols: np.ndarray = self._coder.decode(model, count)
+            symbols: np.ndarray = self._coder.decode(model, amount)
         except AssertionError:  # rounding leaves a part of the interval, below 2^-8, to no symbol
             raise damaged(0, "holds a number that stands for no symbol") from None
-        self._again.encode(symbols, model)
+        self._again.encode(symbols, model, *([] if isinstance(amount, int) else [amount]))
         return symbols
 
     def take(self, tables: FrequencyTables, rows: np.ndarray) -> np.ndarray:
@@ -170,11 +191,16 @@ class RangeDecoder:
         raise damaged(0, f"holds a value of more than {NIBBLES} nibbles")
 
     def take_dynamic(self, cumulative: np.ndarray) -> np.ndarray:
-        """Decode (1,) symbol; see `EntropyDecoder`."""
-        frequencies = np.diff(dynamic(cumulative, 1)[0])
-        possible = np.flatnonzero(frequencies)
-        found = self._decode(_model(frequencies[possible]), 1) if len(possible) > 1 else [0]
-        return possible[found].astype(np.int32)
+        """Decode (1, n) symbols; see `EntropyDecoder`."""
+        frequencies = np.diff(dynamic(cumulative, 1)[0], axis=1)
+        if _together(frequencies):
+            return self._decode(_family(), _weights(frequencies))[None]
+        symbols = np.empty((1, len(frequencies)), np.int32)
+        for index, column in enumerate(frequencies):
+            possible = np.flatnonzero(column)
+            found = self._decode(_model(column[possible]), 1)[0] if len(possible) > 1 else 0
+            symbols[0, index] = possible[found]
+        return symbols
 
     def finish(self, checksums: np.ndarray) -> None:
         """Check all 32 bits of one checksum; see `EntropyDecoder`."""

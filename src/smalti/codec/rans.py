@@ -41,6 +41,7 @@ from smalti.codec.entropy import (
     FrequencyTables,
     damaged,
     dynamic,
+    intervals,
     nibble,
     nibble_counts,
 )
@@ -80,13 +81,9 @@ class _Columns:
         self._frequencies.append(frequencies)
 
     def put_dynamic(self, cumulative: np.ndarray, symbols: np.ndarray) -> None:
-        cumulative = dynamic(cumulative, self.lanes)
-        every = np.arange(self.lanes)
-        starts = cumulative[every, symbols]
-        frequencies = cumulative[every, np.asarray(symbols) + 1] - starts
-        assert (frequencies > 0).all()
-        self._starts.append(starts[:, None].astype(np.int32))
-        self._frequencies.append(frequencies[:, None].astype(np.int32))
+        starts, frequencies = intervals(dynamic(cumulative, self.lanes), symbols)
+        self._starts.append(starts)
+        self._frequencies.append(frequencies)
 
     def joined(self) -> tuple[np.ndarray, np.ndarray]:
         """Cumulative frequencies and frequencies, both (L, columns) int32."""
@@ -206,14 +203,18 @@ class LaneDecoder:
         raise damaged(int(lanes[left[0]]), f"holds a value of more than {NIBBLES} nibbles")
 
     def take_dynamic(self, cumulative: np.ndarray) -> np.ndarray:
-        """Decode (L,) symbols; see `EntropyDecoder`."""
+        """Decode (L, n) symbols; see `EntropyDecoder`."""
         cumulative = dynamic(cumulative, self.lanes)
-        slots = self._state & _MASK
-        symbols = (cumulative[:, 1:] <= slots[:, None]).sum(axis=1)
+        symbols = np.empty(cumulative.shape[:2], np.int32)
         every = np.arange(self.lanes)
-        starts = cumulative[every, symbols]
-        self._drop(slice(None), slots, starts, cumulative[every, symbols + 1] - starts)
-        return symbols.astype(np.int32)
+        for column in range(cumulative.shape[1]):
+            bounds, slots = cumulative[:, column], self._state & _MASK
+            # Slots in the type of the bounds: otherwise numpy would convert all bounds.
+            found = (bounds[:, 1:] > slots.astype(np.int32)[:, None]).argmax(axis=1)
+            starts = bounds[every, found]
+            self._drop(slice(None), slots, starts, bounds[every, found + 1] - starts)
+            symbols[:, column] = found
+        return symbols
 
     def finish(self, checksums: np.ndarray) -> None:
         """Check the lower 16 bits of (L,) checksums; see `EntropyDecoder`."""
@@ -347,12 +348,16 @@ class IntegerDecoder:
         raise damaged(0, f"holds a value of more than {NIBBLES} nibbles")
 
     def take_dynamic(self, cumulative: np.ndarray) -> np.ndarray:
-        """Decode (1,) symbol; see `EntropyDecoder`."""
-        bounds = dynamic(cumulative, 1)[0].tolist()
-        slot = self._state & _MASK
-        symbol = bisect_right(bounds, slot) - 1
-        self._drop(slot, bounds[symbol], bounds[symbol + 1] - bounds[symbol])
-        return np.array([symbol], np.int32)
+        """Decode (1, n) symbols; see `EntropyDecoder`."""
+        cumulative = dynamic(cumulative, 1)
+        bounds, width = np.ravel(cumulative).data, cumulative.shape[2]  # its elements are Python integers
+        symbols = []
+        for start in range(0, len(bounds), width):
+            slot = self._state & _MASK
+            found = bisect_right(bounds, slot, start, start + width) - 1
+            self._drop(slot, bounds[found], bounds[found + 1] - bounds[found])
+            symbols.append(found - start)
+        return np.array([symbols], np.int32)
 
     def finish(self, checksums: np.ndarray) -> None:
         """Check the lower bits of one checksum, as many as are stored; see `EntropyDecoder`."""
