@@ -14,6 +14,9 @@ import pytest
 from PIL import Image
 from small_runs import pixels, settings, write_source
 
+from smalti.data.pictures import Picture
+from smalti.pipelines.restorer import Restorer
+
 
 @pytest.fixture
 def denoise(smalti, tmp_path: Path) -> Path:
@@ -87,6 +90,7 @@ def test_mistakes_are_one_line(smalti, denoise: Path) -> None:
     write_pictures(Path("in"))
     Path("empty").mkdir()
     Path("text.png").write_text("no picture")
+    Path("text.txt").write_text("no picture")
     for words, said in (
         (("denoise", "in", "--out", "in"), "in is in the pictures' own folder in; give --out a folder outside of it"),
         (("denoise", "in", "--out", "in/new"), "is in the pictures' own folder"),
@@ -96,7 +100,8 @@ def test_mistakes_are_one_line(smalti, denoise: Path) -> None:
         (("nowhere", "in", "--out", "out"), "there is no nowhere"),
         (("denoise,", "in", "--out", "out"), "has an empty name"),
         (("denoise", "in", "--holes", "in", "--out", "out"), "none of the models fills holes; leave --holes out"),
-        (("denoise", "in", "--out", "text.png"), "text.png is a file; give --out a folder"),
+        (("denoise", "in", "--out", "text.png"), "--out is text.png, but there are 4 pictures; give a folder"),
+        (("denoise", "in", "--out", "text.txt"), "text.txt is a file; give --out a folder, or a name ending in .png"),
         (("denoise", "in", "--out", "out", "--strength", "3"), "--strength is 3.0, but must be from 0 to 2"),
         (("denoise", "in", "--out", "out", "--tile", "4"), "--tile is 4, but must be at least 32"),
     ):
@@ -121,3 +126,36 @@ def test_a_killed_job_goes_on(smalti, denoise: Path) -> None:
     assert done.code == 0, done.err
     for path in Path("whole").rglob("*.*"):
         assert (Path("parts") / path.relative_to("whole")).read_bytes() == path.read_bytes()
+
+
+def test_one_picture_goes_to_a_file(smalti, denoise: Path) -> None:
+    write_pictures(Path("in"), 2)
+    done = smalti("restore", denoise, "in/a/0.png", "--out", "in/a/clean.jpg")
+    assert done.code == 0, done.err
+    assert size_of("in/a/clean.jpg") == (20, 20)
+    assert "there already" in smalti("restore", denoise, "in/a/0.png", "--out", "in/a/clean.jpg").err
+    done = smalti("restore", denoise, "in/a/0.png", "--out", "in/a/0.png", "--overwrite")
+    assert done.code == 1
+    assert "in/a/0.png is one of the pictures itself" in done.err
+    done = smalti("degrade", "mask(boxes,0.2)", "in/a/0.png", "--out", "hole.webp")
+    assert done.code == 0, done.err
+    assert size_of("hole.webp") == size_of("hole.mask.png") == (20, 20)
+
+
+def test_an_interruption_says_how_far_it_came(
+    smalti, denoise: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_pictures(Path("in"), 4)
+    restored = []
+
+    def interrupted(self: Restorer, image: Picture, **options: object) -> Picture:
+        if restored:
+            raise KeyboardInterrupt
+        restored.append(image)
+        return image
+
+    monkeypatch.setattr(Restorer, "restore", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        smalti("restore", denoise, "in", "--out", "out")
+    assert "stopped restoring after 1 of 4 pictures" in capsys.readouterr().err
+    assert len(list(Path("out").rglob("*.*"))) == 1

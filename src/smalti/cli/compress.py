@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
@@ -16,6 +16,7 @@ from smalti.cli import console
 from smalti.cli.apps import app, examples
 from smalti.cli.options import ArchiveOptions, Device, ModelPath, Overwrite, RateOptions
 from smalti.cli.outputs import FreeNames, free_to_write
+from smalti.cli.picture_jobs import Pictures, stem_of
 from smalti.cli.progress import counting
 from smalti.errors import CheckpointError, CodecError, ConfigError, DataError, OutputError, SmaltiError
 
@@ -29,7 +30,6 @@ RATE, ARCHIVE = RateOptions(), ArchiveOptions()
 ARCHIVE_EXTENSION, IMAGE_EXTENSION = ".smt", ".smi"
 SAMPLE, SAMPLE_PIXELS = 64, 2**22  # images of an archive, and their pixels, whose error is measured
 
-_IMAGES = "Image files, folders of them (to any depth), or data sources: archives, cifar10, emoji."
 _OUT = "NAME.smt for one archive, NAME.smi for one picture, or a folder for a .smi file of each picture."
 
 
@@ -42,7 +42,7 @@ _OUT = "NAME.smt for one archive, NAME.smi for one picture, or a folder for a .s
 )
 def compress(
     model: ModelPath,
-    images: Annotated[tuple[str, ...], Parameter(negative=(), help=_IMAGES)],
+    images: Pictures,
     /,
     *,
     out: Annotated[Path, Parameter(help=_OUT)],
@@ -113,16 +113,8 @@ def targets_of(names: Sequence[str], folder: Path, extension: str) -> list[Path]
     Raises:
         CodecError: a name leads out of the folder.
     """
-    from smalti.codec.archive import safe_name
-    from smalti.data.sources import IMAGE_EXTENSIONS
-
     free = FreeNames()
-    targets = []
-    for name in names:
-        path = PurePosixPath(safe_name(name))
-        known = path.suffix[1:].lower() in IMAGE_EXTENSIONS
-        targets.append(folder / free.take(f"{path.with_suffix('') if known else path}{extension}"))
-    return targets
+    return [folder / free.take(f"{stem_of(name)}{extension}") for name in names]
 
 
 @dataclass

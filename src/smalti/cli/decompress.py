@@ -15,6 +15,7 @@ from smalti.cli.apps import app, examples
 from smalti.cli.compress import ARCHIVE_EXTENSION, IMAGE_EXTENSION, targets_of
 from smalti.cli.options import Device, Overwrite
 from smalti.cli.outputs import FreeNames, free_to_write
+from smalti.cli.picture_jobs import Format
 from smalti.cli.progress import counting
 from smalti.errors import CodecError, ConfigError, DataError, SmaltiError
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from smalti.pipelines.codec_models import CodecFinder
     from smalti.pipelines.picture_codec import PictureCodec
 
-Format = Literal["png", "webp", "jpeg"]
 Decoder = Literal["faithful", "pleasing"]
 
 _FILES = "Files of smalti compress, or folders of them."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
@@ -13,6 +13,17 @@ from smalti.cli import console
 from smalti.cli.apps import app, examples
 from smalti.cli.options import Device, Flag, Overwrite
 from smalti.cli.outputs import FreeNames
+from smalti.cli.picture_jobs import (
+    Format,
+    Pictures,
+    counted,
+    for_each_picture,
+    names_a_picture,
+    one_target,
+    read_contents,
+    refuse_inputs,
+    stem_of,
+)
 from smalti.cli.progress import counting
 from smalti.errors import ConfigError, DataError, OutputError
 
@@ -21,11 +32,8 @@ if TYPE_CHECKING:
     from smalti.data.pictures import Picture
     from smalti.pipelines.restorer import Restorer
 
-Format = Literal["png", "webp", "jpeg"]
-
 _MODELS = "A run folder, a checkpoint file or zoo:NAME; several, separated by commas, are applied in this order."
-_IMAGES = "Image files, folders of them (to any depth), or data sources: archives, cifar10, emoji."
-_OUT = "Folder for the pictures, with the names and in the tree of folders that they have."
+_OUT = "Folder for the pictures, with the names and in the tree of folders that they have; or a file for one picture."
 _FORMAT = "Format of the pictures. Default: their own, and png for those that are neither PNG, WebP nor JPEG."
 _HOLES = "For a model that fills holes: a mask, white where pixels are missing; or a folder of NAME.mask.png."
 _TILE = "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result."
@@ -54,7 +62,7 @@ class _Request:
 )
 def restore(
     models: Annotated[str, Parameter(help=_MODELS)],
-    images: Annotated[tuple[str, ...], Parameter(negative=(), help=_IMAGES)],
+    images: Pictures,
     /,
     *,
     out: Annotated[Path, Parameter(help=_OUT)],
@@ -79,34 +87,29 @@ def restore(
     """
     from smalti.data.picture_list import list_pictures
 
-    if out.is_file():
-        raise ConfigError(f"{out} is a file; give --out a folder")
-    _check_places(images, out)
+    one = names_a_picture(out)
+    if not one:
+        _refuse_inside(images, out)
     chain = open_restorers(models, device)
     _check_holes(chain, holes)
     request = _Request(chain, holes, strength, self_ensemble, tile, pixel_limit)
     with counting("looking") as tell:
         pictures = list_pictures(images, progress=tell)
-    targets = _targets(pictures.names, out, format)
-    written = skipped = failed = 0
-    with counting("restoring") as tell:
-        for done, (number, contents) in enumerate(pictures, 1):
-            name, target = pictures.names[number], targets[number]
-            if target.exists() and not overwrite:
-                skipped += 1
-            else:
-                try:
-                    _restore(request, contents, name, target)
-                    written += 1
-                except DataError as error:
-                    if len(pictures) == 1:
-                        raise DataError(f"{name}: {error.message}") from None
-                    failed += 1
-                    console.complain(f"{name} was left out: {error.message}")
-            tell(done, len(pictures))
-    if failed and not written and not skipped:
+    targets = one_target(out, len(pictures)) if one else _targets(pictures.names, out, format)
+    refuse_inputs(targets, images)
+    skipped = 0
+
+    def work(number: int, contents: Contents) -> None:
+        nonlocal skipped
+        if targets[number].exists() and not overwrite:
+            skipped += 1
+        else:
+            _restore(request, contents, pictures.names[number], targets[number])
+
+    failed = for_each_picture(pictures, "restoring", work)
+    if failed == len(pictures):
         raise DataError("no picture could be restored; the lines above say why")
-    parts = [f"{written:,} picture{'s' * (written != 1)} restored"]
+    parts = [f"{counted(len(pictures) - failed - skipped)} restored"]
     parts += [f"{skipped:,} there already (--overwrite does them again)"] * bool(skipped)
     parts += [f"{failed:,} left out"] * bool(failed)
     console.note(f"{', '.join(parts)}: {out}")
@@ -129,16 +132,13 @@ def open_restorers(models: str, device: str) -> list[Restorer]:
     return [load_as(name, Restorer, device=device) for name in names]
 
 
-def _check_places(images: Iterable[str], out: Path) -> None:
-    """Refuse to write into a folder that is read."""
+def _refuse_inside(images: Iterable[str], out: Path) -> None:
+    """Refuse to write into a folder that is read: the next call would restore what this one wrote."""
     from smalti.data.opening import WORDS, expanded
 
     for place in images:
-        path = expanded(place)
-        if place in WORDS:
-            continue
-        folder = path if path.is_dir() else path.parent
-        if folder.resolve() == out.resolve() or (path.is_dir() and folder.resolve() in out.resolve().parents):
+        folder = expanded(place)
+        if place not in WORDS and folder.is_dir() and folder.resolve() in (out.resolve(), *out.resolve().parents):
             raise OutputError(f"{out} is in the pictures' own folder {folder}; give --out a folder outside of it")
 
 
@@ -155,36 +155,26 @@ def _check_holes(chain: Sequence[Restorer], holes: Path | None) -> None:
 
 
 def _targets(names: Sequence[str], out: Path, format: str | None) -> list[Path]:
-    """The file of each picture."""
-    from smalti.codec.archive import safe_name
-    from smalti.data.sources import IMAGE_EXTENSIONS
+    """The file of each picture, in its own format where that can be written."""
+    from smalti.report.picture_files import EXTENSIONS
 
     free, targets = FreeNames(), []
     for name in names:
-        path = PurePosixPath(safe_name(name))
-        extension = path.suffix[1:].lower()
-        own = extension if extension in ("png", "webp", "jpg", "jpeg") else "png"
-        stem = path.with_suffix("") if extension in IMAGE_EXTENSIONS else path
-        targets.append(out / free.take(f"{stem}.{format or own}"))
+        own = PurePosixPath(name).suffix[1:].lower()
+        targets.append(out / free.take(f"{stem_of(name)}.{format or (own if own in EXTENSIONS else 'png')}"))
     return targets
 
 
 def _restore(request: _Request, contents: Contents, name: str, target: Path) -> None:
     """Restore one picture and write it."""
-    from smalti.data.archives import bytes_of
-    from smalti.data.pictures import read_picture
     from smalti.report.picture_files import format_of, save_picture
 
-    if isinstance(contents, DataError):
-        raise contents
-    data = bytes_of(contents) if isinstance(contents, Path) else contents
-    picture = read_picture(data, pixel_limit=request.pixel_limit)
+    picture = read_contents(contents, pixel_limit=request.pixel_limit)
     for model in request.models:
         hole = _hole(request, name, picture) if model.needs_hole else None
-        restored = model.restore(
+        picture = model.restore(
             picture, hole=hole, strength=request.strength, self_ensemble=request.self_ensemble, tile=request.tile
         )
-        picture = restored
     save_picture(target, picture, format=format_of(target))
 
 

@@ -14,7 +14,7 @@ from smalti.files import output_errors, write_atomically
 
 FORMATS = {"png": "PNG", "webp": "WEBP", "jpeg": "JPEG"}
 """Names of formats by what Pillow calls them. WebP is written lossless, JPEG with quality 95."""
-_EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpeg", "jpg": "jpeg"}
+EXTENSIONS = {"png": "png", "webp": "webp", "jpeg": "jpeg", "jpg": "jpeg"}
 
 
 def format_of(path: Path) -> str:
@@ -24,11 +24,11 @@ def format_of(path: Path) -> str:
         ConfigError: it is none of `FORMATS`.
     """
     extension = path.suffix[1:].lower()
-    if extension not in _EXTENSIONS:
+    if extension not in EXTENSIONS:
         raise ConfigError(
             f"{path} is no name of a picture file that can be written; {did_you_mean(extension, FORMATS)}"
         )
-    return _EXTENSIONS[extension]
+    return EXTENSIONS[extension]
 
 
 def save_picture(path: Path, picture: Picture, *, format: str = "png") -> None:
