@@ -43,6 +43,12 @@ def mirrored(windows: np.ndarray) -> np.ndarray:
     return windows[:, 0, 1, 2].astype(int) < windows[:, 0, 0, 2]
 
 
+def test_files_that_could_not_be_read_are_known() -> None:
+    description = Description("memory", "train", (), (), ["a"], None, "", (("b.png", "not an image"),))
+    images = PackedImages(np.zeros((1, HEIGHT, WIDTH, 3), np.uint8), None, description)
+    assert CroppedImages(images, 4).augmented().skipped == images.skipped == (("b.png", "not an image"),)
+
+
 def test_windows_are_a_dataset() -> None:
     data: Dataset = CroppedImages(packed(), 4)
     assert data.spec.shape == (3, 4, 4)

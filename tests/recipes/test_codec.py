@@ -19,7 +19,7 @@ from smalti.models.codec.search import search
 from smalti.recipes import Images
 from smalti.recipes.codec import CodecRecipe
 from smalti.recipes.images import ResidentBatch
-from smalti.recipes.pleasing import over_white
+from smalti.recipes.picture_losses import over_white
 from smalti.runtime.rng import Draws
 
 DATA = {channels: batches(discs(32, channels=channels)) for channels in (1, 3, 4)}

@@ -50,6 +50,11 @@ def test_sides_that_cannot_become_smaller_are_refused(tmp_path: Path) -> None:
         train(config, small_data(tmp_path, side=15), tmp_path / "run", machine=FLOAT32)
 
 
+def test_transparency_is_not_learned(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="have transparency, which restorers carry over and do not learn"):
+        train(small_config("denoise", "data.channels=4"), small_data(tmp_path, channels=4), tmp_path / "run")
+
+
 def test_degradations_are_parsed_with_the_settings() -> None:
     with pytest.raises(ConfigError, match=r"model\.degradation: there is no degradation 'nose'; .*noise"):
         small_config("denoise", "model.degradation=nose(5)")

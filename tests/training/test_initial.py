@@ -104,7 +104,7 @@ def test_what_does_not_fit_is_refused(smalti, tmp_path: Path) -> None:
             "dcgan",
             "the recipe gan cannot start from a trained model, only codec, contrastive, restore, vqvae can; leave",
         ),
-        ("vqvae", "first is a codec, but the preset trains a vqvae; give --start-from one of those"),
+        ("vqvae", "first is of the kind codec, but the preset trains the kind vqvae; give"),
     ):
         done = smalti("train", preset, "--data", "discs.npz", "--out", "run", "--start-from", first, *settings(preset))
         assert done.code == 1

@@ -22,13 +22,14 @@ class ContextConfig(ValidatedConfig):
 
 @dataclass(frozen=True)
 class PleasingConfig(ValidatedConfig):
-    """A second decoder for the same codes, whose pictures look sharper and have a larger error: recipes/pleasing.py."""
+    """A second decoder for the same codes, whose pictures look sharper and have a larger error: recipes/codec.py."""
 
     # Images after which everything else is frozen and it is trained; None: the model has no such decoder.
     start: int | None = number(None, 0, 10**13)
     loss_weight: float = number(4.0, 0.0, 1e6)  # of the mean squared error
     perceptual: PerceptualConfig = PerceptualConfig(weight=2.0)
-    adversary: AdversaryConfig = AdversaryConfig(weight=0.1)  # `start` and `inputs` do not apply
+    # Its inputs are pixels. Its `start` and that of the perceptual loss are counted from `start`.
+    adversary: AdversaryConfig = AdversaryConfig(weight=0.1)
     optimizer: OptimizerConfig = OptimizerConfig(learning_rate=3e-4, beta1=0.5, beta2=0.99)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from smalti.config.data import DataConfig
 from smalti.config.optimizer import OptimizerConfig
 from smalti.config.preset import Preset
@@ -23,7 +25,6 @@ def _restorer(
     degradation: str,
     network: RestorerNetworkConfig,
     about: str,
-    measured: str = "",
     *,
     crop: int = 64,
     sharp: bool = False,
@@ -34,8 +35,8 @@ def _restorer(
         perceptual = PerceptualConfig(weight=1.0, start=100_000)
         adversary = AdversaryConfig(weight=0.1, start=200_000)
     model = RestorerConfig(degradation, network, perceptual=perceptual, adversary=adversary, optimizer=_OPTIMIZER)
-    data = DataConfig(_PHOTOS.source, size=_PHOTOS.size, resize=_PHOTOS.resize, crop=crop, channels=3)
-    return Preset(RunConfig("restore", model, data, _LOOP), about, measured)
+    data = dataclasses.replace(_PHOTOS, crop=crop)
+    return Preset(RunConfig("restore", model, data, _LOOP), about)
 
 
 RESTORERS: dict[str, Preset] = {

@@ -31,7 +31,7 @@ class CroppedImages:
             )
         self.images, self.side, self.flip = images, side, flip
         self.source, self.split, self.classes = images.source, images.split, images.classes
-        self.fingerprint, self.provenance = images.fingerprint, images.provenance
+        self.fingerprint, self.provenance, self.skipped = images.fingerprint, images.provenance, images.skipped
         self.spec = ImageSpec(channels, side, side)
         self.places = (height - side + 1, width - side + 1)
         # As many windows as cover the image, and their mirror images.

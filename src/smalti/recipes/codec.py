@@ -7,7 +7,7 @@ Both minimise the same J, one over codes and one over weights. The decoder learn
 them; on codes that were only rounded it keeps half of its gain. Every image of a batch has its own random quality.
 
 At `pleasing.start` images all of this is frozen at its EMA weights. From then on the second decoder, which begins as a
-copy of the first, is trained on the same codes with perceptual and adversarial losses (recipes/pleasing.py).
+copy of the first, is trained on the same codes: w |x - x^|^2 and the losses of recipes/picture_losses.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from smalti.models.codec.codec import ImageCodec, Refiner, step_size
 from smalti.models.codec.search import search
 from smalti.recipes.base import Score, TrainingContext, initial_weights
 from smalti.recipes.images import ImageRecipe, Images, ResidentBatch
-from smalti.recipes.pleasing import PleasingDecoder, pleasing_state
+from smalti.recipes.picture_losses import PictureLosses
 from smalti.runtime.pixels import premultiplied
 from smalti.runtime.rng import Draws
 
@@ -49,12 +49,14 @@ class CodecRecipe(ImageRecipe):
         self.codec = cast(ImageCodec, self.add_module("codec", codec))
         self.add_optimizer("codec", self.codec, self.model.optimizer)
         self.add_average("codec")
-        self.second = None
-        if self.model.pleasing.start is not None:
-            self.second = PleasingDecoder(self.model.pleasing, context)
-            self.add_optimizer("pleasing", cast(Refiner, self.codec.pleasing), self.model.pleasing.optimizer)
-            self.add_module("discriminator", self.second.discriminators)
-            self.add_optimizer("discriminator", self.second.discriminators, self.model.pleasing.adversary.optimizer)
+        self.second: PictureLosses | None = None
+        pleasing = self.model.pleasing
+        if pleasing.start is not None:
+            self.second = PictureLosses(pleasing.perceptual, pleasing.adversary, context, seed=0)
+            self.add_optimizer("pleasing", cast(Refiner, self.codec.pleasing), pleasing.optimizer)
+            if self.second.discriminators is not None:
+                self.add_module("discriminator", self.second.discriminators)
+                self.add_optimizer("discriminator", self.second.discriminators, pleasing.adversary.optimizer)
         self.frozen = False
 
     def to_device(self, batch: Batch | ResidentBatch) -> Images:
@@ -103,24 +105,29 @@ class CodecRecipe(ImageRecipe):
             if images_seen - self.config.train.batch < cast(int, self.model.pleasing.start):
                 for codec in (average, self.codec):
                     cast(Refiner, codec.pleasing).load_state_dict(average.refiner.state_dict())
-            self.codec.load_state_dict(average.state_dict() | pleasing_state(self.codec))
+            own = {name: value for name, value in self.codec.state_dict().items() if name.startswith("pleasing.")}
+            self.codec.load_state_dict(average.state_dict() | own)
         self.codec.requires_grad_(not frozen)
         if self.codec.pleasing is not None:
             self.codec.pleasing.requires_grad_(True)
 
     def _pleasing_step(self, pixels: Tensor, codes: Tensor, quality: Tensor, images_seen: int) -> dict[str, Tensor]:
         """One step of the second decoder and its discriminator, on codes that no longer change."""
-        second, decoder = cast(PleasingDecoder, self.second), cast(Refiner, self.codec.pleasing)
+        second, decoder = cast(PictureLosses, self.second), cast(Refiner, self.codec.pleasing)
+        since = images_seen - cast(int, self.model.pleasing.start)
         decoded = self.codec.decode(codes, quality, decoder="pleasing")
-        loss, terms = second.loss(decoded, pixels, decoder, images_seen)
+        error = (decoded - pixels).square().mean(dim=(1, 2, 3))
+        loss, terms = second.add(
+            self.model.pleasing.loss_weight * error.mean(), decoded, pixels, decoder.correct.weight, since
+        )
         self.descend("pleasing", loss, images_seen)
         self.update_averages(images_seen)
-        discriminator_loss = second.discriminator_loss(decoded, pixels)
-        self.descend("discriminator", discriminator_loss, images_seen)
-        with torch.no_grad():
-            error = (decoded - pixels).square().mean(dim=(1, 2, 3)) / 4
-            psnr = -10 * torch.log10(error.clamp_min(1e-12))
-        return {"loss": loss.detach(), "psnr": psnr.mean(), **terms, "discriminator": discriminator_loss.detach()}
+        discriminator_loss = second.discriminator_loss(decoded, pixels, since)
+        if discriminator_loss is not None:
+            self.descend("discriminator", discriminator_loss, images_seen)
+            terms["discriminator"] = discriminator_loss.detach()
+        psnr = -10 * torch.log10((error.detach() / 4).clamp_min(1e-12))
+        return {"loss": loss.detach(), "psnr": psnr.mean(), **terms}
 
     def _errors_and_bits(
         self, codec: ImageCodec, pixels: Tensor, codes: Tensor, quality: Tensor

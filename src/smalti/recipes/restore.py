@@ -1,11 +1,10 @@
 """Training of a restorer: undo a degradation that is applied to clean images as they come.
 
     y = degrade(x)                  every image with random numbers of its own (augment/degrade.py)
-    L = w * distance(f(y), x) + p * perceptual distance + adversarial term
+    L = w * distance(f(y), x) + perceptual and adversarial terms          recipes/picture_losses.py
 
-p and the adversarial weight are 0 for restorers that should have the smallest error; with them pictures look sharper
-and are farther from the original (Blau and Michaeli 2018, arXiv:1711.06077). The discriminator sees patches of pixels.
-The held-out images are degraded in the same way every time.
+The terms are off for restorers that should have the smallest error. The held-out images are degraded in the same way
+every time.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from smalti.augment.degrade import Degraded, degrade
 from smalti.config.degradation import parse_degradation
@@ -23,14 +22,11 @@ from smalti.config.restorer import RestorerConfig
 from smalti.config.run import RunConfig
 from smalti.data.dataset import Dataset
 from smalti.errors import ConfigError, arg
-from smalti.features.extractor import extractor
-from smalti.losses.perceptual import PerceptualLoss
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
-from smalti.models.autoencoder.patch_discriminator import PatchDiscriminator
 from smalti.models.restorer.restorer import Restorer
-from smalti.recipes.adversary import Adversary
 from smalti.recipes.base import Score, TrainingContext, initial_weights
 from smalti.recipes.images import ImageRecipe, Images
+from smalti.recipes.picture_losses import PictureLosses
 from smalti.runtime.rng import Draws
 
 HELD_OUT_SEED = 1  # of the degradations of held-out images
@@ -52,26 +48,25 @@ class RestoreRecipe(ImageRecipe):
         self.model = cast(RestorerConfig, config.model)
         self.degradation = parse_degradation(self.model.degradation)
         self.distance = RECONSTRUCTION_LOSSES[self.model.loss]
-        self.perceptual: PerceptualLoss | None = None
-        if self.model.perceptual.weight:
-            self.perceptual = extractor(self.model.perceptual.network, device=context.device).perceptual_loss()
         with initial_weights(config.train.seed):
             restorer = Restorer(self.model, context.image[0])
-            discriminators = nn.ModuleList([PatchDiscriminator(context.image[0], self.model.adversary.width)])
         self.restorer = cast(Restorer, self.add_module("restorer", restorer))
         self.add_optimizer("restorer", self.restorer, self.model.optimizer)
         self.add_average("restorer")
-        self.adversary: Adversary | None = None
-        if self.model.adversary.weight:
-            self.add_module("discriminator", discriminators)
-            self.add_optimizer("discriminator", discriminators, self.model.adversary.optimizer)
-            self.adversary = Adversary(self.model.adversary, discriminators)
+        self.losses = PictureLosses(self.model.perceptual, self.model.adversary, context, seed=config.train.seed)
+        if self.losses.discriminators is not None:
+            self.add_module("discriminator", self.losses.discriminators)
+            self.add_optimizer("discriminator", self.losses.discriminators, self.model.adversary.optimizer)
 
     @classmethod
     def check_data(cls, config: RunConfig, data: Dataset, held_out: Dataset | None) -> None:
         super().check_data(config, data, held_out)
         scale = parse_degradation(cast(RestorerConfig, config.model).degradation).scale
         height, width = data.spec.shape[-2:]
+        if data.spec.shape[0] == 4:
+            raise ConfigError(
+                f"the images have transparency, which restorers carry over and do not learn; give {arg('channels', 3)}"
+            )
         if height % scale or width % scale:
             raise ConfigError(
                 f"the images have {height}x{width} pixels, but sides must be multiples of {scale}, by which the "
@@ -84,25 +79,14 @@ class RestoreRecipe(ImageRecipe):
             degraded = degrade(batch.pixels, self.degradation, draws)
         with self.context.autocast():
             restored = self.restorer(degraded.images, degraded.hole)
-        loss = self.model.loss_weight * self.distance(restored, batch.pixels)
-        terms: dict[str, Tensor] = {}
-        if self.perceptual is not None and images_seen >= self.model.perceptual.start:
-            every = self.model.perceptual.every
-            with self.context.autocast():
-                distance = self.perceptual(restored[::every], batch.pixels[::every])
-            loss = loss + self.model.perceptual.weight * distance
-            terms["perceptual"] = distance.detach()
-        adversary = self.adversary if self.adversary is not None and self.adversary.playing(images_seen) else None
-        if adversary is not None:
-            with self.context.autocast():
-                term = adversary.decoder_loss([restored], loss, self.restorer.head.weight, images_seen)
-            loss = loss + term
-            terms["adversarial"] = term.detach()
+        loss, terms = self.losses.add(
+            self.model.loss_weight * self.distance(restored, batch.pixels),
+            restored, batch.pixels, self.restorer.head.weight, images_seen,
+        )  # fmt: skip
         self.descend("restorer", loss, images_seen)
         self.update_averages(images_seen)
-        if adversary is not None:
-            with self.context.autocast():
-                discriminator_loss = adversary.discriminator_loss([batch.pixels], [restored])
+        discriminator_loss = self.losses.discriminator_loss(restored, batch.pixels, images_seen)
+        if discriminator_loss is not None:
             self.descend("discriminator", discriminator_loss, images_seen)
             terms["discriminator"] = discriminator_loss.detach()
         with torch.no_grad():

@@ -63,5 +63,6 @@ def _check_kind(config: RunConfig, kind: str, path: str | Path) -> None:
         )
     if kind != config.recipe:
         raise ConfigError(
-            f"{path} is a {kind}, but the preset trains a {config.recipe}; give {arg('start_from')} one of those"
+            f"{path} is of the kind {kind}, but the preset trains the kind {config.recipe}; "
+            f"give {arg('start_from')} one of that kind"
         )
