@@ -34,6 +34,7 @@ from smalti.codec.rans import LaneDecoder, LaneEncoder
 from smalti.codec.scalar import streams_of
 from smalti.data.pictures import Picture
 from smalti.errors import CodecError
+from smalti.runtime.threads import one_torch_thread
 
 LANES = 256  # blocks that are coded side by side, the more the faster
 FEWEST_LANES = 16
@@ -124,7 +125,7 @@ class ImageArchiveWriter:
             self._write_next()
 
     def _compressed(self, images: list[np.ndarray]) -> list[bytes]:
-        with one_blas_thread():  # another batch is compressed at the same time
+        with one_blas_thread(), one_torch_thread():  # another batch is compressed at the same time
             codes = self.model.engine.codes_of(np.stack(images), self.quality, effort=self.effort)
             return self._streams(codes)
 
@@ -294,9 +295,9 @@ class ImageArchive:
         engine, quality = self.model.engine, self.reader.header.step
         dimension, rows, columns = engine.grid(height, width)
         shape = (len(payloads) * count, dimension, rows, columns)
-        with one_blas_thread():  # other blocks are decoded at the same time
+        with one_blas_thread(), one_torch_thread():  # other blocks are decoded at the same time
             codes = engine.decode(LaneDecoder(payloads), shape, quality, per_stream=count)
-        return engine.pixels_of(codes, quality, height, width, decoder=self.decoder)
+            return engine.pixels_of(codes, quality, height, width, decoder=self.decoder)
 
     def close(self) -> None:
         """Close the file."""

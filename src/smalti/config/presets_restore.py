@@ -14,10 +14,10 @@ from smalti.config.vqvae import AdversaryConfig, PerceptualConfig
 # Windows of photographs in their own resolution. Muon gains most in short trainings.
 _PHOTOS = DataConfig(size=(320, 480), resize="crop", crop=64, channels=3)
 _LOOP = LoopConfig(
-    images=2_000_000, batch=16, ema_half_life=5_000, log_every=2_000, preview_every=50_000, save_every=50_000
+    images=200_000, batch=16, ema_half_life=5_000, log_every=2_000, preview_every=50_000, save_every=50_000
 )
 _OPTIMIZER = OptimizerConfig("muon", 2e-3, 0.95, 0.99, schedule="cosine", warm_up=1_000)
-_UNET = UNetConfig()
+_UNET = UNetConfig(width=32)
 _FLAT = FlatConfig(patch=1, width=48, blocks=3)
 
 

@@ -49,10 +49,14 @@ class TileLinear(nn.Module):
         """Tiles to vectors."""
         return F.linear(tiles(images, self.side), self.weight * self.scale).permute(0, 3, 1, 2)
 
-    def synthesise(self, vectors: Tensor) -> Tensor:
-        """Vectors to tiles: the transposed map."""
+    def synthesise(self, vectors: Tensor, *, sparse: bool = False) -> Tensor:
+        """Vectors to tiles: the transposed map; with `sparse` without coordinates that are zero in all vectors."""
         batch, _, height, width = vectors.shape
-        flat = F.linear(vectors.permute(0, 2, 3, 1), (self.weight * self.scale).T)
+        flat, weight = vectors.permute(0, 2, 3, 1), self.weight * self.scale
+        if sparse:
+            used = flat.reshape(-1, flat.shape[3]).any(dim=0).nonzero()[:, 0]
+            flat, weight = flat[..., used], weight[used]
+        flat = F.linear(flat, weight.T)
         pixels = flat.view(batch, height, width, self.channels, self.side, self.side).permute(0, 3, 1, 4, 2, 5)
         return pixels.reshape(batch, self.channels, height * self.side, width * self.side)
 

@@ -105,7 +105,8 @@ class ImageCodec(nn.Module):
         """
         step = step_size(quality)[:, None, None, None]
         with torch.autocast(codes.device.type, enabled=False):
-            base = self.basis.synthesise(codes.float() * step)
+            # At low rates most coefficients are zero in all images; gradients need those, too.
+            base = self.basis.synthesise(codes.float() * step, sparse=not torch.is_grad_enabled())
             base = base + repeat_tile(self.mean * SLOWER, base)
         refiner = self.refiner if decoder == "faithful" else cast(Refiner, self.pleasing)
         return base + step * refiner(base, quality_variable(quality), tuning).float()
