@@ -1,4 +1,4 @@
-"""Classical methods that restore pictures, for bench/restore.py: those that a user would otherwise take."""
+"""Classical methods that restore pictures, for bench/restore.py. They need `pip install 'smalti[peers]'`."""
 
 from __future__ import annotations
 

@@ -117,3 +117,26 @@ def test_what_pillow_calls_the_metadata() -> None:
     picture = Picture(pixels(1)[0], exif=b"II*\0", xmp=b"<x/>")
     assert picture.info() == {"exif": b"Exif\0\0II*\0", "xmp": b"<x/>"}
     assert picture.to_pil().info["exif"] == b"Exif\0\0II*\0"
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
+def test_the_resolution_is_read(format: str) -> None:
+    found = read_picture(file_of(COLOUR, format, dpi=(300, 150)))
+    assert found.dpi == pytest.approx((300, 150), abs=0.1)
+    assert found.bare
+    assert read_picture(file_of(COLOUR, format)).dpi is None
+
+
+@pytest.mark.parametrize("value", [(0, 0), "300", (float("nan"), 3.0), (1e9, 1e9), (300,)])
+def test_a_resolution_that_makes_no_sense_is_dropped(value: Any) -> None:
+    image = COLOUR.copy()
+    image.info["dpi"] = value
+    assert read_picture(image).dpi is None
+
+
+def test_cmyk_becomes_srgb_by_its_profile() -> None:
+    # Of the profiles that littleCMS can make itself none is of CMYK, so one that is of no use must do no harm.
+    cmyk = COLOUR.convert("CMYK")
+    found = read_picture(file_of(cmyk, "TIFF", icc_profile=CMYK))
+    assert np.array_equal(found.pixels, np.asarray(cmyk.convert("RGB")))
+    assert found.icc is None

@@ -27,11 +27,11 @@ def test_formats_without_loss(channels: int, format: str, tmp_path: Path) -> Non
         assert np.array_equal(np.asarray(found.convert(mode)), image.squeeze())
 
 
-def test_deep_colours_are_rounded_and_deep_grey_is_kept(tmp_path: Path) -> None:
+def test_webp_rounds_16_bits_and_png_keeps_them(tmp_path: Path) -> None:
     deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8, 1)
     save_picture(tmp_path / "grey.png", Picture(deep))
-    save_picture(tmp_path / "colour.png", Picture(np.repeat(deep, 3, axis=2)))
-    with Image.open(tmp_path / "grey.png") as grey, Image.open(tmp_path / "colour.png") as colour:
+    save_picture(tmp_path / "colour.webp", Picture(np.repeat(deep, 3, axis=2)), format="webp")
+    with Image.open(tmp_path / "grey.png") as grey, Image.open(tmp_path / "colour.webp") as colour:
         assert np.array_equal(np.asarray(grey), deep[..., 0])
         assert np.array_equal(np.asarray(colour)[..., 0], np.rint(deep[..., 0] / 257))
 
@@ -57,3 +57,23 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch:
     with pytest.raises(OutputError, match=r"cannot write .*x\.png \(No space left on device\)"):
         save_picture(tmp_path / "x.png", Picture(pixels(1)[0]))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_resolution_is_kept(format: str, tmp_path: Path) -> None:
+    picture = Picture(np.zeros((4, 4, 3), np.uint8), dpi=(300.0, 150.0))
+    save_picture(tmp_path / "x", picture, format=format)
+    with Image.open(tmp_path / "x") as image:
+        exif = image.getexif()
+        found = (exif[0x011A], exif[0x011B]) if format == "webp" else image.info["dpi"]
+    assert tuple(map(float, found)) == pytest.approx((300, 150), abs=0.1)
+
+
+def test_a_resolution_in_the_exif_is_left_alone(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x011A], exif[0x010E] = 72.0, "a disc"
+    picture = Picture(np.zeros((4, 4, 3), np.uint8), exif=exif.tobytes().removeprefix(b"Exif\0\0"), dpi=(300.0, 300.0))
+    save_picture(tmp_path / "x", picture, format="webp")
+    with Image.open(tmp_path / "x") as image:
+        assert float(image.getexif()[0x011A]) == 72
+        assert image.getexif()[0x010E] == "a disc"

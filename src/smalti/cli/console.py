@@ -5,6 +5,7 @@ All of it goes through `visible`: names, licences and classes come from files th
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,6 +45,12 @@ def complain(message: Exception | str) -> None:
 def note(message: str) -> None:
     """A remark on stderr."""
     print(visible(message), file=sys.stderr)
+
+
+@functools.cache
+def note_once(message: str) -> None:
+    """The same for what is true of many files."""
+    note(message)
 
 
 def print_log() -> None:

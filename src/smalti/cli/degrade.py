@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -112,7 +112,7 @@ def _degrade(
 
     picture = read_contents(contents)
     found = degrade(picture.pixels, steps, seed=seed, number=number)
-    save_picture(target.picture, Picture(found.image, picture.icc, picture.exif, picture.xmp), format=format)
+    save_picture(target.picture, replace(picture, pixels=found.image), format=format)
     if target.mask is not None and found.hole is not None:
         save_picture(target.mask, Picture(np.where(found.hole, 255, 0).astype(np.uint8)[..., None]))
     return found.applied

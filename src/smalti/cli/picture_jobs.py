@@ -15,6 +15,7 @@ from smalti.cli.progress import counting
 from smalti.errors import ConfigError, DataError, OutputError, SmaltiError
 
 if TYPE_CHECKING:
+    from smalti.data.animations import Animation
     from smalti.data.picture_list import Contents, PictureList
     from smalti.data.pictures import Picture
 
@@ -98,13 +99,32 @@ def read_contents(contents: Contents, *, pixel_limit: int | None = None) -> Pict
         DataError: it cannot be read.
     """
     from smalti.data.archives import bytes_of
+    from smalti.data.deep import NEEDS
     from smalti.data.images import PIXEL_LIMIT
     from smalti.data.pictures import read_picture
 
     if isinstance(contents, DataError):
         raise contents
     data = bytes_of(contents) if isinstance(contents, Path) else contents
-    return read_picture(data, pixel_limit=pixel_limit or PIXEL_LIMIT)
+    picture = read_picture(data, pixel_limit=pixel_limit or PIXEL_LIMIT)
+    if picture.rounded:
+        console.note_once(f"16-bit colours are read with 8 bits; {NEEDS}")
+    return picture
+
+
+def read_frames(contents: Contents, *, pixel_limit: int | None = None) -> Animation | None:
+    """The same if it is animated, else None.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    from smalti.data.animations import read_animation
+    from smalti.data.archives import bytes_of
+    from smalti.data.images import PIXEL_LIMIT
+
+    if not isinstance(contents, bytes | Path):
+        return None
+    return read_animation(bytes_of(contents), pixel_limit=pixel_limit or PIXEL_LIMIT)
 
 
 def for_each_picture(

@@ -21,6 +21,7 @@ from smalti.cli.picture_jobs import (
     names_a_picture,
     one_target,
     read_contents,
+    read_frames,
     refuse_inputs,
     stem_of,
 )
@@ -166,16 +167,25 @@ def _targets(names: Sequence[str], out: Path, format: str | None) -> list[Path]:
 
 
 def _restore(request: _Request, contents: Contents, name: str, target: Path) -> None:
-    """Restore one picture and write it."""
-    from smalti.report.picture_files import format_of, save_picture
+    """Restore one picture, or all frames of an animation, and write it."""
+    from smalti.report.picture_files import format_of, save_animation, save_picture
 
+    animation = read_frames(contents, pixel_limit=request.pixel_limit)
+    if animation is not None:
+        restored = animation.each(lambda frame: _restored(request, name, frame))
+        save_animation(target, restored, format=format_of(target))
+        return
     picture = read_contents(contents, pixel_limit=request.pixel_limit)
+    save_picture(target, _restored(request, name, picture), format=format_of(target))
+
+
+def _restored(request: _Request, name: str, picture: Picture) -> Picture:
     for model in request.models:
         hole = _hole(request, name, picture) if model.needs_hole else None
         picture = model.restore(
             picture, hole=hole, strength=request.strength, self_ensemble=request.self_ensemble, tile=request.tile
         )
-    save_picture(target, picture, format=format_of(target))
+    return picture
 
 
 def _hole(request: _Request, name: str, picture: Picture) -> Picture:

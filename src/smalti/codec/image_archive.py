@@ -97,7 +97,7 @@ class ImageArchiveWriter:
             ConfigError: a colour picture for a grey model.
         """
         pixels, header = picture.pixels, self.writer.header
-        if pixels.shape == self.model.native and picture.bit_depth == 8 and not picture.info():
+        if pixels.shape == self.model.native and picture.bit_depth == 8 and picture.bare:
             self._waiting.append((pixels, name, label))
             if len(self._waiting) >= lanes_for(self.model, header.per_block) * header.per_block:
                 self._submit()

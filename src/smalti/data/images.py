@@ -96,7 +96,7 @@ def decode(
     """
     check_options(channels=channels, resize=resize)
     frame = None
-    with _open(data, pixel_limit) as image:
+    with unopened(data, pixel_limit) as image:
         if size is not None and image.format == "JPEG" and resize != "crop":
             frame = _draft(image, size, resize)
         loaded = _loaded(image)
@@ -156,9 +156,9 @@ def probe(data: bytes | Path, *, pixel_limit: int = PIXEL_LIMIT, look_at_alpha: 
     Raises:
         DataError: the file is not an image, or is too large.
     """
-    with _open(data, pixel_limit) as image:
+    with unopened(data, pixel_limit) as image:
         width, height = image.size
-        if _orientation(image) in _TURNED_SIDEWAYS:
+        if orientation_of(image) in _TURNED_SIDEWAYS:
             width, height = height, width
         mode = image.mode
         transparent = image.has_transparency_data
@@ -267,11 +267,11 @@ def opened(data: bytes | Path, pixel_limit: int = PIXEL_LIMIT) -> Iterator[Image
     Raises:
         DataError: the file is not an image, or is truncated, damaged or too large.
     """
-    with _open(data, pixel_limit) as image:
+    with unopened(data, pixel_limit) as image:
         yield _loaded(image)
 
 
-def _open(data: bytes | Path, pixel_limit: int) -> Image.Image:
+def unopened(data: bytes | Path, pixel_limit: int) -> Image.Image:
     """Open an image by its header, without decoding the pixels, and refuse it if it is too large."""
     contents = io.BytesIO(bytes_of(data))
     try:
@@ -312,7 +312,8 @@ def _reason(error: Exception, what: str) -> str:
     return f"{what} ({' '.join(str(error).split()) or type(error).__name__})"
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 is upright."""
     # PngImageFile.getexif decodes the whole image in search of a late eXIf chunk; an early one is already in info.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
@@ -330,7 +331,7 @@ def _draft(image: Image.Image, size: tuple[int, int], resize: str) -> Frame | No
         700 pixels shrunk by 8 are 87.5 pixels, stored in 88.
     """
     height, width = size
-    orientation = _orientation(image)
+    orientation = orientation_of(image)
     if orientation in _TURNED_SIDEWAYS:
         height, width = width, height
     scales = (width / image.width, height / image.height)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar, cast
@@ -193,11 +194,10 @@ def _in_its_form(image: Any, work: Callable[[np.ndarray], np.ndarray]) -> Any:
         return _of_array(image, work)
     if isinstance(image, Image.Image):
         picture = read_picture(image)
-        result = Picture(work(picture.pixels), picture.icc, picture.exif, picture.xmp)
-        return result.to_pil()
+        return dataclasses.replace(picture, pixels=work(picture.pixels)).to_pil()
     if isinstance(image, Picture | str | os.PathLike | bytes):
         picture = read_picture(image)
-        return Picture(work(picture.pixels), picture.icc, picture.exif, picture.xmp)
+        return dataclasses.replace(picture, pixels=work(picture.pixels))
     raise ConfigError(f"{arg('image')} is a {type(image).__name__}; give a Pillow image, a path, an array or a tensor")
 
 
