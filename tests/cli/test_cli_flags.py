@@ -26,8 +26,8 @@ COMMANDS = {
 }
 # What several commands share; the rest of the folder are commands.
 SHARED = {
-    "__init__", "apps", "batch_images", "console", "demo_report", "evaluation", "generators", "options", "outputs",
-    "picture_jobs", "progress", "versions",
+    "__init__", "apps", "batch_images", "before_after", "console", "demo_report", "evaluation", "generators", "options",
+    "outputs", "picture_jobs", "progress", "versions",
 }  # fmt: skip
 # Words of the command line in other places: CSS in the page, and how a figure of a preset was measured.
 EXEMPT = {"report/html.py", "config/presets.py"}

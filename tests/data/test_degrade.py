@@ -21,7 +21,7 @@ from smalti.data.degrade import (
     round_trip,
     sized,
 )
-from smalti.data.images import PIXEL_LIMIT
+from smalti.data.image_files import PIXEL_LIMIT
 from smalti.errors import DataError
 
 # A text for every step, with its numbers and words.

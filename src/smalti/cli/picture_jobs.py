@@ -100,7 +100,7 @@ def read_contents(contents: Contents, *, pixel_limit: int | None = None) -> Pict
     """
     from smalti.data.archives import bytes_of
     from smalti.data.deep import NEEDS
-    from smalti.data.images import PIXEL_LIMIT
+    from smalti.data.image_files import PIXEL_LIMIT
     from smalti.data.pictures import read_picture
 
     if isinstance(contents, DataError):
@@ -120,7 +120,7 @@ def read_frames(contents: Contents, *, pixel_limit: int | None = None) -> Animat
     """
     from smalti.data.animations import read_animation
     from smalti.data.archives import bytes_of
-    from smalti.data.images import PIXEL_LIMIT
+    from smalti.data.image_files import PIXEL_LIMIT
 
     if not isinstance(contents, bytes | Path):
         return None

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from smalti.cli import console
 from smalti.cli.apps import app, examples
+from smalti.cli.before_after import BeforeAfter
 from smalti.cli.options import Device, Flag, Overwrite
 from smalti.cli.outputs import FreeNames
 from smalti.cli.picture_jobs import (
@@ -39,6 +40,8 @@ _FORMAT = "Format of the pictures. Default: their own, and png for those that ar
 _HOLES = "For a model that fills holes: a mask, white where pixels are missing; or a folder of NAME.mask.png."
 _TILE = "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result."
 _LIMIT = "Pixels of a picture, above which a file is refused before memory is taken."
+_COMPARE = "An HTML page to write: the pictures before and after."
+_REFERENCE = "For the page: the undamaged picture, or a folder of them by the same names, to give PSNR and SSIM."
 _STRENGTH = "From 0, the picture as it was, to 1; up to 2 exaggerates."
 
 
@@ -73,13 +76,15 @@ def restore(
     self_ensemble: Flag = False,
     tile: Annotated[int | None, Parameter(help=_TILE)] = None,
     pixel_limit: Annotated[int, Parameter(help=_LIMIT)] = 2**28 // 3,
+    compare: Annotated[Path | None, Parameter(help=_COMPARE)] = None,
+    reference: Annotated[Path | None, Parameter(help=_REFERENCE)] = None,
     device: Device = "cpu",
     overwrite: Overwrite = False,
 ) -> int:
     """Restore pictures with models of a preset such as denoise or super-x2.
 
     Pictures that are in the output folder already are left as they are, so an interrupted job goes on with the same
-    command. Colour profile, EXIF and XMP are kept.
+    command. Colour profile, EXIF, XMP and resolution are kept; animations are restored frame by frame.
 
     Parameters
     ----------
@@ -91,6 +96,7 @@ def restore(
     one = names_a_picture(out)
     if not one:
         _refuse_inside(images, out)
+    page = _page(compare, reference, pixel_limit, overwrite)
     chain = open_restorers(models, device)
     _check_holes(chain, holes)
     request = _Request(chain, holes, strength, self_ensemble, tile, pixel_limit)
@@ -102,14 +108,20 @@ def restore(
 
     def work(number: int, contents: Contents) -> None:
         nonlocal skipped
-        if targets[number].exists() and not overwrite:
-            skipped += 1
-        else:
-            _restore(request, contents, pictures.names[number], targets[number])
+        there = targets[number].exists() and not overwrite
+        skipped += there
+        if there and page is None:
+            return
+        name, target = pictures.names[number], targets[number]
+        before, after = (_there if there else _restore)(request, contents, name, target)
+        if page is not None:
+            page.add(name, before, after)
 
     failed = for_each_picture(pictures, "restoring", work)
     if failed == len(pictures):
         raise DataError("no picture could be restored; the lines above say why")
+    if page is not None:
+        page.write(chain, strength)
     parts = [f"{counted(len(pictures) - failed - skipped)} restored"]
     parts += [f"{skipped:,} there already (--overwrite does them again)"] * bool(skipped)
     parts += [f"{failed:,} left out"] * bool(failed)
@@ -166,17 +178,35 @@ def _targets(names: Sequence[str], out: Path, format: str | None) -> list[Path]:
     return targets
 
 
-def _restore(request: _Request, contents: Contents, name: str, target: Path) -> None:
-    """Restore one picture, or all frames of an animation, and write it."""
+def _page(compare: Path | None, reference: Path | None, pixel_limit: int, overwrite: bool) -> BeforeAfter | None:
+    if compare is None:
+        if reference is not None:
+            raise ConfigError("--reference is for the page; give --compare a name that ends in .html")
+        return None
+    return BeforeAfter(compare, reference, pixel_limit=pixel_limit, overwrite=overwrite)
+
+
+def _restore(request: _Request, contents: Contents, name: str, target: Path) -> tuple[Picture, Picture]:
+    """Restore one picture, or all frames of an animation, and write it; gives the (first) one before and after."""
     from smalti.report.picture_files import format_of, save_animation, save_picture
 
     animation = read_frames(contents, pixel_limit=request.pixel_limit)
     if animation is not None:
         restored = animation.each(lambda frame: _restored(request, name, frame))
         save_animation(target, restored, format=format_of(target))
-        return
-    picture = read_contents(contents, pixel_limit=request.pixel_limit)
-    save_picture(target, _restored(request, name, picture), format=format_of(target))
+        return animation.frames[0], restored.frames[0]
+    before = read_contents(contents, pixel_limit=request.pixel_limit)
+    after = _restored(request, name, before)
+    save_picture(target, after, format=format_of(target))
+    return before, after
+
+
+def _there(request: _Request, contents: Contents, name: str, target: Path) -> tuple[Picture, Picture]:
+    """A picture and what an earlier call made of it."""
+    from smalti.data.pictures import read_picture
+
+    before = read_contents(contents, pixel_limit=request.pixel_limit)
+    return before, read_picture(target, metadata=False, pixel_limit=max(request.pixel_limit, 64 * before.pixels.size))
 
 
 def _restored(request: _Request, name: str, picture: Picture) -> Picture:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from smalti.data.images import PIXEL_LIMIT, unopened
+from smalti.data.image_files import PIXEL_LIMIT, unopened
 from smalti.data.pictures import Picture, read_picture
 from smalti.errors import DataError
 

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from smalti.data.images import PIXEL_LIMIT
+from smalti.data.image_files import PIXEL_LIMIT
 from smalti.errors import DataError
 from smalti.runtime.hashing import hash_integer
 

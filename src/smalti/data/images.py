@@ -22,23 +22,15 @@ is left untouched.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-import threading
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from smalti.data.archives import bytes_of
+from smalti.data.image_files import PIXEL_LIMIT, loaded, orientation_of, unopened
 from smalti.errors import ConfigError, DataError, did_you_mean
-
-PIXEL_LIMIT = 64 * 2**20
-"""Images that declare more pixels than this are refused before decoding: a few bytes can declare gigabytes."""
 
 ImageLike = Image.Image | str | os.PathLike[str] | np.ndarray
 """What `to_array` accepts: a Pillow image, the path of an image file, or a uint8 array."""
@@ -48,10 +40,6 @@ RESIZE_RULES = ("cover", "contain", "stretch", "crop")
 _GREY_MODES = ("1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "La", "RGBa")
 _TURNED_SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap width and height
-_ORIENTATION = 0x0112
-
-# warnings.catch_warnings changes global state, so only one thread at a time may use it.
-_warnings_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -99,8 +87,8 @@ def decode(
     with unopened(data, pixel_limit) as image:
         if size is not None and image.format == "JPEG" and resize != "crop":
             frame = _draft(image, size, resize)
-        loaded = _loaded(image)
-    picture = convert(loaded, channels or _channels_of(loaded))
+        whole = loaded(image)
+    picture = convert(whole, channels or _channels_of(whole))
     if size is not None:
         picture = fit(picture, size, resize=resize, frame=frame)
     return as_array(picture)
@@ -134,7 +122,7 @@ def to_array(image: ImageLike, *, channels: int | None = None) -> np.ndarray:
         channels = channels or (1 if image.ndim == 2 else image.shape[2])
     elif isinstance(image, Image.Image):
         _check_not_empty(image.size)
-        picture = _loaded(image, copy=True)
+        picture = loaded(image, copy=True)
         channels = channels or _channels_of(picture)
     else:
         raise DataError(
@@ -163,7 +151,7 @@ def probe(data: bytes | Path, *, pixel_limit: int = PIXEL_LIMIT, look_at_alpha: 
         mode = image.mode
         transparent = image.has_transparency_data
         if transparent and look_at_alpha:
-            transparent = _is_transparent(_loaded(image))
+            transparent = _is_transparent(loaded(image))
         return Probe(width, height, mode, transparent)
 
 
@@ -258,69 +246,6 @@ def check_options(*, channels: int | None, resize: str) -> None:
         raise ConfigError(f"channels is {channels!r}; expected 1 (grey), 3 (colour) or 4 (colour and alpha)")
     if resize not in RESIZE_RULES:
         raise ConfigError(f"resize is {resize!r}; {did_you_mean(resize, RESIZE_RULES)}")
-
-
-@contextlib.contextmanager
-def opened(data: bytes | Path, pixel_limit: int = PIXEL_LIMIT) -> Iterator[Image.Image]:
-    """A file as a Pillow image with its metadata, loaded and turned upright.
-
-    Raises:
-        DataError: the file is not an image, or is truncated, damaged or too large.
-    """
-    with unopened(data, pixel_limit) as image:
-        yield _loaded(image)
-
-
-def unopened(data: bytes | Path, pixel_limit: int) -> Image.Image:
-    """Open an image by its header, without decoding the pixels, and refuse it if it is too large."""
-    contents = io.BytesIO(bytes_of(data))
-    try:
-        with _warnings_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(contents)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise DataError(f"declares more than {pixel_limit:,} pixels; shrink it first") from error
-    except Exception as error:  # Pillow raises almost any type on a damaged header
-        raise DataError(_reason(error, "not an image, or its header is damaged")) from error
-    width, height = image.size
-    if width * height > pixel_limit:
-        image.close()
-        raise DataError(f"declares {height}x{width} pixels, the limit is {pixel_limit:,}; shrink it first")
-    return image
-
-
-def _loaded(image: Image.Image, *, copy: bool = False) -> Image.Image:
-    """Decode the pixels and apply the EXIF orientation, in place or to a copy.
-
-    Raises:
-        DataError: the file is cut short or damaged.
-    """
-    try:
-        image.load()
-        if copy:
-            return ImageOps.exif_transpose(image)
-        ImageOps.exif_transpose(image, in_place=True)
-    except Exception as error:  # as above: every format raises its own types
-        raise DataError(_reason(error, "cut short or damaged")) from error
-    return image
-
-
-def _reason(error: Exception, what: str) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return what
-    return f"{what} ({' '.join(str(error).split()) or type(error).__name__})"
-
-
-def orientation_of(image: Image.Image) -> int:
-    """EXIF's orientation, 1 to 8; 1 is upright."""
-    # PngImageFile.getexif decodes the whole image in search of a late eXIf chunk; an early one is already in info.
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1
-    try:
-        return int(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF: assume no rotation; decoding will show whether the file is usable
-        return 1
 
 
 def _draft(image: Image.Image, size: tuple[int, int], resize: str) -> Frame | None:

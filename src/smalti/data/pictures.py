@@ -20,12 +20,14 @@ from PIL import Image, ImageOps
 
 from smalti.data.archives import bytes_of
 from smalti.data.deep import can_read_deep, has_deep_colours, read_deep
-from smalti.data.images import PIXEL_LIMIT, ImageLike, opened, orientation_of, to_array, unopened
+from smalti.data.image_files import PIXEL_LIMIT, opened, orientation_of, unopened
+from smalti.data.images import ImageLike, to_array
 from smalti.errors import DataError
 
 _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 _EXIF_START = b"Exif\0\0"  # Pillow has it before the EXIF itself, as JPEG does
 _ORIENTATION = 0x0112
+_X_RESOLUTION = 0x011A
 _ORIENTATION_IN_XMP = re.compile(rb'\s?tiff:Orientation="[0-9]"|<tiff:Orientation>[0-9]</tiff:Orientation>')
 
 
@@ -62,7 +64,7 @@ class Picture:
         """As a Pillow image, with the metadata in `info`; colours of 16 bits are rounded to 8."""
         pixels = self.pixels
         if pixels.dtype == np.uint16 and pixels.shape[2] != 1:
-            pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+            pixels = eight_bits(pixels)
         image = Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels))
         image.info.update(self.info())
         return image
@@ -72,6 +74,11 @@ class Picture:
         exif = self.exif and _EXIF_START + self.exif.removeprefix(_EXIF_START)
         found = {"icc_profile": self.icc, "exif": exif, "xmp": self.xmp, "dpi": self.dpi}
         return {name: value for name, value in found.items() if value}
+
+
+def eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """Pixels of uint16 rounded to uint8; those of uint8 as they are."""
+    return pixels if pixels.dtype == np.uint8 else ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def read_picture(
@@ -161,6 +168,8 @@ def _with_metadata(pixels: np.ndarray, image: Image.Image, metadata: bool) -> Pi
 
 def _dpi(image: Image.Image) -> tuple[float, float] | None:
     """The resolution, if it makes sense: some programs write zeros, and TIFF has fractions that are not numbers."""
+    if "jfif_unit" in image.info and image.info["jfif_unit"] == 0 and _X_RESOLUTION not in image.getexif():
+        return None  # Pillow makes up 72
     try:
         across, down = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError, OverflowError):

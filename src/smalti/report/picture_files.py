@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 from PIL import Image, PngImagePlugin
 
 from smalti.data.animations import Animation
 from smalti.data.deep import write_deep
-from smalti.data.pictures import Picture
+from smalti.data.pictures import Picture, eight_bits
 from smalti.errors import ConfigError, DataError, did_you_mean
 from smalti.files import output_errors, write_atomically
 
@@ -55,7 +54,7 @@ def save_picture(path: Path, picture: Picture, *, format: str = "png") -> None:
         return
     image, options = picture.to_pil(), picture.info()
     if format != "png" and image.mode == "I;16":
-        image = Image.fromarray(_rounded(picture.pixels[..., 0]))
+        image = Image.fromarray(eight_bits(picture.pixels[..., 0]))
     xmp = options.get("xmp")
     if format == "png" and xmp:
         text = PngImagePlugin.PngInfo()
@@ -78,18 +77,13 @@ def save_animation(path: Path, animation: Animation, *, format: str = "png") -> 
         raise DataError("JPEG has no animations; choose png or webp")
     images, options = [frame.to_pil() for frame in animation.frames], animation.frames[0].info()
     if images[0].mode == "I;16":
-        images = [replace(frame, pixels=_rounded(frame.pixels)).to_pil() for frame in animation.frames]
+        images = [replace(frame, pixels=eight_bits(frame.pixels)).to_pil() for frame in animation.frames]
     options.pop("xmp", None)  # Pillow cannot write it into an APNG
     options |= {"duration": list(animation.durations_ms), "loop": animation.loops} | _OPTIONS.get(format, {})
     if format == "webp":
         options["duration"] = [round(duration) for duration in animation.durations_ms]
         images = [image.convert("RGB") if image.mode == "L" else image for image in images]
     _write(path, lambda file: images[0].save(file, FORMATS[format], save_all=True, append_images=images[1:], **options))
-
-
-def _rounded(pixels: np.ndarray) -> np.ndarray:
-    """16 bits to 8."""
-    return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _write(path: Path, write: Callable[[BinaryIO], object]) -> None:
