@@ -18,7 +18,7 @@ _LOOP = LoopConfig(
 )
 _OPTIMIZER = OptimizerConfig("muon", 2e-3, 0.95, 0.99, schedule="cosine", warm_up=1_000)
 _UNET = UNetConfig(width=32)
-_FLAT = FlatConfig(patch=1, width=48, blocks=3)
+_FLAT = FlatConfig(patch=1, width=48, blocks=4)
 
 
 def _restorer(
@@ -43,15 +43,19 @@ RESTORERS: dict[str, Preset] = {
     "denoise": _restorer("noise(0..55)", _UNET, "removes noise, however strong"),
     "jpeg-repair": _restorer("jpeg(5..70)", _UNET, "removes the blocks and rings of JPEG files"),
     "deblur": _restorer("blur(0.3..3)|motion(2..12)|defocus(0.5..4) noise(0..4)", _UNET, "sharpens photographs"),
-    "colourise": _restorer("grey", UNetConfig(levels=4), "gives colours to grey photographs"),
+    "colourise": _restorer("grey", UNetConfig(width=32, levels=4), "gives colours to grey photographs"),
     "super-x2": _restorer("down(2)", _FLAT, "enlarges pictures to twice their size"),
     "super-x4": _restorer(
-        "down(4)", FlatConfig(width=64, blocks=6), "enlarges pictures to four times the size", crop=128
+        "down(4)", FlatConfig(width=48, blocks=6), "enlarges pictures to four times the size", crop=128
     ),
     "restore-blind": _restorer(
-        "second-order", UNetConfig(width=64), "repairs old and much shared photographs: blur, noise, JPEG", sharp=True
+        "second-order", UNetConfig(width=48), "repairs old and much shared photographs: blur, noise, JPEG", sharp=True
     ),
     "fill": _restorer(
-        "mask(boxes|strokes,0.05..0.35)", UNetConfig(levels=4), "fills holes in photographs", crop=128, sharp=True
+        "mask(boxes|strokes,0.05..0.35)",
+        UNetConfig(width=32, levels=4),
+        "fills holes in photographs",
+        crop=128,
+        sharp=True,
     ),
 }

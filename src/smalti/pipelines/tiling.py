@@ -15,7 +15,7 @@ from torch import Tensor
 
 from smalti.errors import ConfigError, arg
 
-TILE = 512  # pixels a side, on a processor
+TILE = 768  # pixels a side: larger ones look less at the pixels around them, but leave the cache
 SMALLEST_TILE = 32
 
 Work = Callable[[Tensor, Tensor | None], Tensor]
