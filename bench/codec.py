@@ -39,7 +39,7 @@ from smalti.pipelines.codec import Codec
 # What the ratios should be at most: dB, of WebP (single files), of the AVIF mosaic, of the JPEG XL mosaic (archive).
 TINY_TARGETS = {24: (0.42, 0.80, 0.60), 25: (0.45, 0.80, 0.62), 26: (0.48, 0.85, 0.64), 28: (0.55, 0.92, 0.67),
                 30: (0.62, 1.00, 0.75)}  # fmt: skip
-PHOTO_PEERS = ("jpeg", "webp", "avif")
+PHOTO_PEERS = {"jpeg": None, "webp": None, "avif": (0, 2, 4, 8, 16, 24, 33, 43, 54, 65)}  # qualities down to .1 bpp
 RATES_BPP = (0.1, 0.2, 0.3, 0.5)
 
 
@@ -172,7 +172,8 @@ def photo(codec: Codec, folder: str, options: argparse.Namespace) -> dict[str, A
                 similarity["smalti"].append((size * 8 / pixels, float(np.mean(values))))
         print(quality, size * 8 / pixels, curves["smalti"][-1], similarity["smalti"][-1], flush=True)
     curves = {name: curve for name, curve in curves.items() if curve}
-    curves |= kept(options.peers, lambda: {PEERS[name].title: peer_curve(name, images) for name in PHOTO_PEERS})
+    peers = PHOTO_PEERS.items()
+    curves |= kept(options.peers, lambda: {PEERS[name].title: peer_curve(name, images, own) for name, own in peers})
     rows = [("bpp", *curves)]
     figures: dict[float, dict[str, float | None]] = {}
     for rate in RATES_BPP:

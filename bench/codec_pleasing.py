@@ -103,7 +103,7 @@ def at_quality(
     sizes = dict.fromkeys(decoded, size)
     for tune in TUNES:
         label = f"AVIF, tune={tune}"
-        sizes[label], decoded[label] = avif_of_size(images, size, tune)
+        sizes[label], decoded[label], _ = avif_of_size(images, size, tune)
     return [
         {
             "quality": quality, "decoder": name, "bpp": sizes[name] * 8 / pixels, "psnr": pooled(pictures, images),
@@ -114,8 +114,8 @@ def at_quality(
     ]  # fmt: skip
 
 
-def avif_of_size(images: list[np.ndarray], size: int, tune: str) -> tuple[int, list[np.ndarray]]:
-    """Bytes and pictures at the quality whose files are together nearest to a size."""
+def avif_of_size(images: list[np.ndarray], size: int, tune: str) -> tuple[int, list[np.ndarray], int]:
+    """Bytes, pictures and quality where files are together nearest to a size."""
     coded: dict[int, list[bytes]] = {}
 
     def total(quality: int) -> int:
@@ -129,7 +129,7 @@ def avif_of_size(images: list[np.ndarray], size: int, tune: str) -> tuple[int, l
         low, high = (middle, high) if total(middle) <= size else (low, middle)
     best = min((low, high), key=lambda quality: abs(total(quality) - size))
     pictures = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in coded[best]]
-    return total(best), pictures
+    return total(best), pictures, best
 
 
 def avif(image: np.ndarray, quality: int, tune: str) -> bytes:

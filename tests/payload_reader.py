@@ -35,24 +35,31 @@ class Tensor:
         return self.values[number * length : (number + 1) * length]
 
 
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON object of a model, and its tensors."""
+    data, tensors = path.read_bytes(), {}
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    card = json.loads(header.pop("__metadata__")["smalti"])
+    for name, about in header.items():
+        first, last = about["data_offsets"]
+        letter, size = {"F32": ("f", 4), "F16": ("e", 2), "I64": ("q", 8)}[about["dtype"]]
+        values = struct.unpack(f"<{(last - first) // size}{letter}", data[end + first : end + last])
+        tensors[name] = Tensor(about["shape"], values)
+    return card, tensors
+
+
 class ModelFile:
+    """What decoding needs of a model of the kind `codec`."""
+
     def __init__(self, path: Path) -> None:
-        data = path.read_bytes()
-        end = 8 + int.from_bytes(data[:8], "little")
-        header = json.loads(data[8:end])
-        card = json.loads(header.pop("__metadata__")["smalti"])
+        card, self.tensors = read_tensors(path)
         assert card["kind"] == "codec"
         self.digest = bytes.fromhex(card["digest"])
         self.native = tuple(card["spec"][name] for name in ("height", "width", "channels"))
         settings = card["config"]["model"]
         self.tile, self.coefficients = settings["tile"], settings["coefficients"]
         self.neighbours, self.shared = settings["context"]["neighbours"], settings["context"]["shared"]
-        self.tensors = {}
-        for name, about in header.items():
-            first, last = about["data_offsets"]
-            letter, size = {"F32": ("f", 4), "F16": ("e", 2)}[about["dtype"]]
-            values = struct.unpack(f"<{(last - first) // size}{letter}", data[end + first : end + last])
-            self.tensors[name] = Tensor(about["shape"], values)
         self.groups, begin = [], 0
         phases = 2 if self.neighbours else 1
         while begin < self.coefficients:

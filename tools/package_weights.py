@@ -11,7 +11,7 @@ import dataclasses
 from pathlib import Path
 
 from smalti.checkpoint import file as checkpoint
-from smalti.pipelines import base as api
+from smalti.checkpoint.find import find_checkpoint
 
 
 def main() -> None:
@@ -20,7 +20,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--license", help="of the weights; by default that of the run")
     arguments = parser.parse_args()
-    module, card = checkpoint.read(api.find_checkpoint(arguments.run))
+    module, card = checkpoint.read(find_checkpoint(arguments.run))
     if arguments.license is not None:
         card = dataclasses.replace(card, license=arguments.license)
     card = checkpoint.write(arguments.out, module, card, half=True)

@@ -19,12 +19,12 @@ from torch import Tensor
 
 from smalti import data
 from smalti.checkpoint import file as checkpoint
+from smalti.checkpoint.find import find_checkpoint
 from smalti.config.codec import CodecConfig
 from smalti.data.order import evenly_spread
 from smalti.models.codec.codec import ImageCodec
 from smalti.models.codec.context import LARGEST, GroupNet
 from smalti.models.codec.search import search
-from smalti.pipelines.base import find_checkpoint
 from smalti.runtime.pixels import premultiplied, to_tensor
 
 

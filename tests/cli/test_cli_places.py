@@ -19,6 +19,7 @@ from small_runs import pixels
 
 from smalti import cli
 from smalti.checkpoint import file as checkpoint
+from smalti.checkpoint.find import find_checkpoint
 from smalti.data import archives
 from smalti.errors import CheckpointError, ConfigError
 from smalti.pipelines import base as api
@@ -285,7 +286,7 @@ def test_devices_of_a_model(trained) -> None:
     assert model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert api.load(trained.gan, device=torch.device("cpu")).generate(1).shape == (1, 16, 16, 3)
     with pytest.raises(CheckpointError, match="name too long"):
-        api.find_checkpoint(LONG)
+        find_checkpoint(LONG)
 
 
 def test_checkpoint_helper_changes_only_the_card(trained, tmp_path: Path) -> None:

@@ -373,7 +373,7 @@ def test_a_checkpoint_of_another_kind_is_refused(vit: Path, tmp_path: Path) -> N
     written_vit(other, Card("gan", config, ImageSpec(3, 8, 8), (), 0, {}))
     with pytest.raises(CheckpointError, match="a model of the recipe gan; smalti-vit takes those of contrastive"):
         extractor("smalti-vit", weights=other)
-    with pytest.raises(ConfigError, match=r"there is no .*last\.safetensors; give a run"):
+    with pytest.raises(CheckpointError, match=r"holds no checkpoint; expected last\.safetensors from"):
         extractor("smalti-vit", weights=tmp_path)
     with pytest.raises(ConfigError, match="takes images of 16x16 pixels, not 32"):
         extractor("smalti-vit", weights=vit, size=32)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 import smalti
+from smalti.checkpoint.find import find_checkpoint
 from smalti.config.kinds import KINDS
 from smalti.errors import CheckpointError, ConfigError, OutputError
-from smalti.pipelines.base import Pipeline, find_checkpoint, load_as, pipeline_class
+from smalti.pipelines.base import Pipeline, load_as, pipeline_class
 
 CLASSES = {"vqvae": "Autoencoder", "gan": "GAN", "labelled": "GAN", "eye": "Encoder"}
 

@@ -41,3 +41,17 @@ def test_pixels_of_any_memory_are_taken_and_left_alone() -> None:
     own = pixels.copy()
     to_tensor(own).fill_(0)
     assert np.array_equal(own, pixels)
+
+
+def test_sixteen_bits_come_back() -> None:
+    pixels = np.arange(2**16, dtype=np.uint16).reshape(1, 256, 64, 4)
+    tensor = to_tensor(pixels)
+    assert (tensor.dtype, tensor.shape) == (torch.float32, (1, 4, 256, 64))
+    assert tensor.is_contiguous(memory_format=torch.channels_last)
+    assert (float(tensor.min()), float(tensor.max())) == (-1.0, 1.0)
+    found = to_pixels(tensor, bit_depth=16)
+    assert found.dtype == np.uint16
+    assert np.array_equal(found, pixels)
+    assert to_pixels(torch.tensor([-9.0, 9.0]).view(1, 1, 1, 2), bit_depth=16).ravel().tolist() == [0, 65535]
+    shades = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    assert torch.equal(to_tensor(shades), to_tensor(shades.astype(np.uint16) * 257))

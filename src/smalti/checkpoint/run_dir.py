@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from smalti.checkpoint.zoo import refuse_output
 from smalti.config.parse import from_plain, paths, to_plain
 from smalti.config.run import RunConfig
 from smalti.errors import CheckpointError, ConfigError, OutputError, arg
@@ -46,8 +47,10 @@ class RunFolder:
         """Create the folder for a training, or check that it belongs to it, and lock it.
 
         Raises:
-            OutputError: it holds another run or other files, is not writable, or another training is running in it.
+            OutputError: it holds another run or other files, is not writable, is `zoo:NAME`, or another training is
+                running in it.
         """
+        refuse_output(self.path)
         with output_errors(self.path):
             self._check_content(config)
             self.path.mkdir(parents=True, exist_ok=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 from smalti.checkpoint import file as checkpoint
+from smalti.checkpoint.find import find_checkpoint
 from smalti.config.parse import to_plain
 
 
@@ -14,16 +14,16 @@ def summarize(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Summarise a checkpoint: its card, the size of its network, its settings.
 
     Args:
-        path: a checkpoint file.
+        path: a run folder (its last save), a checkpoint file, or `zoo:NAME`.
 
     Returns:
         JSON-compatible values, except for infinities and NaN among the scores: `kind`, `preset`, `image`,
         `images_seen`, `parameters`, `digest`, ...; `config` holds the settings as nested tables.
 
     Raises:
-        CheckpointError: the file cannot be read, is damaged, or is not a checkpoint.
+        CheckpointError: there is no such model; or the file cannot be read, is damaged, or is not a checkpoint.
     """
-    file = Path(path)
+    file = find_checkpoint(path)
     module, card = checkpoint.read(file)
     about: dict[str, Any] = {
         "file": str(file),

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from smalti.errors import CheckpointError, command, did_you_mean
+from smalti.errors import CheckpointError, OutputError, arg, command, did_you_mean
 from smalti.files import input_errors
 
 PREFIX = "zoo:"
@@ -65,6 +65,22 @@ def resolve(path: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(path)
     return zoo_file(text.removeprefix(PREFIX)) if text.startswith(PREFIX) else Path(path)
+
+
+def refuse_output(path: str | os.PathLike[str], name: str = "out") -> None:
+    """Refuse `zoo:NAME` as a place to write to.
+
+    Args:
+        name: of the argument, for the message.
+
+    Raises:
+        OutputError: the path begins so.
+    """
+    if os.fspath(path).startswith(PREFIX):
+        raise OutputError(
+            f"{arg(name, os.fspath(path))} names a model that comes with smalti, and nothing can be written there; "
+            "give a file or folder of your own"
+        )
 
 
 def zoo_card_text(name: str) -> str:

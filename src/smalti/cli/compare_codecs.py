@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from smalti.cli import console
 from smalti.cli.apps import app, examples
-from smalti.cli.options import Device, ModelPath, Overwrite
+from smalti.cli.options import Device, ModelPath, OutPath, Overwrite
 from smalti.cli.outputs import free_to_write
 from smalti.cli.progress import counting, counting_parts
 from smalti.errors import ConfigError, DataError
@@ -38,7 +38,7 @@ def compare_codecs(
     source: Annotated[str, Parameter(help=_SOURCE)],
     /,
     *,
-    out: Annotated[Path | None, Parameter(help=_OUT)] = None,
+    out: Annotated[OutPath | None, Parameter(help=_OUT)] = None,
     count: Annotated[int | None, Parameter(help=_COUNT)] = None,
     effort: int = 8,
     split: str | None = None,

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from smalti.cli import console
 from smalti.cli.apps import app, examples
-from smalti.cli.options import ArchiveOptions, Device, ModelPath, Overwrite, RateOptions
+from smalti.cli.options import ArchiveOptions, Device, ModelPath, OutPath, Overwrite, RateOptions
 from smalti.cli.outputs import FreeNames, free_to_write
 from smalti.cli.picture_jobs import Pictures, stem_of
 from smalti.cli.progress import counting
@@ -45,7 +45,7 @@ def compress(
     images: Pictures,
     /,
     *,
-    out: Annotated[Path, Parameter(help=_OUT)],
+    out: Annotated[OutPath, Parameter(help=_OUT)],
     rate: RateOptions = RATE,
     archive: ArchiveOptions = ARCHIVE,
     split: str | None = None,
@@ -96,7 +96,8 @@ def open_codec(model: Path, device: str) -> PictureCodec:
         CheckpointError: the model is of another kind.
     """
     from smalti.checkpoint.file import read_card
-    from smalti.pipelines.base import find_checkpoint, load
+    from smalti.checkpoint.find import find_checkpoint
+    from smalti.pipelines.base import load
     from smalti.pipelines.picture_codec import picture_codec
 
     if read_card(find_checkpoint(model)).kind == "vqvae":

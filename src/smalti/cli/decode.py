@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from smalti.cli import console
 from smalti.cli.apps import app, examples
-from smalti.cli.options import Device, Overwrite
+from smalti.cli.options import Device, OutPath, Overwrite
 from smalti.cli.outputs import free_to_write, refuse_numbered, write_numbered
 from smalti.errors import ConfigError
 
@@ -28,7 +28,7 @@ def decode(
     codes: Path,
     /,
     *,
-    out: Path,
+    out: OutPath,
     split: str | None = None,
     first: int = 0,
     count: int | None = None,

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from smalti.cli import console
 from smalti.cli.apps import app, examples
 from smalti.cli.compress import ARCHIVE_EXTENSION, IMAGE_EXTENSION, targets_of
-from smalti.cli.options import Device, Overwrite
+from smalti.cli.options import Device, OutPath, Overwrite
 from smalti.cli.outputs import FreeNames, free_to_write
 from smalti.cli.picture_jobs import Format
 from smalti.cli.progress import counting
@@ -29,7 +29,10 @@ Decoder = Literal["faithful", "pleasing"]
 
 _FILES = "Files of smalti compress, or folders of them."
 _OUT = "A folder; or for one picture, a name ending in .png, .webp or .jpg."
-_MODEL = "The model that compressed them. Default: the one of that digest, in the folder of each file or in the zoo."
+_MODEL = (
+    "The model that compressed them: a run folder, a checkpoint file or zoo:NAME. Default: the one of that digest, in "
+    "the folder of each file or in the zoo."
+)
 _DECODER = "pleasing, if the model has it, looks better and is farther from the original."
 _LIMIT = "Pixels of a picture, above which a file is refused before memory is taken."
 _IMAGES = "Only these images of an archive, counted from 0: 0,5,7-9."
@@ -76,7 +79,7 @@ def decompress(
     files: Annotated[tuple[Path, ...], Parameter(negative=(), help=_FILES)],
     /,
     *,
-    out: Annotated[Path, Parameter(help=_OUT)],
+    out: Annotated[OutPath, Parameter(help=_OUT)],
     model: Annotated[Path | None, Parameter(help=_MODEL)] = None,
     decoder: Annotated[Decoder, Parameter(help=_DECODER)] = "faithful",
     images: Annotated[str | None, Parameter(help=_IMAGES)] = None,

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from smalti.cli import console
 from smalti.cli.apps import app, examples
-from smalti.cli.options import Overwrite
+from smalti.cli.options import OutPath, Overwrite
 from smalti.cli.outputs import FreeNames, free_to_write
 from smalti.cli.picture_jobs import (
     Format,
@@ -59,7 +59,7 @@ def degrade(
     images: Pictures,
     /,
     *,
-    out: Annotated[Path, Parameter(help=_OUT)],
+    out: Annotated[OutPath, Parameter(help=_OUT)],
     seed: int = 0,
     format: Format = "png",
     overwrite: Overwrite = False,

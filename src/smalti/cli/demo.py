@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from smalti._version import __version__
 from smalti.cli import console
 from smalti.cli.apps import app, examples
-from smalti.cli.options import Cache, Flag
+from smalti.cli.options import Cache, Flag, OutPath
 from smalti.cli.progress import TerminalReporter
 from smalti.errors import OutputError
 from smalti.files import output_errors, write_atomically
@@ -40,7 +40,7 @@ MADE = (MARKER, "vqvae", "gan", "report.html", "samples.png", "reconstructions.p
 )
 def demo(
     *,
-    out: Path = Path("demo"),
+    out: OutPath = Path("demo"),
     budget: str = "230s",
     seed: int = 0,
     cache: Cache = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from smalti.cli import console
 from smalti.cli.apps import app, examples
-from smalti.cli.options import Cache, Device, Flag, ModelPath, ResizeRule, SizeFirst, SourcePath
+from smalti.cli.options import Cache, Device, Flag, ModelPath, OutPath, ResizeRule, SizeFirst, SourcePath
 from smalti.cli.progress import counting
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def encode(
     source: SourcePath,
     /,
     *,
-    out: Path,
+    out: OutPath,
     split: str | None = None,
     size: SizeFirst = None,
     resize: ResizeRule = "cover",

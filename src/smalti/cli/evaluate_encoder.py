@@ -8,7 +8,7 @@ from pathlib import Path
 from smalti.cli.apps import evaluate_app, examples
 from smalti.cli.evaluation import FEATURES, OUTPUT, READING, check_request, finish, measurement
 from smalti.cli.options import FeatureOptions, OutputOptions, ReadingOptions
-from smalti.errors import DataError
+from smalti.errors import ConfigError, DataError
 
 
 @evaluate_app.command(
@@ -36,11 +36,13 @@ def evaluate_encoder(
     on:
         Source of labelled images with a training and a test split.
     """
+    from smalti.checkpoint.find import find_checkpoint
     from smalti.evaluation import measure_encoder
-    from smalti.pipelines.base import find_checkpoint
 
     check_request(output, features)
     if model is not None:
+        if features.weights is not None:
+            raise ConfigError(f"the network is given twice, as {model} and as --weights {features.weights}; give one")
         features = dataclasses.replace(features, features="smalti-vit", weights=find_checkpoint(model))
     with measurement(features, reading) as work:
         test = work.held_out(on)

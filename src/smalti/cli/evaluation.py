@@ -41,13 +41,11 @@ class Measurement:
 
     def extractor(self) -> Extractor:
         """The network whose features are compared."""
-        from smalti.checkpoint.zoo import resolve
         from smalti.features.extractor import extractor
 
         how = self._features
-        weights = None if how.weights is None else resolve(how.weights)
         return extractor(
-            how.features, weights=weights, size=how.feature_size, device=how.device, precision=how.precision,
+            how.features, weights=how.weights, size=how.feature_size, device=how.device, precision=how.precision,
             cache=how.cache, download=how.download,
         )  # fmt: skip
 

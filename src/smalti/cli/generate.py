@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from smalti.cli import console
 from smalti.cli.apps import app, examples
-from smalti.cli.options import Device, GenerationOptions, ModelPath, Overwrite, SamplingOptions
+from smalti.cli.options import Device, GenerationOptions, ModelPath, OutPath, Overwrite, SamplingOptions
 from smalti.cli.outputs import free_to_write, refuse_numbered, write_numbered
 from smalti.errors import ConfigError
 
@@ -36,7 +36,7 @@ def generate(
     model: ModelPath,
     /,
     *,
-    out: Path,
+    out: OutPath,
     count: int | None = None,
     seed: int = 0,
     generation: GenerationOptions = GENERATION,

@@ -37,10 +37,10 @@ def info(model: Annotated[Path, Parameter(help=_FILE)], /, *, json: Flag = False
         Print JSON instead of a table.
     """
     from smalti.checkpoint.file import read_card
+    from smalti.checkpoint.find import find_checkpoint
     from smalti.checkpoint.run_dir import RunFolder
     from smalti.checkpoint.summary import summarize
     from smalti.config.parse import paths
-    from smalti.pipelines.base import find_checkpoint
 
     if _is_compressed(model):
         return _compressed(model, json)

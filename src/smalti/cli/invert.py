@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -10,7 +9,7 @@ from cyclopts import Parameter
 from smalti.cli import console
 from smalti.cli.apps import app, examples
 from smalti.cli.batch_images import Job, process_images
-from smalti.cli.options import Device, GANPath, Images, Overwrite, Resize
+from smalti.cli.options import Device, GANPath, Images, OutPath, Overwrite, Resize
 from smalti.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def invert(
     model: GANPath,
     /,
     *images: Images,
-    out: Path,
+    out: OutPath,
     label: str | None = None,
     steps: int = 200,
     resize: Annotated[Resize | None, Parameter(help=_RESIZE)] = None,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
+
+from smalti.checkpoint.zoo import refuse_output
 
 Resize = Literal["cover", "contain", "stretch", "crop"]
 Channels = Literal[1, 3, 4]
@@ -14,10 +17,23 @@ Features = Literal["efficientnet-lite0", "inception", "dinov2", "smalti-vit"]
 
 _RESIZE_HELP = "cover fills and crops the middle, contain fits and pads, stretch distorts, crop does not scale."
 
+
+def _own_place(name: str) -> Callable[[object, Path | None], None]:
+    """A check that an output is no model of the zoo."""
+
+    def check(_: object, path: Path | None) -> None:
+        if path is not None:
+            refuse_output(path, name)
+
+    return check
+
+
 # Arguments and flags of several commands.
 Flag = Annotated[bool, Parameter(negative=())]
 ModelPath = Annotated[Path, Parameter(help="A run folder (its last save), a checkpoint file, or zoo:NAME.")]
 GANPath = Annotated[Path, Parameter(help="A GAN: a run folder (its last save), a checkpoint file, or zoo:NAME.")]
+OutPath = Annotated[Path, Parameter(validator=_own_place("out"))]
+ReportPath = Annotated[Path, Parameter(validator=_own_place("report"))]
 SourcePath = Annotated[str, Parameter(help="A folder, archive, data set file, or the words cifar10, emoji.")]
 Images = Annotated[Path, Parameter(help="Image files, or folders of them.")]
 UnseenImages = Annotated[str, Parameter(help="Source of images it was not trained on.")]
@@ -71,7 +87,8 @@ class FeatureOptions:
     Parameters
     ----------
     weights:
-        File or folder of the network's weights; for smalti-vit any model of that preset. Default: its own place.
+        File or folder of the network's weights; for smalti-vit a run folder, a checkpoint file or zoo:NAME of that
+        preset. Default: its own place.
     download:
         Fetch weights that are missing.
     feature_size:
@@ -126,8 +143,8 @@ class OutputOptions:
         File for an HTML page with the figures and pictures.
     """
 
-    out: Path = Path("evaluation.json")
-    report: Path | None = None
+    out: OutPath = Path("evaluation.json")
+    report: ReportPath | None = None
     overwrite: Overwrite = False
 
 
@@ -328,7 +345,7 @@ class VersionOptions:
         Bring images of another size to the model's: cover, contain or stretch. Default: refuse them.
     """
 
-    out: Path
+    out: OutPath
     count: int = 4
     seed: int = 0
     label: str | None = None

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from smalti.cli import console
 from smalti.cli.apps import app, examples
 from smalti.cli.batch_images import Job, process_images
-from smalti.cli.options import Device, ModelPath, Overwrite, Resize, SizeFirst
+from smalti.cli.options import Device, ModelPath, OutPath, Overwrite, Resize, SizeFirst
 
 _RESIZE = "With --size: cover fills and crops the middle, contain fits and pads, stretch distorts."
 
@@ -27,7 +27,7 @@ def reconstruct(
     images: Annotated[tuple[Path, ...], Parameter(negative=())],
     /,
     *,
-    out: Path,
+    out: OutPath,
     size: SizeFirst = None,
     resize: Annotated[Resize, Parameter(help=_RESIZE)] = "cover",
     effort: int = 0,

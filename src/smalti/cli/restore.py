@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from smalti.cli import console
 from smalti.cli.apps import app, examples
 from smalti.cli.before_after import BeforeAfter
-from smalti.cli.options import Device, Flag, Overwrite
+from smalti.cli.options import Device, Flag, OutPath, Overwrite
 from smalti.cli.outputs import FreeNames
 from smalti.cli.picture_jobs import (
     Format,
@@ -69,7 +69,7 @@ def restore(
     images: Pictures,
     /,
     *,
-    out: Annotated[Path, Parameter(help=_OUT)],
+    out: Annotated[OutPath, Parameter(help=_OUT)],
     format: Annotated[Format | None, Parameter(help=_FORMAT)] = None,
     holes: Annotated[Path | None, Parameter(help=_HOLES)] = None,
     strength: Annotated[float, Parameter(help=_STRENGTH)] = 1.0,

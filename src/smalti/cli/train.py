@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from smalti.cli import console
 from smalti.cli.apps import app, examples
-from smalti.cli.options import DeviceOptions, SourceOptions, TrainingOptions
+from smalti.cli.options import DeviceOptions, OutPath, SourceOptions, TrainingOptions
 from smalti.cli.progress import TerminalReporter, counting
 from smalti.errors import ConfigError, RankError, arg
 
@@ -43,7 +43,7 @@ def train(
     preset: str,
     /,
     *,
-    out: Path,
+    out: OutPath,
     of: Path | None = None,
     start_from: Path | None = None,
     source: SourceOptions = SOURCE,
@@ -59,8 +59,8 @@ def train(
     out:
         Folder of this run: weights, log, previews. Created, or resumed if it holds this very run.
     of:
-        For a recipe that learns codes: run or checkpoint of the VQ-VAE that encodes --data. Default of --data is then
-        what it was trained on.
+        For a recipe that learns codes: run, checkpoint or zoo:NAME of the VQ-VAE that encodes --data. Default of --data
+        is then what it was trained on.
     start_from:
         Start from the weights of a trained model of the same kind, with its model settings: a run, a checkpoint, or
         zoo:NAME.

@@ -19,6 +19,7 @@ from smalti.codec.fields import SIDE_LIMIT, PayloadKind
 from smalti.errors import CodecError, ConfigError
 from smalti.models.autoencoder.refinement import refine
 from smalti.models.codec.code_context import CompressedAutoencoder
+from smalti.runtime.pixels import to_pixels, to_tensor
 
 LARGEST = 4096 * 4096  # pixels of a picture: about 4 GB of activations
 BATCH_PIXELS = 1 << 18  # pixels that are encoded or decoded at once, of many small images
@@ -81,10 +82,9 @@ class CodeEngine:
         if height * width > LARGEST:
             raise ConfigError(f"a VQ-VAE takes up to {LARGEST:,} pixels, but this picture has {height}x{width}")
         codes = np.empty((count, *self.grid(height, width)), dtype=np.int32)
-        size, top = max(1, BATCH_PIXELS // (height * width)), float(np.iinfo(images.dtype).max)
+        size = max(1, BATCH_PIXELS // (height * width))
         for start in range(0, count, size):
-            levels = torch.from_numpy(images[start : start + size].astype(np.float32)).to(self.device)
-            part = levels.permute(0, 3, 1, 2) / (top / 2) - 1
+            part = to_tensor(images[start : start + size], self.device)
             codes[start : start + size] = refine(self.module.tokenizer, part, rounds=effort).cpu().numpy()
         return codes
 
@@ -111,12 +111,10 @@ class CodeEngine:
             (N, H, W, C) uint8 or uint16.
         """
         parts, size = [], max(1, BATCH_PIXELS // (height * width))
-        top, kind = (1 << bit_depth) - 1, np.uint8 if bit_depth == 8 else np.uint16
         for start in range(0, len(codes), size):
             part = torch.from_numpy(codes[start : start + size].astype(np.int64)).to(self.device)
             decoded = self.module.tokenizer.decode(part)[:, :, :height, :width]
-            levels = decoded.add(1).mul(top / 2).round().clamp(0, top).permute(0, 2, 3, 1)
-            parts.append(levels.cpu().numpy().astype(kind))
+            parts.append(to_pixels(decoded, bit_depth=bit_depth))
         return np.concatenate(parts)
 
     def encode(self, codes: np.ndarray, step: int, encoder: EntropyEncoder, *, per_stream: int = 1) -> list[bytes]:

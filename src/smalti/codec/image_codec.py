@@ -24,7 +24,7 @@ from smalti.codec.scalar import decode_codes, encode_codes
 from smalti.models.codec.codec import ImageCodec
 from smalti.models.codec.search import search
 from smalti.runtime.device import fast_bfloat16
-from smalti.runtime.pixels import premultiplied, unpremultiplied
+from smalti.runtime.pixels import premultiplied, to_pixels, to_tensor, unpremultiplied
 
 REGION = 1024  # pixels a side of what is coded at once
 STRIP = 1 << 19  # pixels that are decoded at once
@@ -113,7 +113,6 @@ class CodecEngine:
             (N, H, W, C) uint8 or uint16.
         """
         count, _, rows, columns = codes.shape
-        top = (1 << bit_depth) - 1
         images = np.empty((count, height, width, self.channels), dtype=np.uint8 if bit_depth == 8 else np.uint16)
         strip = max(1, STRIP // (columns * self.tile**2))  # rows of tiles
         halo = -(-self.module.refiner_reach // self.tile)
@@ -124,13 +123,9 @@ class CodecEngine:
                 part = torch.from_numpy(codes[start : start + size, :, above : min(rows, last + halo)]).to(self.device)
                 levels = torch.full((len(part),), float(quality), device=self.device)
                 decoded = self.module.decode(part.float(), levels, decoder=decoder, tuning=tuning)
-                decoded = decoded[:, :, (first - above) * self.tile : (last - above) * self.tile]
-                levels_found = unpremultiplied(decoded.clamp(-1, 1)).add(1).mul_(top / 2).round_()
-                # Integers before they are moved and copied, which is several times faster.
-                found = levels_found.to(torch.uint8 if bit_depth == 8 else torch.int32).permute(0, 2, 3, 1)
-                end = min(height, last * self.tile)
-                kept = found[:, : end - first * self.tile, :width].cpu().numpy()
-                images[start : start + size, first * self.tile : end] = kept
+                begin, end = first * self.tile, min(height, last * self.tile)
+                own = decoded[:, :, begin - above * self.tile : end - above * self.tile, :width].clamp(-1, 1)
+                images[start : start + size, begin:end] = to_pixels(unpremultiplied(own), bit_depth=bit_depth)
         return images
 
     def encode(self, codes: np.ndarray, step: int, encoder: EntropyEncoder, *, per_stream: int = 1) -> list[bytes]:
@@ -151,9 +146,7 @@ class CodecEngine:
 
     def tensor(self, images: np.ndarray) -> Tensor:
         """(N, H, W, C) uint8 or uint16 -> (N, C, H, W) in [-1, 1], premultiplied and padded to whole tiles."""
-        top = float(np.iinfo(images.dtype).max)
-        pixels = torch.from_numpy(images.astype(np.float32)).to(self.device).permute(0, 3, 1, 2)
-        return self.module.padded(premultiplied(pixels / (top / 2) - 1))
+        return self.module.padded(premultiplied(to_tensor(images, self.device)))
 
     def _fast(self) -> contextlib.AbstractContextManager[Any]:
         """Autocast for the search, whose result need not be the same on every machine."""

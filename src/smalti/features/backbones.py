@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from smalti.checkpoint import file as checkpoint
+from smalti.checkpoint.find import find_checkpoint
 from smalti.errors import CheckpointError, ConfigError, DataError, OutputError, arg, command
 from smalti.features import inception
 from smalti.features.resizing import Preprocessing
@@ -245,10 +246,7 @@ def _smalti_vit(options: BackboneOptions) -> Backbone:
 
 
 def _read_vit(path: Path, options: BackboneOptions) -> Backbone:
-    with input_errors(path, CheckpointError):
-        path = path / "last.safetensors" if path.is_dir() else path
-        if not path.exists():
-            raise ConfigError(f"there is no {path}; give a run of the recipe contrastive or its .safetensors file")
+    path = find_checkpoint(path)
     kind = checkpoint.read_card(path).kind
     if kind != "contrastive":
         raise CheckpointError(f"{path} holds a model of the recipe {kind}; smalti-vit takes those of contrastive")

@@ -17,6 +17,7 @@ import contextlib
 import copy
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from smalti.checkpoint.zoo import resolve
 from smalti.data.loading import cache_folder
 from smalti.data.opening import expanded
 from smalti.errors import ConfigError, DataError, did_you_mean
@@ -185,7 +187,7 @@ def _true_float32() -> Iterator[None]:
 def extractor(
     name: str,
     *,
-    weights: Path | None = None,
+    weights: str | os.PathLike[str] | None = None,
     size: int | None = None,
     device: torch.device | str = "cpu",
     precision: str = "float32",
@@ -196,7 +198,8 @@ def extractor(
 
     Args:
         name: a key of `EXTRACTORS`.
-        weights: file of the weights, or their folder for dinov2; None: the default location.
+        weights: file of the weights, or their folder for dinov2; for smalti-vit a run folder, a checkpoint file or
+            `zoo:NAME`; None: the default location.
         size: height and width of the network input in pixels; None: the default of the network.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: "float32" or "bfloat16" (autocast: two to three times as fast, features differ by a few percent).
@@ -213,6 +216,6 @@ def extractor(
     if precision not in PRECISIONS:
         raise ConfigError(f"precision is {precision!r}, but extractors work in {' or '.join(PRECISIONS)}")
     place, _ = Machine(device=str(device), precision=precision).resolve()
-    path = None if weights is None else expanded(weights)
+    path = None if weights is None else expanded(resolve(weights))
     backbone = EXTRACTORS[name](BackboneOptions(path, size, cache_folder(cache), download))
     return Extractor(name, backbone, device=place, precision=precision)

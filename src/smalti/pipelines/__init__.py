@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from smalti.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from smalti.checkpoint.find import find_checkpoint
     from smalti.models.prior.sampling import Sampling
     from smalti.pipelines.autoencoder import Autoencoder
-    from smalti.pipelines.base import Pipeline, find_checkpoint, load
+    from smalti.pipelines.base import Pipeline, load
     from smalti.pipelines.code_codec import CodeCodec
     from smalti.pipelines.codec import Codec
     from smalti.pipelines.encoder import Encoder
@@ -33,7 +34,7 @@ _HOMES = {
     "Restorer": "smalti.pipelines.restorer:Restorer",
     "Sampling": "smalti.models.prior.sampling:Sampling",
     "encode_dataset": "smalti.pipelines.encoding:encode_dataset",
-    "find_checkpoint": "smalti.pipelines.base:find_checkpoint",
+    "find_checkpoint": "smalti.checkpoint.find:find_checkpoint",
     "load": "smalti.pipelines.base:load",
     "register_pillow": "smalti.pipelines.pillow:register_pillow",
 }

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 from smalti.checkpoint import file as checkpoint
-from smalti.checkpoint import zoo
 from smalti.checkpoint.file import Card
-from smalti.checkpoint.run_dir import RunFolder
+from smalti.checkpoint.find import find_checkpoint
+from smalti.checkpoint.zoo import refuse_output
 from smalti.config.kinds import KINDS
-from smalti.errors import CheckpointError, ConfigError, arg, command
-from smalti.files import input_errors, output_errors
+from smalti.errors import CheckpointError, ConfigError, arg
+from smalti.files import output_errors
 from smalti.runtime.device import Machine
 
 BLOCK = 16  # batch size of generation; fixed, because rounding depends on the shape of a batch
@@ -75,8 +75,9 @@ class Pipeline:
             half: store floats as float16.
 
         Raises:
-            OutputError: the disk is full or the path is not writable.
+            OutputError: the disk is full, the path is not writable, or is `zoo:NAME`.
         """
+        refuse_output(path, "path")
         target = Path(path)
         target = target / "model.safetensors" if target.is_dir() or not target.suffix else target
         with output_errors(target):
@@ -117,30 +118,6 @@ P = TypeVar("P", bound=Pipeline)
 def _storable(text: str) -> str:
     """Escape what PNG text cannot store: NUL, and bytes of a file name that are not valid UTF-8."""
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
-
-
-def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The file to load for a run folder (its last save), for a file (itself) or for `zoo:NAME`.
-
-    Raises:
-        CheckpointError: the path does not exist or is not accessible, the folder has no checkpoint, or the zoo has no
-            model of that name.
-    """
-    location = zoo.resolve(path)
-    with input_errors(location, CheckpointError):
-        if location.is_dir():
-            last = RunFolder(location).last
-            pretrained = location / "model.safetensors"
-            if not last.exists() and pretrained.exists():
-                return pretrained
-            if not last.exists():
-                raise CheckpointError(
-                    f"the folder {location} holds no checkpoint; expected {last.name} from {command('train')}"
-                )
-            return last
-        if not location.exists():
-            raise CheckpointError(f"there is no {location}; {zoo.not_there(location)}")
-        return location
 
 
 def pipeline_class(card: Card) -> type[Pipeline]:

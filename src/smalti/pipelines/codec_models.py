@@ -14,9 +14,10 @@ from pathlib import Path
 import torch
 
 from smalti.checkpoint.file import Card, read_card
+from smalti.checkpoint.find import find_checkpoint
 from smalti.checkpoint.zoo import PREFIX, zoo_file, zoo_names
 from smalti.errors import CheckpointError, CodecError, arg
-from smalti.pipelines.base import find_checkpoint, load, pipeline_class
+from smalti.pipelines.base import load, pipeline_class
 from smalti.pipelines.picture_codec import PictureCodec, picture_codec
 
 

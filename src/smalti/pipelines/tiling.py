@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from smalti.errors import ConfigError, arg
+from smalti.runtime.pixels import to_pixels, to_tensor
 
 TILE = 768  # pixels a side: larger ones look less at the pixels around them, but leave the cache
 SMALLEST_TILE = 32
@@ -58,23 +59,18 @@ def apply_tiled(
     if tile is not None and tile < SMALLEST_TILE:
         raise ConfigError(f"{arg('tile')} is {tile}, but must be at least {SMALLEST_TILE}")
     height, width, channels = picture.shape
-    top = np.iinfo(picture.dtype).max
+    bit_depth = 8 * picture.dtype.itemsize
     found = np.empty((scale * height, scale * width, channels), picture.dtype)
     side = tile or TILE
-
-    def tensor(part: np.ndarray) -> Tensor:
-        levels = torch.from_numpy(part.astype(np.float32)).to(device)
-        return levels.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last) / (top / 2) - 1
 
     def run(rows: tuple[int, int, int, int], columns: tuple[int, int, int, int]) -> None:
         (y0, y1, above, below), (x0, x1, left, right) = rows, columns
         mask = None
         if hole is not None:
             mask = torch.from_numpy(hole[above:below, left:right].astype(np.float32)).to(device)[None, None]
-        result = work(tensor(picture[above:below, left:right]), mask)[0]
-        own = result[:, scale * (y0 - above) : scale * (y1 - above), scale * (x0 - left) : scale * (x1 - left)]
-        levels = own.float().add(1).mul_(top / 2).round_().clamp_(0, top).permute(1, 2, 0)
-        found[scale * y0 : scale * y1, scale * x0 : scale * x1] = levels.cpu().numpy().astype(picture.dtype)
+        result = work(to_tensor(picture[None, above:below, left:right], device), mask)
+        own = result[:, :, scale * (y0 - above) : scale * (y1 - above), scale * (x0 - left) : scale * (x1 - left)]
+        found[scale * y0 : scale * y1, scale * x0 : scale * x1] = to_pixels(own, bit_depth=bit_depth)[0]
 
     while True:
         try:

@@ -8,10 +8,10 @@ from pathlib import Path
 from torch import nn
 
 from smalti.checkpoint import file as checkpoint
+from smalti.checkpoint.find import find_checkpoint
 from smalti.config.kinds import KINDS
 from smalti.config.run import RunConfig
 from smalti.errors import ConfigError, arg
-from smalti.pipelines.base import find_checkpoint
 from smalti.recipes import Recipe
 
 
