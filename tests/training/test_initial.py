@@ -106,7 +106,8 @@ def test_what_does_not_fit_is_refused(smalti, tmp_path: Path) -> None:
     for preset, said in (
         (
             "dcgan",
-            "the recipe gan cannot start from a trained model, only codec, contrastive, restore, translate, vqvae can; leave",
+            "the recipe gan cannot start from a trained model, only codec, contrastive, restore, translate, vqvae can; "
+            "leave",
         ),
         ("vqvae", "first is of the kind codec, but the preset trains the kind vqvae; give"),
     ):
