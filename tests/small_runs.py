@@ -10,7 +10,7 @@ import numpy as np
 from smalti.config.parse import override
 from smalti.config.presets import preset
 from smalti.config.run import RunConfig
-from smalti.data import PackedImages, load
+from smalti.data import PackedImages, PairedImages, load, load_pairs
 from smalti.data.codes import CodeSet
 
 TILES = (
@@ -42,6 +42,15 @@ RESTORE = ("data.size=[16, 16]", "data.crop=16", "model.network.width=8", "model
 UNET = (*RESTORE, "model.network.levels=2", "model.network.middle=1")
 FLAT = (*RESTORE, "model.network.blocks=1")
 SHARP = ("model.perceptual.start=8", "model.adversary.start=16", "model.adversary.width=4", "model.adversary.ramp=0")
+STYLE = (
+    "data.size=[16, 16]",
+    "model.network.width=8",
+    "model.network.levels=3",
+    "model.network.middle=1",
+    "model.adversary.width=4",
+    "model.adversary.ramp=0",
+    "model.optimizer.warm_up=0",
+)
 SMALL = {
     "vqvae": (
         "model.autoencoder.width=8",
@@ -101,6 +110,8 @@ SMALL = {
     **dict.fromkeys(("denoise", "jpeg-repair", "deblur"), UNET),
     **dict.fromkeys(("colourise", "restore-blind", "fill"), (*UNET, *SHARP)),
     **dict.fromkeys(("super-x2", "super-x4"), FLAT),
+    "restyle-paired": (*STYLE, "model.objective.perceptual.start=8", "model.adversary.start=16"),
+    "restyle-unpaired": (*STYLE, "model.objective.patches=8", "model.objective.embedding=8"),
     "sngan": (
         "model.network.generator_width=8",
         "model.network.discriminator_width=4",
@@ -149,11 +160,24 @@ def small_data(folder: Path, **options: Any) -> PackedImages:
     return load(write_source(folder / "discs.npz", **options), cache=folder / "cache")
 
 
-def data_for(name: str, folder: Path) -> PackedImages | CodeSet:
+def small_pairs(folder: Path, *, count: int = 40, side: int = 16, scale: int = 1, matched: bool = True) -> PairedImages:
+    """Negatives, smaller by the scale, and the pictures that should become of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = pixels(count, side=side)
+    np.savez(folder / "negatives.npz", images=255 - images[:, ::scale, ::scale])
+    np.savez(folder / "positives.npz", images=images)
+    sources = (folder / "negatives.npz", folder / "positives.npz")
+    return load_pairs(*sources, scale=scale, matched=matched, cache=folder / "cache")
+
+
+def data_for(name: str, folder: Path) -> PackedImages | PairedImages | CodeSet:
     """What a preset is trained on."""
     from small_codes import small_codes
 
-    return small_codes(folder) if preset(name).kind.data == "codes" else small_data(folder)
+    kind = preset(name).kind
+    if kind.data == "pairs":
+        return small_pairs(folder, matched=preset(name).model.matched)  # type: ignore[attr-defined]
+    return small_codes(folder) if kind.data == "codes" else small_data(folder)
 
 
 def small_config(name: str, *assignments: str) -> RunConfig:

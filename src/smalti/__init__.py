@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from smalti.pipelines.pillow import register_pillow
     from smalti.pipelines.prior import Prior
     from smalti.pipelines.restorer import Restorer
+    from smalti.pipelines.translator import Translator
     from smalti.report.pictures import save_grid
     from smalti.runtime.device import Machine
     from smalti.training.loop import Result, train
@@ -54,6 +55,7 @@ _HOMES = {
     "RunConfig": "smalti.config.run:RunConfig",
     "Sampling": "smalti.models.prior.sampling:Sampling",
     "SmaltiError": "smalti.errors:SmaltiError",
+    "Translator": "smalti.pipelines.translator:Translator",
     "datasets": "smalti.data",
     "load": "smalti.pipelines.base:load",
     "metrics": "smalti.metrics",
@@ -83,6 +85,7 @@ __all__ = [
     "RunConfig",
     "Sampling",
     "SmaltiError",
+    "Translator",
     "__version__",
     "datasets",
     "load",

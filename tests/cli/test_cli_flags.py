@@ -17,7 +17,9 @@ from smalti.cli.apps import app, data_app, evaluate_app
 ROOT = Path(smalti.__file__).parent
 COMMANDS = {
     **dict.fromkeys(("train", "generate", "invert", "reconstruct", "encode", "decode", "fill", "vary", "info"), app),
-    **dict.fromkeys(("compress", "decompress", "compare_codecs", "degrade", "restore", "presets", "zoo", "demo"), app),
+    **dict.fromkeys(
+        ("compress", "decompress", "compare_codecs", "degrade", "restore", "restyle", "presets", "zoo", "demo"), app
+    ),
     **dict.fromkeys(("inspect", "pack"), data_app),
     **{
         f"evaluate_{name}": evaluate_app

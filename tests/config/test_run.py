@@ -83,6 +83,7 @@ def test_every_path_can_be_changed(recipe: str, path: str) -> None:
     current = paths(run)[path]
     choices = field_of(run, path).metadata.get("choices", ())
     special = {"data.split": "test", "data.size": (48, 64), "data.channels": 1, "data.source": "photos.zip",
+               "data.targets": "clean.zip",
                "model.freeze_encoder_at": 5000, "data.crop": 64, "train.start_from": "0123abcd",
                "model.penalty.gradient": 10.0, "model.penalty.gamma": 0.5, "model.network.patch": 4,
                "model.anneal.beta2": 0.95,

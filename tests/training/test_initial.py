@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_runs import settings, small_config, small_data, write_source
+from small_runs import data_for, settings, small_config, small_data, write_source
 
 from smalti.checkpoint import file as checkpoint
 from smalti.config.kinds import KINDS
@@ -27,7 +27,7 @@ ABLE = {name: next(preset for preset, row in PRESETS.items() if row.config.recip
 
 def trained(folder: Path, config: RunConfig) -> Path:
     """The run folder of a finished training."""
-    train(config, small_data(folder), folder / "first", machine=FLOAT32)
+    train(config, data_for(config.preset, folder), folder / "first", machine=FLOAT32)
     return folder / "first"
 
 
@@ -37,7 +37,7 @@ def test_a_recipe_starts_from_the_weights_of_a_model(name: str, tmp_path: Path) 
     first = trained(tmp_path, config)
     model, _ = checkpoint.read(first / "last.safetensors")
     kind = config.kind.load_recipe()
-    recipe = build_recipe(config, kind.context_for(small_data(tmp_path), torch.device("cpu"), "float32"))
+    recipe = build_recipe(config, kind.context_for(data_for(name, tmp_path), torch.device("cpu"), "float32"))
     recipe.start_from(model)
     wanted = model.state_dict()
     for part in (recipe.export(), recipe.modules[next(iter(recipe.averages))]):
@@ -48,8 +48,12 @@ def test_a_recipe_starts_from_the_weights_of_a_model(name: str, tmp_path: Path) 
 def test_a_training_goes_on_from_a_model_and_resumes(name: str, tmp_path: Path) -> None:
     first = trained(tmp_path, small_config(name, "train.images=64"))
     digest = checkpoint.read_card(first / "last.safetensors").digest
-    data, config = small_data(tmp_path), small_config(name, "train.seed=5")
-    if name in ("codec-tiny", ABLE["restore"]):  # a cosine over 64 images and then one over 128 is another training
+    data, config = data_for(name, tmp_path), small_config(name, "train.seed=5")
+    if name in (
+        "codec-tiny",
+        ABLE["restore"],
+        ABLE["translate"],
+    ):  # a cosine over 64 images and then one over 128 is another training
         config = override(config, ["model.optimizer.schedule=constant"])
     for images in (64, 128):
         stage = override(config, [f"train.images={images}"])
@@ -102,7 +106,8 @@ def test_what_does_not_fit_is_refused(smalti, tmp_path: Path) -> None:
     for preset, said in (
         (
             "dcgan",
-            "the recipe gan cannot start from a trained model, only codec, contrastive, restore, vqvae can; leave",
+            "the recipe gan cannot start from a trained model, only codec, contrastive, restore, translate, vqvae can; "
+            "leave",
         ),
         ("vqvae", "first is of the kind codec, but the preset trains the kind vqvae; give"),
     ):
@@ -132,4 +137,6 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 
 def test_only_what_a_checkpoint_holds_whole_starts_from_one() -> None:
-    assert set(ABLE) == {"vqvae", "codec", "contrastive", "restore"}, "a discriminator is not in a checkpoint"
+    assert set(ABLE) == {"vqvae", "codec", "contrastive", "restore", "translate"}, (
+        "a discriminator is not in a checkpoint"
+    )

@@ -65,7 +65,9 @@ def test_the_vqvae_learns(tmp_path: Path) -> None:
     assert watcher.records[-1]["perplexity"] > 4
 
 
-@pytest.mark.parametrize("name", ["vqvae", "vqvae-best", "vqgan", "dcgan", "prior-small", "context"])
+@pytest.mark.parametrize(
+    "name", ["vqvae", "vqvae-best", "vqgan", "dcgan", "prior-small", "context", "restyle-unpaired"]
+)
 def test_a_stopped_run_ends_where_an_unbroken_one_does(name: str, tmp_path: Path) -> None:
     data = data_for(name, tmp_path)
     config = small_config(name, "train.images=160")

@@ -99,8 +99,8 @@ def test_settings_that_codes_cannot_have(tmp_path: Path, change: str, said: str)
 
 
 def test_a_kind_of_data_that_no_source_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(KINDS, "vqvae", dataclasses.replace(KINDS["vqvae"], data="pairs"))
-    with pytest.raises(ConfigError, match="the recipe vqvae learns pairs, which no source holds"):
+    monkeypatch.setitem(KINDS, "vqvae", dataclasses.replace(KINDS["vqvae"], data="songs"))
+    with pytest.raises(ConfigError, match="the recipe vqvae learns songs, which no source holds"):
         open_training_data(config_of("vqvae", write_source(tmp_path / "discs.npz")))
 
 

@@ -32,6 +32,7 @@ from smalti.cli import (  # noqa: F401
     presets,
     reconstruct,
     restore,
+    restyle,
     train,
     vary,
     zoo,

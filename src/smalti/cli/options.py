@@ -56,6 +56,10 @@ _DATA = (
     "A folder, .zip, .tar(.gz,.xz), CIFAR-10, IDX, .npz or .smt; or the words cifar10, emoji. "
     "Default: the preset's source, emoji."
 )
+_TARGETS = (
+    "For restorers and translators: a second source like --data, what should become of its pictures. Partners have the "
+    "same name; for restyle-unpaired there are none."
+)
 _BUDGET = (
     "End after this much time, over all sessions: 90s, 10m, 1.5h. Initialising codebooks before the first step, half "
     "a minute with vqvae-best, is not counted. Without --images nothing else ends the training."
@@ -157,6 +161,8 @@ class SourceOptions:
     ----------
     held_out:
         Source of images for scores and previews. Default: the val or test split of the source, if it has one.
+    held_out_targets:
+        With --targets, the targets of --held-out.
     split:
         Split to train on, for a source that has splits. Default: train.
     channels:
@@ -166,7 +172,9 @@ class SourceOptions:
     """
 
     data: Annotated[str | None, Parameter(help=_DATA)] = None
+    targets: Annotated[str | None, Parameter(help=_TARGETS)] = None
     held_out: str | None = None
+    held_out_targets: str | None = None
     split: str | None = None
     size: Size = None
     resize: Annotated[Resize | None, Parameter(help=_RESIZE_HELP)] = None

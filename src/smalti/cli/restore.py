@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated
@@ -35,14 +35,16 @@ if TYPE_CHECKING:
     from smalti.pipelines.restorer import Restorer
 
 _MODELS = "A run folder, a checkpoint file or zoo:NAME; several, separated by commas, are applied in this order."
-_OUT = "Folder for the pictures, with the names and in the tree of folders that they have; or a file for one picture."
-_FORMAT = "Format of the pictures. Default: their own, and png for those that are neither PNG, WebP nor JPEG."
+OUT_HELP = (
+    "Folder for the pictures, with the names and in the tree of folders that they have; or a file for one picture."
+)
+FORMAT_HELP = "Format of the pictures. Default: their own, and png for those that are neither PNG, WebP nor JPEG."
 _HOLES = "For a model that fills holes: a mask, white where pixels are missing; or a folder of NAME.mask.png."
-_TILE = "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result."
-_LIMIT = "Pixels of a picture, above which a file is refused before memory is taken."
-_COMPARE = "An HTML page to write: the pictures before and after."
-_REFERENCE = "For the page: the undamaged picture, or a folder of them by the same names, to give PSNR and SSIM."
-_STRENGTH = "From 0, the picture as it was, to 1; up to 2 exaggerates."
+TILE_HELP = "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result."
+LIMIT_HELP = "Pixels of a picture, above which a file is refused before memory is taken."
+COMPARE_HELP = "An HTML page to write: the pictures before and after."
+REFERENCE_HELP = "For the page: the wanted picture, or a folder of them by the same names, to give PSNR and SSIM."
+STRENGTH_HELP = "From 0, the picture as it was, to 1; up to 2 exaggerates."
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,15 @@ def restore(
     images: Pictures,
     /,
     *,
-    out: Annotated[OutPath, Parameter(help=_OUT)],
-    format: Annotated[Format | None, Parameter(help=_FORMAT)] = None,
+    out: Annotated[OutPath, Parameter(help=OUT_HELP)],
+    format: Annotated[Format | None, Parameter(help=FORMAT_HELP)] = None,
     holes: Annotated[Path | None, Parameter(help=_HOLES)] = None,
-    strength: Annotated[float, Parameter(help=_STRENGTH)] = 1.0,
+    strength: Annotated[float, Parameter(help=STRENGTH_HELP)] = 1.0,
     self_ensemble: Flag = False,
-    tile: Annotated[int | None, Parameter(help=_TILE)] = None,
-    pixel_limit: Annotated[int, Parameter(help=_LIMIT)] = 2**28 // 3,
-    compare: Annotated[Path | None, Parameter(help=_COMPARE)] = None,
-    reference: Annotated[Path | None, Parameter(help=_REFERENCE)] = None,
+    tile: Annotated[int | None, Parameter(help=TILE_HELP)] = None,
+    pixel_limit: Annotated[int, Parameter(help=LIMIT_HELP)] = 2**28 // 3,
+    compare: Annotated[Path | None, Parameter(help=COMPARE_HELP)] = None,
+    reference: Annotated[Path | None, Parameter(help=REFERENCE_HELP)] = None,
     device: Device = "cpu",
     overwrite: Overwrite = False,
 ) -> int:
@@ -91,13 +93,46 @@ def restore(
     self_ensemble:
         Mean over the eight turned and mirrored pictures: slightly better, eight times as long.
     """
+    return apply_models(
+        lambda: open_restorers(models, device), images, out, format=format, holes=holes, strength=strength,
+        self_ensemble=self_ensemble, tile=tile, pixel_limit=pixel_limit, compare=compare, reference=reference,
+        overwrite=overwrite,
+    )  # fmt: skip
+
+
+def apply_models(
+    opened: Callable[[], Sequence[Restorer]],
+    images: tuple[str, ...],
+    out: Path,
+    *,
+    format: Format | None,
+    strength: float,
+    self_ensemble: bool,
+    tile: int | None,
+    pixel_limit: int,
+    overwrite: bool,
+    compare: Path | None = None,
+    reference: Path | None = None,
+    holes: Path | None = None,
+    words: tuple[str, str] = ("restoring", "restored"),
+) -> int:
+    """Apply models to pictures, one after the other; returns the exit code.
+
+    Args:
+        opened: opens the models, after the places have been checked.
+        words: for what is done, and for what has been done.
+
+    Raises:
+        SmaltiError: there are no pictures, or none could be restored, or an option does not fit.
+    """
     from smalti.data.picture_list import list_pictures
 
+    doing, ended = words
     one = names_a_picture(out)
     if not one:
         _refuse_inside(images, out)
     page = _page(compare, reference, pixel_limit, overwrite)
-    chain = open_restorers(models, device)
+    chain = opened()
     _check_holes(chain, holes)
     request = _Request(chain, holes, strength, self_ensemble, tile, pixel_limit)
     with counting("looking") as tell:
@@ -117,12 +152,12 @@ def restore(
         if page is not None:
             page.add(name, before, after)
 
-    failed = for_each_picture(pictures, "restoring", work)
+    failed = for_each_picture(pictures, doing, work)
     if failed == len(pictures):
-        raise DataError("no picture could be restored; the lines above say why")
+        raise DataError(f"no picture could be {ended}; the lines above say why")
     if page is not None:
         page.write(chain, strength)
-    parts = [f"{counted(len(pictures) - failed - skipped)} restored"]
+    parts = [f"{counted(len(pictures) - failed - skipped)} {ended}"]
     parts += [f"{skipped:,} there already (--overwrite does them again)"] * bool(skipped)
     parts += [f"{failed:,} left out"] * bool(failed)
     console.note(f"{', '.join(parts)}: {out}")
@@ -146,7 +181,7 @@ def open_restorers(models: str, device: str) -> list[Restorer]:
 
 
 def _refuse_inside(images: Iterable[str], out: Path) -> None:
-    """Refuse to write into a folder that is read: the next call would restore what this one wrote."""
+    """Refuse to write into a folder that is read: the next call would take what this one wrote."""
     from smalti.data.opening import WORDS, expanded
 
     for place in images:

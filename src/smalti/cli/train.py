@@ -14,6 +14,7 @@ from smalti.errors import ConfigError, RankError, arg
 
 if TYPE_CHECKING:
     from smalti.config.run import RunConfig
+    from smalti.data.pairs import PairedImages
     from smalti.runtime.device import Machine
     from smalti.training.loop import Result
 
@@ -26,6 +27,7 @@ USES = (
     ("reconstruct", "reconstruct {run} IMAGES... --out FOLDER"),
     ("features", "evaluate encoder {run} --on SOURCE"),
     ("restore", "restore {run} IMAGES... --out FOLDER"),
+    ("restyle", "restyle {run} IMAGES... --out FOLDER"),
     ("compress", "compress {run} IMAGES... --out FOLDER"),
 )
 
@@ -35,6 +37,7 @@ USES = (
         "smalti train vqvae --data photos/ --size 64 --out runs/photos --images 3M",
         "smalti train dcgan --data cifar10 --out runs/cifar --budget 30m --set model.loss=hinge",
         "smalti train codec-tiny --start-from zoo:thumb --data icons/ --size 32 --out runs/icons --budget 20m",
+        "smalti train denoise --data scans/ --targets clean-scans/ --out runs/scans --budget 30m",
         "smalti train context --of runs/photos --out runs/photos-context",
         "torchrun --nproc-per-node 2 -m smalti train vqvae --data photos.zip --size 64 --out runs/photos",
     )
@@ -121,8 +124,8 @@ def configure(name: str, source: SourceOptions, training: TrainingOptions, start
         channels = 3  # emoji have an alpha channel; the presets learn pictures, which are easier to look at over white
     size = parse_size(source.size) if source.size is not None else None
     data = _with(
-        config.data, source=source.data, split=source.split, size=size, resize=source.resize, channels=channels,
-        flip=source.flip,
+        config.data, source=source.data, targets=source.targets, split=source.split, size=size, resize=source.resize,
+        channels=channels, flip=source.flip,
     )  # fmt: skip
     loop = _with(config.train, images=images, batch=training.batch, seed=training.seed)
     return dataclasses.replace(config, data=data, train=loop)
@@ -192,6 +195,7 @@ def _run(
 ) -> Result:
     """Open the data, train, and say on the first rank what is done."""
     from smalti.data.codes import CodeSet
+    from smalti.data.pairs import PairedImages
     from smalti.runtime.distributed import rank
     from smalti.training.loop import train
     from smalti.training.reporter import SilentReporter
@@ -199,12 +203,20 @@ def _run(
 
     quiet = running.quiet or rank() != 0
     with counting("packing", quiet=quiet) as packing:
-        images, held_out = open_training_data(config, source.held_out, source.cache, packing)
-    if rank() == 0:
+        images, held_out = open_training_data(
+            config, source.held_out, source.cache, packing, held_out_targets=source.held_out_targets
+        )
+    if rank() == 0 and isinstance(images, PairedImages):
+        _note_no_pairs(images)
+    elif rank() == 0:
         console.note_skipped(images)
     if not quiet:
         shape = images.spec.image.shape if isinstance(images, CodeSet) else images.spec.shape
-        kind = "codes of images" if isinstance(images, CodeSet) else "images"
+        kind = (
+            "codes of images" if isinstance(images, CodeSet)
+            else "pairs of images" if isinstance(images, PairedImages) and images.matched
+            else "images"
+        )  # fmt: skip
         console.note(
             f"{len(images):,} {kind} of {'x'.join(map(str, (*shape[1:], shape[0])))} from {config.data.source}; "
             f"recipe {config.recipe}; run folder {out}"
@@ -226,6 +238,16 @@ def _run(
     if not quiet:
         _say_how_it_ended(result, config)
     return result
+
+
+def _note_no_pairs(pairs: PairedImages) -> None:
+    """A remark on the images that were left out."""
+    from smalti.data.sources import first_of
+
+    if pairs.skipped:
+        console.note(
+            f"left out {len(pairs.skipped):,} images that are no pair or cannot be read: {first_of(pairs.skipped)}"
+        )
 
 
 def _say_how_it_ended(result: Result, config: RunConfig) -> None:

@@ -13,6 +13,9 @@ class DataConfig(ValidatedConfig):
     """The images of a training and their preprocessing. `size` is (height, width); None keeps the source's."""
 
     source: str = "emoji"
+    # What should become of the images: a second source. Its images have the names of the first ones', or any if the
+    # recipe learns without pairs.
+    targets: str | None = None
     split: str | None = None
     size: tuple[int, int] | None = number(None, 1, 16384)
     resize: str = choice("cover", "contain", "stretch", "crop")

@@ -22,6 +22,7 @@ from smalti.config.fields import ValidatedConfig, shown
 from smalti.config.gan import GANConfig
 from smalti.config.prior import PriorConfig
 from smalti.config.restorer import RestorerConfig
+from smalti.config.translator import TranslatorConfig
 from smalti.config.vqvae import VQVAEConfig
 from smalti.errors import ConfigError, did_you_mean
 
@@ -36,7 +37,9 @@ class ModelKind:
         build: called with (settings, spec, classes, tokenizer); returns the network without trained weights. `classes`
             is the number of classes in the training data, `tokenizer` the network of the tokenizer or None.
         pipeline: subclass of `smalti.Pipeline`.
-        data: what its recipe trains on: "images", or "codes" of images. Determines how a data source is opened.
+        data: what its recipe trains on: "images", "pairs" of images, or "codes" of images. Determines how a data source
+            is opened.
+        pairs: whether a recipe that trains on images takes pairs, too.
         tokenizer: kind of the model that encoded its training data; None without a tokenizer.
     """
 
@@ -45,6 +48,7 @@ class ModelKind:
     build: str | Any
     pipeline: str | type[Any]
     data: str = "images"
+    pairs: bool = False
     tokenizer: str | None = None
 
     def load_recipe(self) -> Any:
@@ -91,6 +95,14 @@ KINDS: dict[str, ModelKind] = {
         "smalti.recipes.restore:RestoreRecipe",
         "smalti.models.restorer.restorer:build_restorer",
         "smalti.pipelines.restorer:Restorer",
+        pairs=True,
+    ),
+    "translate": ModelKind(
+        TranslatorConfig,
+        "smalti.recipes.translate:TranslateRecipe",
+        "smalti.models.restorer.translator:build_translator",
+        "smalti.pipelines.translator:Translator",
+        data="pairs",
     ),
     "prior": ModelKind(
         PriorConfig,

@@ -22,6 +22,7 @@ from smalti.config.gan import (
 from smalti.config.optimizer import OptimizerConfig
 from smalti.config.preset import Preset
 from smalti.config.presets_restore import RESTORERS
+from smalti.config.presets_translate import TRANSLATORS
 from smalti.config.prior import PriorConfig
 from smalti.config.quantizer import ProductConfig, ResidualConfig, ScalarConfig, VectorConfig
 from smalti.config.run import LoopConfig, RunConfig
@@ -360,6 +361,7 @@ PRESETS: dict[str, Preset] = {
         "25.5 dB at .2 bits a pixel (WebP 24.7, AVIF 25.5): BSDS500, val, 10 photographs, 0.04M windows",
     ),
     **RESTORERS,
+    **TRANSLATORS,
     "smalti-vit": Preset(
         RunConfig(
             recipe="contrastive",

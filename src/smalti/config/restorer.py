@@ -40,7 +40,8 @@ RestorerNetworkConfig = UNetConfig | FlatConfig
 class RestorerConfig(ValidatedConfig):
     """Recipe `restore`: a network that undoes a degradation, trained on pairs that it makes itself."""
 
-    degradation: str = "noise(0..55)"  # what is done to the images: config/degradation.py
+    # What is done to the images: config/degradation.py. With pairs (data.targets) it says how much larger targets are.
+    degradation: str = "noise(0..55)"
     network: RestorerNetworkConfig = UNetConfig()
     loss: str = choice("charbonnier", "l1", "mse", "huber")
     loss_weight: float = number(1.0, 0.0, 1e6)
@@ -56,3 +57,13 @@ class RestorerConfig(ValidatedConfig):
             raise ConfigError(f"degradation: {error.message}") from None
         if self.adversary.weight and self.adversary.inputs == "features":
             raise ConfigError("adversary.inputs is 'features', but restorers have discriminators of pixels alone")
+
+    @property
+    def scale(self) -> int:
+        """Size of a result in sizes of what is given."""
+        return parse_degradation(self.degradation).scale
+
+    @property
+    def holes(self) -> bool:
+        """Whether the network takes a mask of what is missing."""
+        return parse_degradation(self.degradation).has_hole

@@ -4,6 +4,7 @@
     batch = images.batch(seed=0, images_seen=0, count=64)   # batch.images: (64, 64, 64, 3) uint8
     summary = smalti.datasets.inspect("photos.zip")         # sizes, classes, splits, broken files
     pixels = smalti.datasets.to_array("cat.jpg", channels=3)  # (H, W, 3) uint8
+    pairs = smalti.datasets.load_pairs("bad/", "good/")     # matched by name, to learn the way from one to the other
     codes = smalti.datasets.open_codes("codes")             # codes that a VQ-VAE has written
 
 Images are uint8, channels last. Nothing here imports torch.
@@ -17,6 +18,7 @@ from smalti.data.images import ImageLike, to_array
 from smalti.data.inspection import Summary, inspect
 from smalti.data.loading import default_cache_folder, load
 from smalti.data.packed import AugmentedImages, Batch, PackedImages
+from smalti.data.pairs import PairBatch, PairedImages, load_pairs
 from smalti.data.pictures import Picture, read_picture
 from smalti.data.spec import AudioSpec, CodeSpec, ImageSpec, Spec
 
@@ -32,12 +34,15 @@ __all__ = [
     "ImageLike",
     "ImageSpec",
     "PackedImages",
+    "PairBatch",
+    "PairedImages",
     "Picture",
     "Spec",
     "Summary",
     "default_cache_folder",
     "inspect",
     "load",
+    "load_pairs",
     "open_codes",
     "read_picture",
     "to_array",

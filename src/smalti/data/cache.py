@@ -46,16 +46,20 @@ class Options:
         size: (height, width) in pixels, or None to keep the size.
         resize: "cover", "contain" or "stretch".
         channels: 1, 3 or 4, or None to keep the channels.
+        unit: with "crop", its position is a multiple of this many pixels.
     """
 
     size: tuple[int, int] | None
     resize: str
     channels: int | None
+    unit: int = 1
 
 
 def cache_key(location: str, split: str | None, options: Options) -> str:
     """The folder name of a pack: 32 hexadecimal digits."""
     parts = [FORMAT_VERSION, location, split, options.size, options.resize, options.channels]
+    if options.unit != 1:  # so that the keys of other packs stay what they are
+        parts.append(options.unit)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -17,23 +17,24 @@ class CroppedImages:
         images: the whole images.
         side: height and width of a window in pixels.
         flip: mirror half of the windows.
+        unit: windows begin at multiples of this many pixels, for images that are that much larger than their partners.
 
     Raises:
         ConfigError: the images are smaller than a window.
     """
 
-    def __init__(self, images: PackedImages, side: int, *, flip: bool = False) -> None:
+    def __init__(self, images: PackedImages, side: int, *, flip: bool = False, unit: int = 1) -> None:
         channels, height, width = images.shape
         if side > min(height, width):
             raise ConfigError(
                 f"{arg('data.crop')} is {side}, but the images of {images.source} have only {height}x{width} pixels; "
                 f"give at most {min(height, width)}"
             )
-        self.images, self.side, self.flip = images, side, flip
+        self.images, self.side, self.flip, self.unit = images, side, flip, unit
         self.source, self.split, self.classes = images.source, images.split, images.classes
         self.fingerprint, self.provenance, self.skipped = images.fingerprint, images.provenance, images.skipped
         self.spec = ImageSpec(channels, side, side)
-        self.places = (height - side + 1, width - side + 1)
+        self.places = ((height - side) // unit + 1, (width - side) // unit + 1)
         # As many windows as cover the image, and their mirror images.
         self.variants = (2 if flip else 1) * -(-height // side) * -(-width // side)
 
@@ -43,7 +44,7 @@ class CroppedImages:
     def augmented(self, *, flip: bool = False, shift: int = 0) -> CroppedImages:
         """The same with mirrored windows. Windows move anyway, so `shift` must be 0."""
         assert shift == 0, "DataConfig refuses crop with shift"
-        return CroppedImages(self.images, self.side, flip=flip)
+        return CroppedImages(self.images, self.side, flip=flip, unit=self.unit)
 
     def batch(self, seed: int, images_seen: int, count: int) -> Batch:
         """The windows at positions images_seen .. images_seen + count - 1 of this seed's shuffled stream.
@@ -71,6 +72,8 @@ class CroppedImages:
 
     def _cut(self, images: np.ndarray, down: np.ndarray, right: np.ndarray) -> np.ndarray:
         windows = np.empty((len(images), self.side, self.side, images.shape[3]), np.uint8)
-        for window, image, y, x in zip(windows, images, down.tolist(), right.tolist(), strict=True):
+        for window, image, y, x in zip(
+            windows, images, (self.unit * down).tolist(), (self.unit * right).tolist(), strict=True
+        ):
             window[:] = image[y : y + self.side, x : x + self.side]
         return windows

@@ -74,26 +74,51 @@ def load(
         ConfigError: an invalid resize rule, number of channels or size.
         OutputError: the cache cannot be written.
     """
-    options = _options(size, resize, channels)
     place = cache_folder(cache)
     found = find_source(source, cache=place, progress=progress)
+    return load_source(
+        found, os.fspath(source), size=size, resize=resize, channels=channels, split=split, cache=place,
+        progress=progress,
+    )  # fmt: skip
+
+
+def load_source(
+    found: Source,
+    name: str,
+    *,
+    size: tuple[int, int] | int | None,
+    resize: str,
+    channels: int | None,
+    split: str | None,
+    cache: Path,
+    progress: Progress | None,
+    unit: int = 1,
+) -> PackedImages:
+    """Load a source that is open already, as `load` does.
+
+    Args:
+        found: the source.
+        name: of the source, for the result.
+        unit: with resize "crop", the position of what is kept is a multiple of this many pixels.
+    """
+    options = _options(size, resize, channels, unit)
     split = SPLIT_NAMES.get(split or "", split)
     for _ in range(3):  # another process may replace the pack between writing and opening
         signature = found.signature()
-        packed = _open_cached(found, split, options, place, signature, os.fspath(source))
+        packed = _open_cached(found, split, options, cache, signature, name)
         if packed is not None:
             return packed
-        _pack(found, split, options, place, signature, progress)
+        _pack(found, split, options, cache, signature, progress)
     raise DataError(f"{found.location} keeps changing while it is packed; wait until it is complete, then try again")
 
 
-def _options(size: tuple[int, int] | int | None, resize: str, channels: int | None) -> Options:
+def _options(size: tuple[int, int] | int | None, resize: str, channels: int | None, unit: int) -> Options:
     images.check_options(channels=channels, resize=resize)
     if size is not None:
         size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
         if not all(1 <= side <= _SIDE_LIMIT for side in size):
             raise ConfigError(f"size is {size[0]}x{size[1]} (height x width); each must be 1 to {_SIDE_LIMIT} pixels")
-    return Options(size, resize, channels)
+    return Options(size, resize, channels, unit)
 
 
 def _open_cached(
@@ -122,7 +147,7 @@ def _pack(
     writer = PackWriter(_folder(found, listing.split, options, cache), len(listing.names), shape)
     skipped: list[tuple[str, str]] = []
     try:
-        job = _Job(shape, options.resize, exact=options.size is None)
+        job = _Job(shape, options.resize, exact=options.size is None, unit=options.unit)
         for done, result in _counted(in_threads(found.stream(listing), job.run)):
             if isinstance(result, Block):
                 writer.write(result.row, result.pixels)
@@ -171,6 +196,7 @@ class _Job:
     shape: tuple[int, int, int]
     resize: str
     exact: bool
+    unit: int = 1
 
     def run(self, chunk: list[Encoded | Block]) -> list[Block | Encoded]:
         """Decode each image; one that cannot be decoded becomes an `Encoded` with a DataError as contents."""
@@ -181,7 +207,7 @@ class _Job:
         if block.pixels.shape[1:] == self.shape:
             return block
         options: dict[str, Any] = {"channels": channels, "size": (height, width), "resize": self.resize}
-        return Block(block.row, np.stack([images.change(pixels, **options) for pixels in block.pixels]))
+        return Block(block.row, np.stack([images.change(self._in_units(one), **options) for one in block.pixels]))
 
     def _decode(self, item: Encoded) -> Block | Encoded:
         if isinstance(item.contents, DataError):
@@ -189,13 +215,32 @@ class _Job:
         height, width, channels = self.shape
         size = None if self.exact else (height, width)
         try:
-            pixels = images.decode(item.contents, channels=channels, size=size, resize=self.resize)
+            if self.unit == 1:
+                pixels = images.decode(item.contents, channels=channels, size=size, resize=self.resize)
+            else:
+                whole = self._in_units(images.decode(item.contents, channels=channels))
+                pixels = images.change(whole, channels=channels, size=size, resize=self.resize)
         except DataError as error:
             return Encoded(item.row, item.name, error)
         if pixels.shape != self.shape:
             found = f"{pixels.shape[0]}x{pixels.shape[1]} pixels, the others are {height}x{width}"
             return Encoded(item.row, item.name, DataError(found))
         return Block(item.row, pixels[None])
+
+    def _in_units(self, pixels: np.ndarray) -> np.ndarray:
+        """Cut off what makes the middle of an image begin at a multiple of `unit`, before it is taken by "crop"."""
+        height, width = self.shape[:2]
+        if self.unit == 1 or self.exact or self.resize != "crop":
+            return pixels
+        if (pixels.shape[1] < pixels.shape[0]) != (width < height) and width != height:
+            pixels = np.rot90(pixels)  # as "crop" turns it
+        margins = (pixels.shape[0] - height, pixels.shape[1] - width)
+        if min(margins) < 0:  # it will be enlarged
+            return pixels
+        rows, columns = (
+            side - self.unit * (margin // self.unit % 2) for side, margin in zip(pixels.shape[:2], margins, strict=True)
+        )
+        return np.ascontiguousarray(pixels[:rows, :columns])
 
 
 def in_threads(stream: Iterable[Encoded | Block], work: Callable[[list[Encoded | Block]], list[T]]) -> Iterator[T]:

@@ -14,6 +14,7 @@ Pixels are uint8, (N, height, width, channels).
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import weakref
@@ -185,6 +186,14 @@ class PackedImages(Shuffled):
         labels = None if self.labels is None else np.asarray(self.labels)[indices]
         return Batch(self.pixels(indices), labels, np.asarray(indices))
 
+    def subset(self, rows: np.ndarray) -> PackedImages:
+        """Some of these images, in another order if need be.
+
+        Args:
+            rows: (n,) int64 indices.
+        """
+        return _Subset(self, rows)
+
     def __repr__(self) -> str:
         channels, height, width = self.shape
         split = f", split {self.split!r}" if self.split else ""
@@ -241,6 +250,28 @@ class PackedImages(Shuffled):
         if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
             raise IndexError(f"image {chosen[(chosen < 0) | (chosen >= len(self))][0]} of {len(self)}")
         return self.images[chosen] if self._rows is None else self._rows.read(chosen)
+
+
+class _Subset(PackedImages):
+    """Some of the images of a pack, which are read from there."""
+
+    def __init__(self, whole: PackedImages, rows: np.ndarray) -> None:
+        digest = hashlib.sha256(whole.fingerprint.encode() + rows.astype("<i8").tobytes()).hexdigest()
+        description = Description(
+            whole.source, whole.split, whole.splits, whole.classes, [whole.names[row] for row in rows],
+            None if whole.captions is None else [whole.captions[row] for row in rows], digest, whole.skipped,
+        )  # fmt: skip
+        super().__init__(whole.images, None if whole.labels is None else whole.labels[rows], description)
+        self._whole, self._chosen = whole, rows
+
+    def __len__(self) -> int:
+        return len(self._chosen)
+
+    def pixels(self, indices: np.ndarray | Sequence[int]) -> np.ndarray:
+        chosen = np.asarray(indices, dtype=np.int64)
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= len(self)):
+            raise IndexError(f"image {chosen[(chosen < 0) | (chosen >= len(self))][0]} of {len(self)}")
+        return self._whole.pixels(self._chosen[chosen])
 
 
 class AugmentedImages:

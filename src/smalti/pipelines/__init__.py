@@ -1,6 +1,6 @@
 """Pipelines for inference with trained models, one file per kind.
 
-model = smalti.load("runs/faces")       # a GAN, Autoencoder, Prior, Encoder, Codec, CodeCodec or Restorer
+model = smalti.load("runs/faces")       # a GAN, Autoencoder, Prior, Encoder, Codec, CodeCodec, Restorer or Translator
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from smalti.pipelines.pillow import register_pillow
     from smalti.pipelines.prior import Prior
     from smalti.pipelines.restorer import Restorer
+    from smalti.pipelines.translator import Translator
 
 _HOMES = {
     "Autoencoder": "smalti.pipelines.autoencoder:Autoencoder",
@@ -33,6 +34,7 @@ _HOMES = {
     "Prior": "smalti.pipelines.prior:Prior",
     "Restorer": "smalti.pipelines.restorer:Restorer",
     "Sampling": "smalti.models.prior.sampling:Sampling",
+    "Translator": "smalti.pipelines.translator:Translator",
     "encode_dataset": "smalti.pipelines.encoding:encode_dataset",
     "find_checkpoint": "smalti.checkpoint.find:find_checkpoint",
     "load": "smalti.pipelines.base:load",
@@ -49,6 +51,7 @@ __all__ = [
     "Prior",
     "Restorer",
     "Sampling",
+    "Translator",
     "encode_dataset",
     "find_checkpoint",
     "load",

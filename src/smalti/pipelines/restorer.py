@@ -35,8 +35,9 @@ class Restorer(Pipeline):
 
     @property
     def degradation(self) -> str:
-        """What the model was trained to undo, as config/degradation.py writes it."""
-        return cast(RestorerConfig, self.card.config.model).degradation
+        """What the model was trained to undo, as config/degradation.py writes it; "pairs" if pairs said it."""
+        pairs = self.card.config.data.targets is not None
+        return "pairs" if pairs else cast(RestorerConfig, self.card.config.model).degradation
 
     @property
     def scale(self) -> int:
@@ -108,7 +109,7 @@ class Restorer(Pipeline):
     @property
     def _colours(self) -> bool:
         """Whether the model gives colours to grey pictures."""
-        return "grey" in self.degradation
+        return "grey" in cast(RestorerConfig, self.card.config.model).degradation
 
     @torch.no_grad()
     def _tiled(

@@ -12,7 +12,8 @@ from torch import Tensor
 from smalti.config.run import RunConfig
 from smalti.data.dataset import Dataset
 from smalti.data.packed import Batch
-from smalti.errors import ConfigError
+from smalti.data.pairs import PairBatch, PairedImages
+from smalti.errors import ConfigError, arg
 from smalti.recipes.base import Recipe
 from smalti.runtime.pixels import normalized, to_tensor
 
@@ -22,10 +23,14 @@ START_BATCH_VALUES = 500 * 3 * 32**2  # the same per batch
 
 @dataclass(frozen=True)
 class Images:
-    """A batch on the device: (B, C, H, W) float32 in [-1, 1], labels (B,) int64 or None."""
+    """A batch on the device: (B, C, H, W) float32 in [-1, 1], labels (B,) int64 or None.
+
+    `targets`, of pairs, is what should become of `pixels`: (B, C, scale H, scale W); None if there are no pairs.
+    """
 
     pixels: Tensor
     labels: Tensor | None = None
+    targets: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,17 @@ class ImageRecipe(Recipe[Images]):
     @classmethod
     def check_data(cls, config: RunConfig, data: Dataset, held_out: Dataset | None) -> None:
         super().check_data(config, data, held_out)
+        for given in (data, held_out):
+            if isinstance(given, PairedImages) and not (config.kind.pairs or config.kind.data == "pairs"):
+                raise ConfigError(
+                    f"{given.source} holds pairs, which the recipe {config.recipe} does not learn from; give one of "
+                    "the two sources"
+                )
+        if isinstance(held_out, PairedImages) != isinstance(data, PairedImages) and held_out is not None:
+            raise ConfigError(
+                f"of the held-out images of {held_out.source} and those to train on only one are pairs; give "
+                f"{arg('held_out_targets')}, or leave {arg('targets')} out"
+            )
         height, width = data.spec.shape[-2:]
         if config.data.shift >= min(height, width):
             raise ConfigError(
@@ -53,7 +69,8 @@ class ImageRecipe(Recipe[Images]):
         if isinstance(batch, ResidentBatch):
             return Images(normalized(batch.images.permute(0, 3, 1, 2)), batch.labels)
         labels = None if batch.labels is None else torch.from_numpy(np.asarray(batch.labels)).to(device)
-        return Images(to_tensor(batch.images, device), labels)
+        targets = to_tensor(batch.targets, device) if isinstance(batch, PairBatch) else None
+        return Images(to_tensor(batch.images, device), labels, targets)
 
     def fitting_batches(self, data: Dataset, seed: int) -> Iterator[Batch]:
         """Random training images: one epoch including all augmented variants, or as many as `START_VALUES` allows."""

@@ -1,6 +1,7 @@
-"""Training of a restorer: undo a degradation that is applied to clean images as they come.
+"""Training of a restorer: undo a degradation that is applied to clean images as they come, or that of pairs.
 
     y = degrade(x)                  every image with random numbers of its own (augment/degrade.py)
+    y = the partner of x            with pairs (data/pairs.py)
     L = w * distance(f(y), x) + perceptual and adversarial terms          recipes/picture_losses.py
 
 The terms are off for restorers that should have the smallest error. The held-out images are degraded in the same way
@@ -21,6 +22,7 @@ from smalti.config.degradation import parse_degradation
 from smalti.config.restorer import RestorerConfig
 from smalti.config.run import RunConfig
 from smalti.data.dataset import Dataset
+from smalti.data.pairs import PairedImages
 from smalti.errors import ConfigError, arg
 from smalti.losses.reconstruction import RECONSTRUCTION_LOSSES
 from smalti.models.restorer.restorer import Restorer
@@ -61,7 +63,10 @@ class RestoreRecipe(ImageRecipe):
     @classmethod
     def check_data(cls, config: RunConfig, data: Dataset, held_out: Dataset | None) -> None:
         super().check_data(config, data, held_out)
-        scale = parse_degradation(cast(RestorerConfig, config.model).degradation).scale
+        model = cast(RestorerConfig, config.model)
+        scale = model.scale
+        if isinstance(data, PairedImages):
+            _check_pairs(model, data)
         height, width = data.spec.shape[-2:]
         if data.spec.shape[0] == 4:
             raise ConfigError(
@@ -76,49 +81,70 @@ class RestoreRecipe(ImageRecipe):
     def step(self, batch: Images, images_seen: int) -> dict[str, Tensor]:
         draws = Draws(self.draw_seed, images_seen, device=self.context.device)
         with torch.no_grad():
-            degraded = degrade(batch.pixels, self.degradation, draws)
+            degraded, clean = self._pairs(batch, draws)
         with self.context.autocast():
             restored = self.restorer(degraded.images, degraded.hole)
         loss, terms = self.losses.add(
-            self.model.loss_weight * self.distance(restored, batch.pixels),
-            restored, batch.pixels, self.restorer.head.weight, images_seen,
+            self.model.loss_weight * self.distance(restored, clean),
+            restored, clean, self.restorer.head.weight, images_seen,
         )  # fmt: skip
         self.descend("restorer", loss, images_seen)
         self.update_averages(images_seen)
-        discriminator_loss = self.losses.discriminator_loss(restored, batch.pixels, images_seen)
+        discriminator_loss = self.losses.discriminator_loss(restored, clean, images_seen)
         if discriminator_loss is not None:
             self.descend("discriminator", discriminator_loss, images_seen)
             terms["discriminator"] = discriminator_loss.detach()
         with torch.no_grad():
-            psnr = psnr_of(restored, batch.pixels).mean()
-            before = psnr_of(shown(degraded, batch.pixels), batch.pixels).mean()
+            psnr = psnr_of(restored, clean).mean()
+            before = psnr_of(shown(degraded, clean), clean).mean()
             return {"loss": loss.detach(), **terms, "psnr": psnr, "gain": psnr - before}
 
     @torch.no_grad()
     def preview(self, batch: Images) -> dict[str, Tensor]:
-        degraded, restored = self._restored(batch.pixels, 0)
-        return {"original": batch.pixels, "degraded": shown(degraded, batch.pixels), "restored": restored}
+        degraded, restored, clean = self._restored(batch, 0)
+        return {"degraded": shown(degraded, clean), "restored": restored, "original": clean}
 
     @torch.no_grad()
     def score(self, batches: Iterable[Images]) -> Score:
         """Mean PSNR of the held-out images."""
         total, count = 0.0, 0
         for batch in batches:
-            _, restored = self._restored(batch.pixels, count)
-            total += float(psnr_of(restored, batch.pixels).sum())
+            _, restored, clean = self._restored(batch, count)
+            total += float(psnr_of(restored, clean).sum())
             count += len(restored)
         return Score("psnr_db", total / count, larger_is_better=True)
 
-    def _restored(self, pixels: Tensor, number: int) -> tuple[Degraded, Tensor]:
-        """Degraded and restored images, by the EMA weights; the same for the same `number`."""
+    def _pairs(self, batch: Images, draws: Draws) -> tuple[Degraded, Tensor]:
+        """Degraded images, and what they should become."""
+        if batch.targets is not None:
+            return Degraded(batch.pixels, None, ()), batch.targets
+        return degrade(batch.pixels, self.degradation, draws), batch.pixels
+
+    def _restored(self, batch: Images, number: int) -> tuple[Degraded, Tensor, Tensor]:
+        """Degraded, restored and clean images, by the EMA weights; the same for the same `number`."""
         draws = Draws(HELD_OUT_SEED, number, device=self.context.device)
-        degraded = degrade(pixels, self.degradation, draws)
+        degraded, clean = self._pairs(batch, draws)
         with self.context.autocast():
             restored = self.export()(degraded.images, degraded.hole)
-        return degraded, restored.clamp(-1, 1)
+        return degraded, restored.clamp(-1, 1), clean
 
     def export(self) -> Restorer:
         return cast(Restorer, self.averages["restorer"].module)
+
+
+def _check_pairs(model: RestorerConfig, pairs: PairedImages) -> None:
+    """Raise ConfigError if a restorer cannot learn from these pairs."""
+    if model.holes:
+        raise ConfigError(
+            "a model that fills holes makes them in clean pictures itself; leave the degraded ones out and give "
+            f"{arg('data')} the clean ones alone"
+        )
+    if not pairs.matched or pairs.scale != model.scale:
+        what = f"{pairs.scale} times as large as the images" if pairs.matched else "no partners of the images"
+        raise ConfigError(
+            f"the targets of {pairs.source} are {what}, but this restorer learns from partners {model.scale} times as "
+            "large; take another preset, or other pairs"
+        )
 
 
 def psnr_of(found: Tensor, wanted: Tensor) -> Tensor:

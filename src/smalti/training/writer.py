@@ -41,7 +41,8 @@ class RunWriter:
 
     def __init__(self, folder: RunFolder, config: RunConfig, data: Dataset, recipe: Recipe[Any], license: str) -> None:
         # The path may be private and is not portable; the fingerprint identifies the data.
-        source = dataclasses.replace(config.data, source=Path(config.data.source).name)
+        targets = config.data.targets and Path(config.data.targets).name
+        source = dataclasses.replace(config.data, source=Path(config.data.source).name, targets=targets)
         self.config = dataclasses.replace(config, data=source)
         self.folder, self.data, self.recipe, self.license = folder, data, recipe, license
         self.tensorboard: Any = None

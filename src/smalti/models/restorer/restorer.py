@@ -1,4 +1,4 @@
-"""Restorers: networks that predict what a degraded image lacks.
+"""Restorers: networks that predict what a degraded image lacks; translators: what gives it another style.
 
     x^ = up(y) + f(y, hole)         f: U-Net or flat residual network; up: bicubic, the identity at scale 1
 
@@ -20,8 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from smalti.config.degradation import parse_degradation
 from smalti.config.restorer import FlatConfig, RestorerConfig, UNetConfig
+from smalti.config.translator import TranslatorConfig
 from smalti.data.spec import ImageSpec
 from smalti.nn.blocks import ConvolutionPair
 
@@ -38,6 +38,10 @@ class Flat(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, x + self.blocks(x))
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The feature maps that patches are compared in: one."""
+        return [self(x)]
 
 
 class UNet(nn.Module):
@@ -70,6 +74,14 @@ class UNet(nn.Module):
             x = decoder(F.pixel_shuffle(grow(x), 2) + skips.pop())
         return x
 
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The feature maps that patches are compared in: of each resolution on the way down, from fine to coarse."""
+        found = []
+        for encoder, shrink in zip(self.encoders, self.shrink, strict=True):
+            found.append(encoder(x))
+            x = shrink(found[-1])
+        return [*found, self.middle(x)]
+
 
 class Restorer(nn.Module):
     """A network for images of any size.
@@ -82,10 +94,9 @@ class Restorer(nn.Module):
         reach: pixels of the input around a pixel that its result depends on, at most.
     """
 
-    def __init__(self, config: RestorerConfig, channels: int) -> None:
+    def __init__(self, config: RestorerConfig | TranslatorConfig, channels: int) -> None:
         super().__init__()
-        degradation = parse_degradation(config.degradation)
-        self.channels, self.scale, self.holes = channels, degradation.scale, degradation.has_hole
+        self.channels, self.scale, self.holes = channels, config.scale, config.holes
         self.patch = config.network.patch
         self.body = UNet(config.network) if isinstance(config.network, UNetConfig) else Flat(config.network)
         self.multiple = self.patch * self.body.stride
@@ -107,16 +118,26 @@ class Restorer(nn.Module):
             (B, C, scale H, scale W) float32, not clipped.
         """
         height, width = images.shape[2:]
-        down, right = -height % self.multiple, -width % self.multiple
+        features = self.body(self.stem(self._folded(images, hole)))
+        correction = F.pixel_shuffle(self.head(features), self.patch * self.scale).float()
+        return enlarged(images, self.scale) + correction[:, :, : self.scale * height, : self.scale * width]
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Feature maps, from (B, C, H, W) in [-1, 1]: the folded images, the first layer's, those of the body."""
+        grid = self._folded(images, None)
+        first = self.stem(grid)
+        return [grid, first, *self.body.maps(first)]
+
+    def _folded(self, images: Tensor, hole: Tensor | None) -> Tensor:
+        """The padded inputs, in blocks of patch x patch pixels."""
+        down, right = -images.shape[2] % self.multiple, -images.shape[3] % self.multiple
         inputs = images
         if self.holes:
             assert hole is not None
             inputs = torch.cat([images, hole.to(images.dtype)], dim=1)
         if down or right:
             inputs = F.pad(inputs, (0, right, 0, down), mode="replicate")
-        grid = F.pixel_unshuffle(inputs, self.patch).contiguous(memory_format=torch.channels_last)
-        correction = F.pixel_shuffle(self.head(self.body(self.stem(grid))), self.patch * self.scale).float()
-        return enlarged(images, self.scale) + correction[:, :, : self.scale * height, : self.scale * width]
+        return F.pixel_unshuffle(inputs, self.patch).contiguous(memory_format=torch.channels_last)
 
 
 def enlarged(images: Tensor, scale: int) -> Tensor:
