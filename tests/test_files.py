@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from smalti.errors import DataError, OutputError
-from smalti.files import input_errors, output_errors, write_atomically
+from smalti.files import input_errors, output_errors, remove_leftovers, write_atomically
 
 
 def test_writing_and_replacing(tmp_path: Path) -> None:
@@ -98,3 +100,21 @@ def test_what_cannot_be_read_is_one_line_that_names_the_file(tmp_path: Path) -> 
         missing.read_bytes()
     with pytest.raises(DataError, match=r"cannot read elsewhere \(odd\)$"), input_errors("elsewhere", DataError):
         raise OSError(5, "odd")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there, nobody can ask whether a process runs without ending it")
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    program = """
+import os, signal, sys
+from pathlib import Path
+from smalti.files import write_atomically
+write_atomically(Path(sys.argv[1]), lambda file: os.kill(os.getpid(), signal.SIGKILL))
+"""
+    path = tmp_path / "a.png"
+    subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    (left,) = os.listdir(tmp_path)
+    own, other = f".a.png.{os.getpid()}.tmp", left.replace("a.png", "b.png")
+    for name in (own, other, ".a.png.x.tmp", f".a.png.{2**70}.tmp"):
+        (tmp_path / name).touch()
+    assert remove_leftovers([path, tmp_path / "none" / "a.png"]) == 2
+    assert sorted(os.listdir(tmp_path)) == sorted([own, other, ".a.png.x.tmp"])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from smalti.errors import OutputError, SmaltiError
+
+_TEMPORARY = re.compile(r"(\..+\.)([0-9]+)\.tmp", re.DOTALL)
 
 
 def write_atomically(path: Path, fill: Callable[[Any], Any]) -> None:
@@ -25,7 +28,7 @@ def write_atomically(path: Path, fill: Callable[[Any], Any]) -> None:
         OutputError: the disk is full or the file cannot be written.
     """
     # File names are limited to 255 bytes, so a long name is shortened; the process ID keeps it unique.
-    temporary = path.with_name(f".{path.name[:50]}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{_start(path)}{os.getpid()}.tmp")
     with output_errors(path):
         try:
             with temporary.open("wb") as file:
@@ -36,6 +39,46 @@ def write_atomically(path: Path, fill: Callable[[Any], Any]) -> None:
             temporary.unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # the contents are safe; this makes the rename survive a power cut too
         sync(path.parent)
+
+
+def _start(path: Path) -> str:
+    """How the names of a file's temporary files begin."""
+    return f".{path.name[:50]}."
+
+
+def remove_leftovers(paths: Iterable[Path]) -> int:
+    """Delete the temporary files that killed processes left of some files; returns how many.
+
+    Those of processes that run are left alone.
+
+    Args:
+        paths: the files that were to be written with `write_atomically`.
+    """
+    starts: dict[Path, set[str]] = {}
+    for path in paths:
+        starts.setdefault(path.parent, set()).add(_start(path))
+    removed = 0
+    for folder, wanted in starts.items():
+        with contextlib.suppress(OSError):  # a folder that is not there has none
+            for name in os.listdir(folder):
+                found = _TEMPORARY.fullmatch(name)
+                if found is not None and found[1] in wanted and not _runs(int(found[2])):
+                    (folder / name).unlink(missing_ok=True)
+                    removed += 1
+    return removed
+
+
+def _runs(process: int) -> bool:
+    """Whether there is a process of this ID, as far as can be told: on Windows it is assumed."""
+    if os.name == "nt":  # os.kill would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True  # somebody else's
+    return True
 
 
 def lock(file: IO[bytes], refusal: str) -> None:

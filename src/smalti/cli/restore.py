@@ -28,6 +28,7 @@ from smalti.cli.picture_jobs import (
 )
 from smalti.cli.progress import counting
 from smalti.errors import ConfigError, DataError, OutputError
+from smalti.files import remove_leftovers
 
 if TYPE_CHECKING:
     from smalti.data.picture_list import Contents
@@ -41,9 +42,10 @@ OUT_HELP = (
 FORMAT_HELP = "Format of the pictures. Default: their own, and png for those that are neither PNG, WebP nor JPEG."
 _HOLES = "For a model that fills holes: a mask, white where pixels are missing; or a folder of NAME.mask.png."
 TILE_HELP = "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result."
-LIMIT_HELP = "Pixels of a picture, above which a file is refused before memory is taken."
+LIMIT_HELP = "Pixels of a picture, or of all frames of an animation, above which a file is refused."
 COMPARE_HELP = "An HTML page to write: the pictures before and after."
 REFERENCE_HELP = "For the page: the wanted picture, or a folder of them by the same names, to give PSNR and SSIM."
+PIXEL_LIMIT = 2**27  # pictures of a hundred megapixels are taken
 STRENGTH_HELP = "From 0, the picture as it was, to 1; up to 2 exaggerates."
 
 
@@ -77,7 +79,7 @@ def restore(
     strength: Annotated[float, Parameter(help=STRENGTH_HELP)] = 1.0,
     self_ensemble: Flag = False,
     tile: Annotated[int | None, Parameter(help=TILE_HELP)] = None,
-    pixel_limit: Annotated[int, Parameter(help=LIMIT_HELP)] = 2**28 // 3,
+    pixel_limit: Annotated[int, Parameter(help=LIMIT_HELP)] = PIXEL_LIMIT,
     compare: Annotated[Path | None, Parameter(help=COMPARE_HELP)] = None,
     reference: Annotated[Path | None, Parameter(help=REFERENCE_HELP)] = None,
     device: Device = "cpu",
@@ -139,6 +141,7 @@ def apply_models(
         pictures = list_pictures(images, progress=tell)
     targets = one_target(out, len(pictures)) if one else _targets(pictures.names, out, format)
     refuse_inputs(targets, images)
+    remove_leftovers(targets)
     skipped = 0
 
     def work(number: int, contents: Contents) -> None:
