@@ -42,6 +42,7 @@ _TILE = "Side in pixels of the tiles in which pictures are restored; it changes 
 _LIMIT = "Pixels of a picture, above which a file is refused before memory is taken."
 _COMPARE = "An HTML page to write: the pictures before and after."
 _REFERENCE = "For the page: the undamaged picture, or a folder of them by the same names, to give PSNR and SSIM."
+_FIDELITY = "For a model of the preset restore-codes, from 0, made of codes alone, to 1, nearest to the picture."
 _STRENGTH = "From 0, the picture as it was, to 1; up to 2 exaggerates."
 
 
@@ -55,6 +56,7 @@ class _Request:
     self_ensemble: bool
     tile: int | None
     pixel_limit: int
+    fidelity: float | None
 
 
 @app.command(
@@ -73,6 +75,7 @@ def restore(
     format: Annotated[Format | None, Parameter(help=_FORMAT)] = None,
     holes: Annotated[Path | None, Parameter(help=_HOLES)] = None,
     strength: Annotated[float, Parameter(help=_STRENGTH)] = 1.0,
+    fidelity: Annotated[float | None, Parameter(help=_FIDELITY)] = None,
     self_ensemble: Flag = False,
     tile: Annotated[int | None, Parameter(help=_TILE)] = None,
     pixel_limit: Annotated[int, Parameter(help=_LIMIT)] = 2**28 // 3,
@@ -99,7 +102,9 @@ def restore(
     page = _page(compare, reference, pixel_limit, overwrite)
     chain = open_restorers(models, device)
     _check_holes(chain, holes)
-    request = _Request(chain, holes, strength, self_ensemble, tile, pixel_limit)
+    if fidelity is not None and not any(model.has_fidelity for model in chain):
+        raise ConfigError("none of the models has a fidelity, which models of restore-codes have; leave --fidelity out")
+    request = _Request(chain, holes, strength, self_ensemble, tile, pixel_limit, fidelity)
     with counting("looking") as tell:
         pictures = list_pictures(images, progress=tell)
     targets = one_target(out, len(pictures)) if one else _targets(pictures.names, out, format)
@@ -213,8 +218,9 @@ def _restored(request: _Request, name: str, picture: Picture) -> Picture:
     for model in request.models:
         hole = _hole(request, name, picture) if model.needs_hole else None
         picture = model.restore(
-            picture, hole=hole, strength=request.strength, self_ensemble=request.self_ensemble, tile=request.tile
-        )
+            picture, hole=hole, strength=request.strength, self_ensemble=request.self_ensemble, tile=request.tile,
+            fidelity=request.fidelity if model.has_fidelity else None,
+        )  # fmt: skip
     return picture
 
 
