@@ -4,7 +4,8 @@
 
 `smalti restore` works on a folder tree of emoji on clouds in PNG, JPEG and WebP; it is killed with SIGKILL at random
 moments, counted in pictures, and started again with the same command. The result must be that of an undisturbed run
-byte by byte: the same files, and no others, hidden temporary files of the killed processes included. Writes results/restore_job.json.
+byte by byte: the same files, and no others, not even hidden temporary files of the killed processes.
+Writes results/restore_job.json.
 """
 
 from __future__ import annotations

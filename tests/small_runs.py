@@ -112,6 +112,15 @@ SMALL = {
     **dict.fromkeys(("super-x2", "super-x4"), FLAT),
     "restyle-paired": (*STYLE, "model.objective.perceptual.start=8", "model.adversary.start=16"),
     "restyle-unpaired": (*STYLE, "model.objective.patches=8", "model.objective.embedding=8"),
+    "restore-codes": (
+        "data.size=[16, 16]",
+        "data.crop=16",
+        "model.width=16",
+        "model.blocks=1",
+        "model.fidelity_start=32",
+        "model.perceptual.network=smalti-vit",
+        "model.optimizer.warm_up=0",
+    ),
     "sngan": (
         "model.network.generator_width=8",
         "model.network.discriminator_width=4",
@@ -178,6 +187,18 @@ def data_for(name: str, folder: Path) -> PackedImages | PairedImages | CodeSet:
     if kind.data == "pairs":
         return small_pairs(folder, matched=preset(name).model.matched)  # type: ignore[attr-defined]
     return small_codes(folder) if kind.data == "codes" else small_data(folder)
+
+
+def tokenizer_for(name: str, folder: Path) -> Path | None:
+    """What a preset is given as `of`: a VQ-VAE of images with codes at every 4 pixels."""
+    from small_codes import write_tokenizer
+
+    if not preset(name).kind.takes_tokenizer:
+        return None
+    path = folder / "tokenizer.safetensors"
+    if not path.exists():
+        write_tokenizer(path)
+    return path
 
 
 def small_config(name: str, *assignments: str) -> RunConfig:

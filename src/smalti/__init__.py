@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from smalti.pipelines.autoencoder import Autoencoder
     from smalti.pipelines.base import Pipeline, load
     from smalti.pipelines.code_codec import CodeCodec
+    from smalti.pipelines.code_restorer import CodeRestorer
     from smalti.pipelines.codec import Codec
     from smalti.pipelines.encoder import Encoder
     from smalti.pipelines.gan import GAN
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Autoencoder": "smalti.pipelines.autoencoder:Autoencoder",
     "CodeCodec": "smalti.pipelines.code_codec:CodeCodec",
+    "CodeRestorer": "smalti.pipelines.code_restorer:CodeRestorer",
     "Codec": "smalti.pipelines.codec:Codec",
     "Encoder": "smalti.pipelines.encoder:Encoder",
     "GAN": "smalti.pipelines.gan:GAN",
@@ -74,6 +76,7 @@ __all__ = [
     "PRESETS",
     "Autoencoder",
     "CodeCodec",
+    "CodeRestorer",
     "Codec",
     "Encoder",
     "Machine",

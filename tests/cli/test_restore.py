@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_codes import write_tokenizer
 from small_runs import pixels, settings, write_source
 
 from smalti.data.pictures import Picture
@@ -159,3 +160,33 @@ def test_an_interruption_says_how_far_it_came(
         smalti("restore", denoise, "in", "--out", "out")
     assert "stopped restoring after 1 of 4 pictures" in capsys.readouterr().err
     assert len(list(Path("out").rglob("*.*"))) == 1
+
+
+def test_codes_are_predicted_with_a_fidelity(smalti, denoise: Path) -> None:
+    write_tokenizer(Path("tokenizer.safetensors"))
+    words = ("--data", "discs.npz", "--out", "codes", *settings("restore-codes", "model.fidelity_start=0"), "--quiet")
+    done = smalti("train", "restore-codes", *words)
+    assert done.code != 0
+    assert "give --of RUN" in done.err
+    done = smalti("train", "restore-codes", "--of", "tokenizer.safetensors", *words)
+    assert done.code == 0, done.err
+    done = smalti("train", "denoise", "--of", "tokenizer.safetensors", "--data", "discs.npz", "--out", "no")
+    assert done.code != 0
+    assert "--of" in done.err
+    Image.fromarray(pixels(1, side=40)[0]).save("photo.jpg")
+    for fidelity in ("0", "0.5", "1"):
+        done = smalti("restore", "codes", "photo.jpg", "--fidelity", fidelity, "--out", f"{fidelity}.png")
+        assert done.code == 0, done.err
+        assert size_of(f"{fidelity}.png") == (40, 40)
+    assert not np.array_equal(pixels_of("0.png"), pixels_of("1.png"))
+    done = smalti("restore", "denoise,codes", "photo.jpg", "--fidelity", "0.5", "--out", "both.png")
+    assert done.code == 0, done.err
+    done = smalti("restore", "codes", "photo.jpg", "--fidelity", "1.5", "--out", "more.png")
+    assert done.code != 0
+    assert "--fidelity is 1.5, but must be from 0 to 1" in done.err
+    done = smalti("restore", denoise, "photo.jpg", "--fidelity", "0.5", "--out", "no.png")
+    assert done.code != 0
+    assert "none of the models has a fidelity" in done.err
+    assert not Path("no.png").exists()
+    done = smalti("info", "codes")
+    assert done.code == 0, done.err

@@ -48,6 +48,9 @@ def tiny(config: RunConfig) -> RunConfig:
     return override(config, [f"{path}={value}" for path, value in TINY.items() if path in paths(config)])
 
 
+IMAGE_PRESETS = [name for name in PRESETS if (kind := preset(name).kind).data == "images" and not kind.takes_tokenizer]
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_preset_knows_its_name_and_comes_back_from_json(name: str) -> None:
     config = preset(name)
@@ -57,7 +60,7 @@ def test_a_preset_knows_its_name_and_comes_back_from_json(name: str) -> None:
     assert paths(config) | {"preset": ""} == paths(PRESETS[name].config)
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if preset(name).kind.data == "images"])
+@pytest.mark.parametrize("name", IMAGE_PRESETS)
 def test_a_preset_takes_a_step(name: str) -> None:
     recipe = build_recipe(tiny(preset(name)), TrainingContext(ImageSpec(3, 16, 16), classes=2))
     pixels = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from smalti.errors import ConfigError
-from smalti.pipelines.tiling import TILE, apply_tiled, spans
+from smalti.pipelines.tiling import TILE, apply_blended, apply_tiled, spans
 
 
 def blurred(images: Tensor, hole: Tensor | None) -> Tensor:
@@ -58,3 +58,30 @@ def test_tiles_become_smaller_when_memory_does_not_suffice() -> None:
         apply_tiled(lambda *_: (_ for _ in ()).throw(RuntimeError("another")), picture, scale=1, reach=2, multiple=4)
     with pytest.raises(ConfigError, match="is 8, but must be at least 32"):
         apply_tiled(work, picture, scale=1, reach=2, multiple=4, tile=8)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 90), (50, 33)])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_blended_windows_of_what_changes_nothing_change_nothing(size: tuple[int, int], scale: int, dtype: type) -> None:
+    picture = np.random.default_rng(0).integers(0, np.iinfo(dtype).max + 1, (*size, 3), dtype=dtype)
+    found = apply_blended(
+        lambda images: torch.nn.functional.interpolate(images, scale_factor=float(scale)),
+        picture, scale=scale, multiple=4, side=16,
+    )  # fmt: skip
+    wanted = np.repeat(np.repeat(picture, scale, 0), scale, 1)
+    assert found.dtype == dtype
+    assert np.abs(found.astype(int) - wanted).max() <= (0 if dtype == np.uint8 else 1)
+
+
+def test_windows_are_blended_without_seams() -> None:
+    """Each window gets a level of its own; neighbouring pixels differ by no more than a ramp's step."""
+    levels = iter(torch.linspace(-1, 1, 1000).tolist() * 2)
+    found = apply_blended(
+        lambda images: torch.full_like(images, next(levels)), np.zeros((70, 90, 3), np.uint8),
+        scale=1, multiple=1, side=32,
+    ).astype(int)  # fmt: skip
+    for axis in (0, 1):
+        assert np.abs(np.diff(found, axis=axis)).max() <= 1
+    with pytest.raises(ConfigError, match="is 0, but must be at least 1"):
+        apply_blended(lambda images: images, np.zeros((4, 4, 3), np.uint8), scale=1, multiple=1, side=0)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import data_for, small_config, small_data
+from small_runs import data_for, small_config, small_data, tokenizer_for
 from watchers import Watcher
 
 from smalti.checkpoint import file as checkpoint
@@ -40,7 +40,8 @@ def digest(folder: Path) -> str:
 def test_every_preset_trains_and_leaves_what_it_says(name: str, tmp_path: Path) -> None:
     data = data_for(name, tmp_path)
     watcher = Watcher()
-    result = train(small_config(name), data, tmp_path / "run", machine=FLOAT32, reporter=watcher)
+    of = tokenizer_for(name, tmp_path)
+    result = train(small_config(name), data, tmp_path / "run", of=of, machine=FLOAT32, reporter=watcher)
     assert (result.reason, result.images_seen) == ("finished", 64)
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert {"config.json", "log.jsonl", "last.safetensors", "best.safetensors", "resume.pt", "previews"} <= names
@@ -66,20 +67,20 @@ def test_the_vqvae_learns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["vqvae", "vqvae-best", "vqgan", "dcgan", "prior-small", "context", "restyle-unpaired"]
+    "name", ["vqvae", "vqvae-best", "vqgan", "dcgan", "prior-small", "context", "restyle-unpaired", "restore-codes"]
 )
 def test_a_stopped_run_ends_where_an_unbroken_one_does(name: str, tmp_path: Path) -> None:
-    data = data_for(name, tmp_path)
+    data, of = data_for(name, tmp_path), tokenizer_for(name, tmp_path)
     config = small_config(name, "train.images=160")
-    train(config, data, tmp_path / "whole", machine=FLOAT32)
+    train(config, data, tmp_path / "whole", of=of, machine=FLOAT32)
 
     def stop_at(images: int) -> Watcher:
         return Watcher(lambda seen: os.kill(os.getpid(), signal.SIGTERM) if seen == images else None)
 
-    first = train(config, data, tmp_path / "broken", machine=FLOAT32, reporter=stop_at(48))
+    first = train(config, data, tmp_path / "broken", of=of, machine=FLOAT32, reporter=stop_at(48))
     assert (first.reason, first.signal) == ("stopped", signal.SIGTERM)
     assert first.images_seen < 160
-    second = train(config, data, tmp_path / "broken", machine=FLOAT32)
+    second = train(config, data, tmp_path / "broken", of=of, machine=FLOAT32)
     assert second.reason == "finished"
     assert digest(tmp_path / "whole") == digest(tmp_path / "broken")
     seen = [r["images_seen"] for r in RunFolder(tmp_path / "broken").records() if "seconds" in r]

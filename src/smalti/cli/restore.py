@@ -45,6 +45,7 @@ TILE_HELP = "Side in pixels of the tiles in which pictures are restored; it chan
 LIMIT_HELP = "Pixels of a picture, or of all frames of an animation, above which a file is refused."
 COMPARE_HELP = "An HTML page to write: the pictures before and after."
 REFERENCE_HELP = "For the page: the wanted picture, or a folder of them by the same names, to give PSNR and SSIM."
+_FIDELITY = "For a model of the preset restore-codes, from 0, made of codes alone, to 1, nearest to the picture."
 PIXEL_LIMIT = 2**27  # pictures of a hundred megapixels are taken
 STRENGTH_HELP = "From 0, the picture as it was, to 1; up to 2 exaggerates."
 
@@ -59,6 +60,7 @@ class _Request:
     self_ensemble: bool
     tile: int | None
     pixel_limit: int
+    fidelity: float | None
 
 
 @app.command(
@@ -77,6 +79,7 @@ def restore(
     format: Annotated[Format | None, Parameter(help=FORMAT_HELP)] = None,
     holes: Annotated[Path | None, Parameter(help=_HOLES)] = None,
     strength: Annotated[float, Parameter(help=STRENGTH_HELP)] = 1.0,
+    fidelity: Annotated[float | None, Parameter(help=_FIDELITY)] = None,
     self_ensemble: Flag = False,
     tile: Annotated[int | None, Parameter(help=TILE_HELP)] = None,
     pixel_limit: Annotated[int, Parameter(help=LIMIT_HELP)] = PIXEL_LIMIT,
@@ -97,8 +100,8 @@ def restore(
     """
     return apply_models(
         lambda: open_restorers(models, device), images, out, format=format, holes=holes, strength=strength,
-        self_ensemble=self_ensemble, tile=tile, pixel_limit=pixel_limit, compare=compare, reference=reference,
-        overwrite=overwrite,
+        fidelity=fidelity, self_ensemble=self_ensemble, tile=tile, pixel_limit=pixel_limit, compare=compare,
+        reference=reference, overwrite=overwrite,
     )  # fmt: skip
 
 
@@ -116,6 +119,7 @@ def apply_models(
     compare: Path | None = None,
     reference: Path | None = None,
     holes: Path | None = None,
+    fidelity: float | None = None,
     words: tuple[str, str] = ("restoring", "restored"),
 ) -> int:
     """Apply models to pictures, one after the other; returns the exit code.
@@ -136,7 +140,9 @@ def apply_models(
     page = _page(compare, reference, pixel_limit, overwrite)
     chain = opened()
     _check_holes(chain, holes)
-    request = _Request(chain, holes, strength, self_ensemble, tile, pixel_limit)
+    if fidelity is not None and not any(model.has_fidelity for model in chain):
+        raise ConfigError("none of the models has a fidelity, which models of restore-codes have; leave --fidelity out")
+    request = _Request(chain, holes, strength, self_ensemble, tile, pixel_limit, fidelity)
     with counting("looking") as tell:
         pictures = list_pictures(images, progress=tell)
     targets = one_target(out, len(pictures)) if one else _targets(pictures.names, out, format)
@@ -251,8 +257,9 @@ def _restored(request: _Request, name: str, picture: Picture) -> Picture:
     for model in request.models:
         hole = _hole(request, name, picture) if model.needs_hole else None
         picture = model.restore(
-            picture, hole=hole, strength=request.strength, self_ensemble=request.self_ensemble, tile=request.tile
-        )
+            picture, hole=hole, strength=request.strength, self_ensemble=request.self_ensemble, tile=request.tile,
+            fidelity=request.fidelity if model.has_fidelity else None,
+        )  # fmt: skip
     return picture
 
 

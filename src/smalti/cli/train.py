@@ -39,6 +39,7 @@ USES = (
         "smalti train codec-tiny --start-from zoo:thumb --data icons/ --size 32 --out runs/icons --budget 20m",
         "smalti train denoise --data scans/ --targets clean-scans/ --out runs/scans --budget 30m",
         "smalti train context --of runs/photos --out runs/photos-context",
+        "smalti train restore-codes --of runs/photos --data photos/ --out runs/restored",
         "torchrun --nproc-per-node 2 -m smalti train vqvae --data photos.zip --size 64 --out runs/photos",
     )
 )
@@ -63,7 +64,7 @@ def train(
         Folder of this run: weights, log, previews. Created, or resumed if it holds this very run.
     of:
         For a recipe that learns codes: run, checkpoint or zoo:NAME of the VQ-VAE that encodes --data. Default of --data
-        is then what it was trained on.
+        is then what it was trained on. For restore-codes: the VQ-VAE whose codes are predicted.
     start_from:
         Start from the weights of a trained model of the same kind, with its model settings: a run, a checkpoint, or
         zoo:NAME.
@@ -79,10 +80,10 @@ def train(
     machine = Machine(running.device, running.precision, running.compile)
     join_process_group(world_size(), machine.resolve()[0])
     try:
-        if of is not None:
-            source = _encode(of, config, out, source, running, machine)
+        if of is not None and not config.kind.takes_tokenizer:
+            source, of = _encode(of, config, out, source, running, machine), None
             config = configure(preset, source, training, start_from)
-        result = _run(config, out, start_from, source, running, machine, budget_seconds)
+        result = _run(config, out, start_from, of, source, running, machine, budget_seconds)
     except RankError:
         return 1  # the rank that failed says why
     except Exception as error:
@@ -188,6 +189,7 @@ def _run(
     config: RunConfig,
     out: Path,
     start_from: Path | None,
+    of: Path | None,
     source: SourceOptions,
     running: DeviceOptions,
     machine: Machine,
@@ -228,6 +230,7 @@ def _run(
         out,
         held_out=held_out,
         start_from=start_from,
+        of=of,
         machine=machine,
         budget_seconds=budget_seconds,
         on_nan=running.on_nan,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smalti.config.code_context import CodeContextConfig
+from smalti.config.code_restorer import CodeRestorerConfig
 from smalti.config.codec import CodecConfig
 from smalti.config.contrastive import ContrastiveConfig
 from smalti.config.fields import ValidatedConfig, shown
@@ -40,7 +41,8 @@ class ModelKind:
         data: what its recipe trains on: "images", "pairs" of images, or "codes" of images. Determines how a data source
             is opened.
         pairs: whether a recipe that trains on images takes pairs, too.
-        tokenizer: kind of the model that encoded its training data; None without a tokenizer.
+        tokenizer: kind of the model whose codes it learns; None without one. It comes with the data if these are
+            codes, and is given to the training otherwise.
     """
 
     settings: type[ValidatedConfig]
@@ -50,6 +52,11 @@ class ModelKind:
     data: str = "images"
     pairs: bool = False
     tokenizer: str | None = None
+
+    @property
+    def takes_tokenizer(self) -> bool:
+        """Whether a training has to be given the tokenizer, which does not come with the data."""
+        return self.tokenizer is not None and self.data != "codes"
 
     def load_recipe(self) -> Any:
         """The recipe class."""
@@ -103,6 +110,13 @@ KINDS: dict[str, ModelKind] = {
         "smalti.models.restorer.translator:build_translator",
         "smalti.pipelines.translator:Translator",
         data="pairs",
+    ),
+    "restore-codes": ModelKind(
+        CodeRestorerConfig,
+        "smalti.recipes.restore_codes:RestoreCodesRecipe",
+        "smalti.models.restorer.code_restorer:build_code_restorer",
+        "smalti.pipelines.code_restorer:CodeRestorer",
+        tokenizer="vqvae",
     ),
     "prior": ModelKind(
         PriorConfig,

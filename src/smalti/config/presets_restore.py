@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from smalti.config.code_restorer import CodeRestorerConfig
 from smalti.config.data import DataConfig
 from smalti.config.optimizer import OptimizerConfig
 from smalti.config.preset import Preset
@@ -57,5 +58,18 @@ RESTORERS: dict[str, Preset] = {
         "fills holes in photographs",
         crop=128,
         sharp=True,
+    ),
+    "restore-codes": Preset(
+        RunConfig(
+            "restore-codes",
+            CodeRestorerConfig(
+                "second-order",
+                perceptual=PerceptualConfig(weight=1.0),
+                optimizer=OptimizerConfig("muon", 1e-3, 0.95, 0.99, schedule="cosine", warm_up=1_000),
+            ),
+            dataclasses.replace(_PHOTOS, crop=128),
+            _LOOP,
+        ),
+        "predicts the codes of the undamaged photograph by a VQ-VAE (--of RUN), with a fidelity to choose when applied",
     ),
 }

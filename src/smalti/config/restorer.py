@@ -51,12 +51,7 @@ class RestorerConfig(ValidatedConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        try:
-            parse_degradation(self.degradation)
-        except ConfigError as error:
-            raise ConfigError(f"degradation: {error.message}") from None
-        if self.adversary.weight and self.adversary.inputs == "features":
-            raise ConfigError("adversary.inputs is 'features', but restorers have discriminators of pixels alone")
+        check_restoration(self.degradation, self.adversary)
 
     @property
     def scale(self) -> int:
@@ -67,3 +62,17 @@ class RestorerConfig(ValidatedConfig):
     def holes(self) -> bool:
         """Whether the network takes a mask of what is missing."""
         return parse_degradation(self.degradation).has_hole
+
+
+def check_restoration(degradation: str, adversary: AdversaryConfig) -> None:
+    """Check the settings that all recipes of restorers have.
+
+    Raises:
+        ConfigError: the degradation cannot be read, or the discriminator's inputs are no pixels.
+    """
+    try:
+        parse_degradation(degradation)
+    except ConfigError as error:
+        raise ConfigError(f"degradation: {error.message}") from None
+    if adversary.weight and adversary.inputs == "features":
+        raise ConfigError("adversary.inputs is 'features', but restorers have discriminators of pixels alone")

@@ -1,6 +1,6 @@
 """Pipelines for inference with trained models, one file per kind.
 
-model = smalti.load("runs/faces")       # a GAN, Autoencoder, Prior, Encoder, Codec, CodeCodec, Restorer or Translator
+model = smalti.load("runs/faces")       # a GAN, Autoencoder, Prior, Encoder, Codec, CodeCodec, Restorer, ...
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from smalti.pipelines.autoencoder import Autoencoder
     from smalti.pipelines.base import Pipeline, load
     from smalti.pipelines.code_codec import CodeCodec
+    from smalti.pipelines.code_restorer import CodeRestorer
     from smalti.pipelines.codec import Codec
     from smalti.pipelines.encoder import Encoder
     from smalti.pipelines.encoding import encode_dataset
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Autoencoder": "smalti.pipelines.autoencoder:Autoencoder",
     "CodeCodec": "smalti.pipelines.code_codec:CodeCodec",
+    "CodeRestorer": "smalti.pipelines.code_restorer:CodeRestorer",
     "Codec": "smalti.pipelines.codec:Codec",
     "Encoder": "smalti.pipelines.encoder:Encoder",
     "GAN": "smalti.pipelines.gan:GAN",
@@ -45,6 +47,7 @@ __all__ = [
     "GAN",
     "Autoencoder",
     "CodeCodec",
+    "CodeRestorer",
     "Codec",
     "Encoder",
     "Pipeline",

@@ -17,7 +17,7 @@ from smalti.data.pictures import Picture, read_picture
 from smalti.errors import ConfigError, DataError, arg
 from smalti.models.restorer import restorer as networks
 from smalti.pipelines.base import Pipeline
-from smalti.pipelines.tiling import apply_tiled
+from smalti.pipelines.tiling import Work, apply_tiled
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
@@ -45,6 +45,11 @@ class Restorer(Pipeline):
         return self._network.scale
 
     @property
+    def has_fidelity(self) -> bool:
+        """Whether `restore` takes a fidelity."""
+        return False
+
+    @property
     def needs_hole(self) -> bool:
         """Whether the model fills holes, which have to be given."""
         return self._network.holes
@@ -57,6 +62,7 @@ class Restorer(Pipeline):
         strength: float = 1.0,
         self_ensemble: bool = False,
         tile: int | None = None,
+        fidelity: float | None = None,
     ) -> I | Picture:
         """Restore an image of any size; the result has the same form.
 
@@ -69,6 +75,7 @@ class Restorer(Pipeline):
             self_ensemble: mean over the eight turned and mirrored images: slightly better, eight times as long.
             tile: side in pixels of the tiles in which the image is restored; None: chosen by what memory allows. It
                 makes no difference to the result.
+            fidelity: for a model of the preset `restore-codes`, see `CodeRestorer`.
 
         Raises:
             ConfigError: an argument is out of range or missing, or the image has a form that is not taken.
@@ -83,9 +90,11 @@ class Restorer(Pipeline):
                 else f"{self.path} fills no holes; leave {arg('hole')} out"
             )
 
+        model = self._with_fidelity(fidelity)
+
         def work(pixels: np.ndarray) -> np.ndarray:
             mask = None if hole is None else _mask(hole, pixels.shape[:2])
-            return self._restored(pixels, mask, strength, self_ensemble, tile)
+            return model._restored(pixels, mask, strength, self_ensemble, tile)
 
         return cast(I, _in_its_form(image, work))
 
@@ -130,10 +139,27 @@ class Restorer(Pipeline):
                 found = torch.where(mask > 0.5, found, given)
             return found
 
+        return self._in_tiles(work, colours, hole, tile)
+
+    def _in_tiles(self, work: Work, colours: np.ndarray, hole: np.ndarray | None, tile: int | None) -> np.ndarray:
+        network = self._network
         return apply_tiled(
             work, colours, hole, scale=network.scale, reach=network.reach, multiple=network.multiple, tile=tile,
             device=self.device,
         )  # fmt: skip
+
+    def _with_fidelity(self, fidelity: float | None) -> Restorer:
+        """The model that restores with a fidelity.
+
+        Raises:
+            ConfigError: it is out of range, or the model has none to choose.
+        """
+        if fidelity is not None:
+            raise ConfigError(
+                f"{self.path} has no fidelity to choose, which models of the preset restore-codes have; "
+                f"leave {arg('fidelity')} out"
+            )
+        return self
 
     def _enlarged(self, alpha: np.ndarray) -> np.ndarray:
         if self.scale == 1:

@@ -3,6 +3,10 @@
 A tile is given to the network with as many pixels around it as the network sees, and only its own part of the result is
 kept: the result is that of the whole picture, up to rounding, whatever the tiles are. Tiles begin at multiples of what
 the network pads its inputs to. Only one tile is in memory as floats; if it does not fit, tiles become half as large.
+
+A network that sees all of its input has no such tiles. Its windows overlap by half instead, and their results are
+averaged with weights that fall to zero at the edges inside of the picture: no seams, but another size of the windows
+gives another picture.
 """
 
 from __future__ import annotations
@@ -88,6 +92,82 @@ def apply_tiled(
                     else f"memory does not suffice for a tile of {side} pixels and what the network sees around it"
                 ) from None
             side //= 2
+
+
+def apply_blended(
+    work: Callable[[Tensor], Tensor],
+    picture: np.ndarray,
+    *,
+    scale: int,
+    multiple: int,
+    side: int,
+    device: torch.device | str = "cpu",
+) -> np.ndarray:
+    """Apply a network that sees all of its input to a picture, in windows that overlap by half and are blended.
+
+    A picture no larger than a window is given whole. Beside the pictures themselves, one row of windows is in memory.
+
+    Args:
+        work: (1, C, h, w) in [-1, 1] -> (1, C, scale h, scale w).
+        picture: (H, W, C) uint8 or uint16.
+        scale, multiple: of the network, see models/restorer/restorer.py.
+        side: of a window in pixels, rounded up to an even number of `multiple`.
+
+    Returns:
+        (scale H, scale W, C) of the picture's type, rounded and clipped.
+
+    Raises:
+        ConfigError: the side is less than 1.
+    """
+    if side < 1:
+        raise ConfigError(f"{arg('tile')} is {side}, but must be at least 1")
+    side = _up(side, 2 * multiple)
+    height, width, channels = picture.shape
+    bit_depth = 8 * picture.dtype.itemsize
+    found = np.empty((scale * height, scale * width, channels), picture.dtype)
+    rows, columns = _windows(height, side, scale), _windows(width, side, scale)
+    band = torch.zeros(scale * min(side, height), scale * width, channels)  # sums of the rows of windows at hand
+    for number, (top, row_weights) in enumerate(rows):
+        for left, weights in columns:
+            part = picture[top : top + side, left : left + side]
+            result = work(to_tensor(part[None], device))[0].float().permute(1, 2, 0).cpu()
+            band[:, scale * left : scale * (left + side)] += result * row_weights[:, None, None] * weights[:, None]
+        end = rows[number + 1][0] if number + 1 < len(rows) else height
+        done = scale * (end - top)  # later windows begin below
+        found[scale * top : scale * end] = to_pixels(band[None, :done].permute(0, 3, 1, 2), bit_depth=bit_depth)[0]
+        band = torch.cat([band[done:], torch.zeros_like(band[:done])])
+    return found
+
+
+def _windows(size: int, side: int, scale: int) -> list[tuple[int, Tensor]]:
+    """Windows along one side: where each begins, and the weights of its scale * side results; they add up to 1."""
+    if size <= side:
+        return [(0, torch.ones(scale * size))]
+    begins = [*range(0, size - side, side // 2), size - side]
+    ramp = (torch.arange(scale * side // 2) + 0.5) / (scale * side // 2)
+    weights = []
+    total = torch.zeros(scale * size)
+    for begin in begins:
+        rising = torch.ones_like(ramp) if begin == 0 else ramp
+        falling = torch.ones_like(ramp) if begin == begins[-1] else ramp.flip(0)
+        weights.append(torch.cat([rising, falling]))
+        total[scale * begin : scale * (begin + side)] += weights[-1]
+    shares = [w / total[scale * begin : scale * (begin + side)] for begin, w in zip(begins, weights, strict=True)]
+    return list(zip(begins, shares, strict=True))
+
+
+def _tensor(part: np.ndarray, device: torch.device | str) -> Tensor:
+    """(H, W, C) levels as (1, C, H, W) in [-1, 1]."""
+    levels = torch.from_numpy(part.astype(np.float32)).to(device)
+    return (
+        levels.permute(2, 0, 1)[None].contiguous(memory_format=torch.channels_last) / (np.iinfo(part.dtype).max / 2) - 1
+    )
+
+
+def _levels(values: Tensor, dtype: np.dtype) -> np.ndarray:
+    """Values in [-1, 1] as levels, rounded and clipped."""
+    top = np.iinfo(dtype).max
+    return values.float().add(1).mul_(top / 2).round_().clamp_(0, top).cpu().numpy().astype(dtype)
 
 
 def _out_of_memory(error: BaseException) -> bool:

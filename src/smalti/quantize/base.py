@@ -189,6 +189,15 @@ class Quantizer(nn.Module, ABC):
         """(N, D) latents moved to where the codes are, for quantizers whose codes have fixed positions."""
         return rows
 
+    def bounded(self, z: Tensor) -> Tensor:
+        """`bound_rows` of latents on a grid, with gradients: (B, D, *grid) -> the same shape, float32.
+
+        Raises:
+            ConfigError: the latents have another number of channels.
+        """
+        with torch.autocast(z.device.type, enabled=False):
+            return self._grid(self.bound_rows(self._rows(z)), z)
+
     @abstractmethod
     def quantize_rows(self, rows: Tensor, *, committed: Tensor, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
         """Quantize bounded rows.

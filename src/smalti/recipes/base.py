@@ -36,10 +36,15 @@ State = TypeVar("State", bound=TrainingState)
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """The model that encoded a dataset of codes: the trained network, on the device in eval mode, and its card."""
+    """The model whose codes are learned: the trained network, in eval mode, and its card."""
 
     module: nn.Module
     card: Card
+
+    def to(self, device: torch.device) -> Tokenizer:
+        """The same on a device, channels last."""
+        module = self.module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return Tokenizer(module, self.card)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class TrainingContext:
         classes: number of classes in the data, 0 without labels.
         precision: "float32" or "bfloat16"; weights are float32 with both.
         count: number of training images; None: unlimited.
-        tokenizer: of the codes, if the data is codes.
+        tokenizer: of the codes, if the data is codes or the recipe learns those of images.
         captions: whether the data has captions.
     """
 

@@ -72,11 +72,10 @@ class CodeRecipe(Recipe[Codes]):
         if not isinstance(data, CodeSet):
             return super().context_for(data, device, precision)
         module, card = checkpoint.read(data.folder / TOKENIZER)
-        network = check_tokenizer(data, module, card)
-        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        tokenizer = Tokenizer(check_tokenizer(data, module, card), card).to(device)
         captions = data.about.captions is not None
         classes = 0 if data.labels is None else len(data.classes)
-        return TrainingContext(data.spec, classes, device, precision, len(data), Tokenizer(network, card), captions)
+        return TrainingContext(data.spec, classes, device, precision, len(data), tokenizer, captions)
 
     @property
     def output_spec(self) -> Spec:

@@ -1,9 +1,10 @@
-"""Weights of a trained model as the start of another training."""
+"""Trained models that another training needs: weights to start from, and a VQ-VAE whose codes are learned."""
 
 from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -12,7 +13,7 @@ from smalti.checkpoint.find import find_checkpoint
 from smalti.config.kinds import KINDS
 from smalti.config.run import RunConfig
 from smalti.errors import ConfigError, arg
-from smalti.recipes import Recipe
+from smalti.recipes import Recipe, Tokenizer
 
 
 def with_settings_of(config: RunConfig, path: str | Path) -> RunConfig:
@@ -52,6 +53,43 @@ def start_from(recipe: Recipe, model: nn.Module) -> None:  # type: ignore[type-a
             f"the model to start from does not fit these settings ({reason}); leave out changes of its network, "
             "and give images with as many channels"
         ) from None
+
+
+def read_tokenizer(config: RunConfig, path: str | Path | None) -> tuple[RunConfig, Tokenizer | None]:
+    """The configuration with the digest of a tokenizer, and the tokenizer, for recipes that are given one.
+
+    Args:
+        path: a run folder, a checkpoint or zoo:NAME; None: of recipes that are given none.
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: the recipe needs one and none is given, or the other way round, or it is of another kind.
+    """
+    wanted = config.kind.tokenizer
+    if not config.kind.takes_tokenizer:
+        if path is None:
+            return config, None
+        takers = ", ".join(name for name, row in KINDS.items() if row.takes_tokenizer)
+        raise ConfigError(
+            f"{arg('of', path)} is for the recipe {takers}, but {config.recipe} learns "
+            f"{'codes that come with their tokenizer' if wanted else 'images'}; leave it out"
+        )
+    if path is None:
+        raise ConfigError(
+            f"the recipe {config.recipe} predicts the codes of a trained VQ-VAE; give {arg('of', 'RUN')}, its run"
+        )
+    module, card = checkpoint.read(find_checkpoint(path))
+    if card.kind != wanted:
+        raise ConfigError(
+            f"{path} is of the kind {card.kind}, but {arg('of')} must be a {wanted}, whose codes are learned"
+        )
+    model: Any = config.model
+    if model.tokenizer not in ("", card.digest):
+        raise ConfigError(
+            f"model.tokenizer is {model.tokenizer!r}, but {path} is {card.digest[:16]}; leave model.tokenizer out, "
+            f"which {arg('of')} sets"
+        )
+    return dataclasses.replace(config, model=dataclasses.replace(model, tokenizer=card.digest)), Tokenizer(module, card)
 
 
 def _check_kind(config: RunConfig, kind: str, path: str | Path) -> None:

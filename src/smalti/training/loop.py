@@ -8,6 +8,7 @@ Several processes started by torchrun share each batch; only rank 0 writes files
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from smalti.checkpoint.run_dir import RunFolder
 from smalti.config.run import RunConfig
 from smalti.data.dataset import Dataset
 from smalti.errors import ConfigError, TrainingError, arg
-from smalti.recipes import Score, build_recipe
+from smalti.recipes import Score, Tokenizer, build_recipe
 from smalti.runtime.device import Machine
 from smalti.runtime.distributed import (
     all_reduce_max,
@@ -35,7 +36,7 @@ from smalti.runtime.distributed import (
 from smalti.runtime.rng import mix
 from smalti.training.batches import first_batches, open_feed, preview_count, spread_batch, spread_batches
 from smalti.training.control import Clock, StopSignals, agree
-from smalti.training.initial import read_initial, start_from
+from smalti.training.initial import read_initial, read_tokenizer, start_from
 from smalti.training.reporter import Reporter, SilentReporter
 from smalti.training.resume import check, load_state, restore_progress
 from smalti.training.writer import RunWriter
@@ -64,6 +65,7 @@ def train(
     *,
     held_out: Dataset | None = None,
     start_from: str | Path | None = None,
+    of: str | Path | None = None,
     machine: Machine | None = None,
     budget_seconds: float | None = None,
     on_nan: str | None = None,
@@ -80,6 +82,8 @@ def train(
         held_out: held-out set for scores and previews; None: the training set is used, and the log says so.
         start_from: run, checkpoint or zoo:NAME of a trained model of the same kind and with the same model settings,
             whose weights a new run starts from. To resume, give it again.
+        of: run, checkpoint or zoo:NAME of the trained VQ-VAE whose codes are learned, for the recipe `restore-codes`;
+            codes come with their own. To resume, give it again.
         machine: device, precision and compilation.
         budget_seconds: limit on the wall-clock time in the loop, including the time before a resume.
         on_nan: reaction to a loss that is NaN or infinite: "stop", or "rollback" to the last save with halved learning
@@ -103,12 +107,14 @@ def train(
         raise ConfigError(
             f"train.start_from is {config.train.start_from!r}; give {arg('start_from', 'RUN')}, that model"
         )
+    config, tokenizer = read_tokenizer(config, of)
     check(config, data, held_out, on_nan, on_collapse)
     folder = RunFolder(out)
     try:
         loop = _TrainingLoop(
-            config, data, folder, held_out=held_out, initial=initial, machine=machine, budget_seconds=budget_seconds,
-            policies={"nan": on_nan, "collapse": on_collapse}, license=license, reporter=reporter,
+            config, data, folder, held_out=held_out, initial=initial, tokenizer=tokenizer, machine=machine,
+            budget_seconds=budget_seconds, policies={"nan": on_nan, "collapse": on_collapse}, license=license,
+            reporter=reporter,
         )  # fmt: skip
         return loop.run()
     finally:
@@ -127,6 +133,7 @@ class _TrainingLoop:
         *,
         held_out: Dataset | None,
         initial: nn.Module | None,
+        tokenizer: Tokenizer | None,
         machine: Machine,
         budget_seconds: float | None,
         policies: dict[str, str],
@@ -149,6 +156,8 @@ class _TrainingLoop:
                 folder, resuming, data, machine, precision, self.device, reporter.message
             )
             context = config.kind.load_recipe().context_for(data, self.device, self.progress.precision)
+            if tokenizer is not None:
+                context = dataclasses.replace(context, tokenizer=tokenizer.to(self.device))
             self.recipe = build_recipe(config, context)
             if state is not None:
                 load_state(self.recipe, state, folder)

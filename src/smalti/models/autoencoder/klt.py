@@ -84,10 +84,17 @@ class TransformEncoder(nn.Module):
         """The linear part alone."""
         return self.linear.analyse(images - repeat_tile(self.mean * SLOWER, images))
 
+    def features(self, images: Tensor) -> Tensor:
+        """What the correction is made of: (B, width, H / patch, W / patch)."""
+        features: Tensor = self.blocks(self.stem(F.pixel_unshuffle(images, self.patch)))
+        return features
+
     def forward(self, images: Tensor) -> Tensor:
-        latents = self.transformed(images)
-        features = self.blocks(self.stem(F.pixel_unshuffle(images, self.patch)))
-        return latents + self.correct.analyse(F.relu(self.narrow(F.relu(features))))
+        return self.corrected(images, self.features(images))
+
+    def corrected(self, images: Tensor, features: Tensor) -> Tensor:
+        """The latents, from the images and their `features`."""
+        return self.transformed(images) + self.correct.analyse(F.relu(self.narrow(F.relu(features))))
 
 
 class TransformDecoder(nn.Module):
@@ -108,10 +115,17 @@ class TransformDecoder(nn.Module):
         nn.init.zeros_(cast(Tensor, self.correct.bias))
 
     def forward(self, latents: Tensor) -> Tensor:
+        return self.corrected(*self.features(latents))
+
+    def features(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Images of the linear part alone, and what their correction is made of, (B, width, H / patch, W / patch)."""
         base = self.linear.synthesise(latents)
         base = base + repeat_tile(self.mean * SLOWER, base)
         features = torch.cat([F.pixel_unshuffle(base, self.patch), self.spread.synthesise(latents)], dim=1)
-        features = self.blocks(self.stem(features.contiguous(memory_format=torch.channels_last)))
+        return base, self.blocks(self.stem(features.contiguous(memory_format=torch.channels_last)))
+
+    def corrected(self, base: Tensor, features: Tensor) -> Tensor:
+        """The images, from what `features` returns."""
         return base + F.pixel_shuffle(self.correct(F.relu(features)), self.patch)
 
 
