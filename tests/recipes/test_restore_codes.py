@@ -54,8 +54,7 @@ def test_it_learns_the_codes(planes: int, tmp_path: Path) -> None:
         "model.fidelity_start=1200", "model.perceptual.weight=0", "model.optimizer.learning_rate=5e-3", planes=planes,
     )  # fmt: skip
     first, last = watcher.records[0], watcher.records[-1]
-    assert last["accuracy"] > first["accuracy"] + 0.1
-    assert last["cross_entropy"] < first["cross_entropy"]
+    assert last["cross_entropy"] < first["cross_entropy"] / 2
     assert "psnr" not in first
     assert {"psnr", "gain"} <= last.keys()
 
