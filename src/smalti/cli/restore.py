@@ -35,7 +35,10 @@ if TYPE_CHECKING:
     from smalti.data.pictures import Picture
     from smalti.pipelines.restorer import Restorer
 
-_MODELS = "A run folder, a checkpoint file or zoo:NAME; several, separated by commas, are applied in this order."
+_MODELS = (
+    "A run folder, a checkpoint file, zoo:NAME, or by spandrel an ESRGAN, SPAN, NAFNet, DRUNet, ... as FILE.pth or "
+    "FILE.safetensors; several, separated by commas, are applied in this order."
+)
 OUT_HELP = (
     "Folder for the pictures, with the names and in the tree of folders that they have; or a file for one picture."
 )
@@ -182,11 +185,15 @@ def open_restorers(models: str, device: str) -> list[Restorer]:
     """
     from smalti.pipelines.base import load_as
     from smalti.pipelines.restorer import Restorer
+    from smalti.pipelines.spandrel_models import is_foreign, load_foreign
 
     names = [models] if Path(models).exists() else [name.strip() for name in models.split(",")]
     if not all(names):
         raise ConfigError(f"{models!r} has an empty name; write models as runs/jpeg-repair,runs/super-x2")
-    return [load_as(name, Restorer, device=device) for name in names]
+    return [
+        load_foreign(Path(name), device=device) if is_foreign(Path(name)) else load_as(name, Restorer, device=device)
+        for name in names
+    ]
 
 
 def _refuse_inside(images: Iterable[str], out: Path) -> None:
