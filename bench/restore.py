@@ -12,7 +12,7 @@ pictures of --split are used. They are degraded as by `smalti degrade`, seed 0, 
 
     denoise    BM3D for colours (package bm3d), told the deviation; non-local means (scikit-image), told it too, with
                the best of five filter strengths
-    super-xN   bicubic and Lanczos enlargement (Pillow)
+    super-xN   bicubic and Lanczos enlargement (Pillow), and bicubic with the kernel of torch and OpenCV
     fill       Telea (OpenCV) with the best of three radii, and biharmonic (scikit-image), in windows of 128x128
 
 PSNR and SSIM are means over pictures. In the features of each of --features: the perceptual distance

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from smalti.config.degradation import parse_degradation
@@ -27,6 +29,7 @@ def peers_of(task: str, degradation: str, scale: int) -> dict[str, Method]:
     if task.startswith("super"):
         return {
             "bicubic": lambda y, _: enlarged(y, scale, Image.Resampling.BICUBIC),
+            "bicubic, a = -0.75": lambda y, _: bicubic_of_torch(y, scale),
             "Lanczos": lambda y, _: enlarged(y, scale, Image.Resampling.LANCZOS),
         }
     if task == "fill":
@@ -66,6 +69,13 @@ def non_local_means(image: np.ndarray, deviation: float, strength: float) -> np.
 def enlarged(image: np.ndarray, scale: int, resample: Image.Resampling) -> np.ndarray:
     height, width = image.shape[:2]
     return np.asarray(Image.fromarray(image).resize((width * scale, height * scale), resample))
+
+
+def bicubic_of_torch(image: np.ndarray, scale: int) -> np.ndarray:
+    """The kernel of torch and OpenCV, which sharpens; that of Pillow and MATLAB has a = -0.5."""
+    values = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    found = F.interpolate(values, scale_factor=float(scale), mode="bicubic", align_corners=False)
+    return levels(found[0].permute(1, 2, 0).numpy() / 255)
 
 
 def telea(image: np.ndarray, hole: np.ndarray | None, radius: int) -> np.ndarray:

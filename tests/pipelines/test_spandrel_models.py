@@ -45,7 +45,7 @@ def test_a_model_of_spandrel_is_a_restorer() -> None:
     torch.manual_seed(0)
     descriptor, image = Descriptor(), pixels(1, side=70)[0][:50]
     model = restorer_of(descriptor, Path("x.pth"))
-    assert (model.scale, model.needs_hole, model.degradation) == (2, False, "")
+    assert (model.scale, model.needs_hole, model.degradation) == (2, False, "not known")
     found = model.restore(image)
     wanted = descriptor(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)[0].permute(1, 2, 0).numpy()
     assert np.abs(found - wanted * 255).max() <= 0.51
