@@ -66,6 +66,6 @@ RESTORERS: dict[str, Preset] = {
             dataclasses.replace(_PHOTOS, crop=128),
             _LOOP,
         ),
-        "predicts the codes of the undamaged photograph by a VQ-VAE (--of RUN), with a fidelity to choose when applied",
+        "predicts the codes that a trained VQ-VAE gives undamaged photographs; how faithful, is chosen when applied",
     ),
 }
