@@ -38,7 +38,10 @@ _MODELS = "A run folder, a checkpoint file or zoo:NAME; several, separated by co
 _OUT = "Folder for the pictures, with the names and in the tree of folders that they have; or a file for one picture."
 _FORMAT = "Format of the pictures. Default: their own, and png for those that are neither PNG, WebP nor JPEG."
 _HOLES = "For a model that fills holes: a mask, white where pixels are missing; or a folder of NAME.mask.png."
-_TILE = "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result."
+_TILE = (
+    "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result, except "
+    "with models of restore-codes whose VQ-VAE normalises over the picture."
+)
 _LIMIT = "Pixels of a picture, above which a file is refused before memory is taken."
 _COMPARE = "An HTML page to write: the pictures before and after."
 _REFERENCE = "For the page: the undamaged picture, or a folder of them by the same names, to give PSNR and SSIM."
