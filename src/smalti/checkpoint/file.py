@@ -59,7 +59,7 @@ class Card:
         version: of smalti, at the time of writing.
         score: the latest score on the held-out set, {} without one.
         digest: sha256 of configuration and tensors; set by `write`.
-        tokenizer: card of the VQ-VAE whose codes a prior models; None for other kinds.
+        tokenizer: card of the VQ-VAE whose codes a prior models or a restorer predicts; None for other kinds.
     """
 
     kind: str

@@ -44,6 +44,10 @@ OUT_HELP = (
 )
 FORMAT_HELP = "Format of the pictures. Default: their own, and png for those that are neither PNG, WebP nor JPEG."
 _HOLES = "For a model that fills holes: a mask, white where pixels are missing; or a folder of NAME.mask.png."
+_TILE = (
+    "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result, except "
+    "with models of restore-codes whose VQ-VAE normalises over the picture, and with networks of other projects."
+)
 TILE_HELP = "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result."
 LIMIT_HELP = "Pixels of a picture, or of all frames of an animation, above which a file is refused."
 COMPARE_HELP = "An HTML page to write: the pictures before and after."
@@ -84,7 +88,7 @@ def restore(
     strength: Annotated[float, Parameter(help=STRENGTH_HELP)] = 1.0,
     fidelity: Annotated[float | None, Parameter(help=_FIDELITY)] = None,
     self_ensemble: Flag = False,
-    tile: Annotated[int | None, Parameter(help=TILE_HELP)] = None,
+    tile: Annotated[int | None, Parameter(help=_TILE)] = None,
     pixel_limit: Annotated[int, Parameter(help=LIMIT_HELP)] = PIXEL_LIMIT,
     compare: Annotated[Path | None, Parameter(help=COMPARE_HELP)] = None,
     reference: Annotated[Path | None, Parameter(help=REFERENCE_HELP)] = None,

@@ -70,6 +70,6 @@ RESTORERS: dict[str, Preset] = {
             dataclasses.replace(_PHOTOS, crop=128),
             _LOOP,
         ),
-        "predicts the codes of the undamaged photograph by a trained VQ-VAE, with a fidelity to choose when applied",
+        "predicts the codes that a trained VQ-VAE gives undamaged photographs; how faithful, is chosen when applied",
     ),
 }
