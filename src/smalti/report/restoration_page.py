@@ -78,14 +78,14 @@ def restoration_page(
 
     Args:
         pictures: in the order of the page.
-        models: name and degradation of each model.
+        models: name and degradation of each model, "" for one that undoes none.
         strength: as it was asked for.
         without: why a picture has no figures, by its name.
     """
     report = Report("Before and after", ", then ".join(name for name, _ in models))
     report.facts({
         "pictures": f"{len(pictures):,}",
-        **{f"trained to undo, {name}": degradation for name, degradation in models},
+        **{f"trained to undo, {name}": degradation for name, degradation in models if degradation},
         "strength": f"{strength:g}",
     })  # fmt: skip
     measured = [one for one in pictures if one.before is not None and one.after is not None]
