@@ -32,6 +32,7 @@ from smalti.checkpoint.file import (
 from smalti.config.autoencoder import ClassicConfig
 from smalti.config.contrastive import ContrastiveConfig, VisionTransformerConfig
 from smalti.config.gan import DCGANConfig, GANConfig
+from smalti.config.kinds import KINDS
 from smalti.config.prior import PriorConfig
 from smalti.config.quantizer import VectorConfig
 from smalti.config.run import RunConfig
@@ -257,7 +258,7 @@ def test_an_unknown_kind_names_the_nearest(written: Path, kind: Any) -> None:
     change_entry(written, change)
     refused(
         written,
-        "did you mean 'gan'?" if kind == "gna" else "known: codec, context, contrastive, gan, prior, restore, vqvae",
+        "did you mean 'gan'?" if kind == "gna" else f"known: {', '.join(sorted(KINDS))}",
     )
 
 

@@ -15,7 +15,7 @@ import pytest
 from command_line import folder as write_pictures
 from command_line import refused
 from cyclopts import App
-from small_runs import settings, small_config, small_data
+from small_runs import settings, small_config, small_data, small_pairs
 from zoo_files import write_zoo
 
 import smalti as package
@@ -28,7 +28,7 @@ from smalti.features.extractor import extractor
 from smalti.runtime.device import Machine
 from smalti.training.loop import train
 
-NAMES = ["codec", "eye", "gan", "prior", "restorer", "vqvae"]
+NAMES = ["codec", "eye", "gan", "prior", "restorer", "translator", "vqvae"]
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,14 @@ def restorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("translator")
+    config = small_config("restyle-paired")
+    train(config, small_pairs(folder), folder / "run", machine=Machine("cpu", "float32"))
+    return folder / "run"
+
+
 @pytest.fixture
 def place(
     tmp_path: Path,
@@ -46,11 +54,12 @@ def place(
     priors: SimpleNamespace,
     codec: Path,
     restorer: Path,
+    translator: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
     """A zoo of small trained models, one of each kind."""
     runs = {name: getattr(trained, name) for name in ("vqvae", "gan", "eye")}
-    runs |= {"prior": priors.plain, "codec": codec, "restorer": restorer}
+    runs |= {"prior": priors.plain, "codec": codec, "restorer": restorer, "translator": translator}
     return write_zoo(tmp_path / "zoo", monkeypatch, **{name: run / "last.safetensors" for name, run in runs.items()})
 
 
@@ -130,6 +139,7 @@ USES = [
         ("fill", "zoo:prior", "in/000.png", "--mask", "0,0,8,8", "--count", 1, "--out", "filled"),
         ("vary", "zoo:prior", "in/000.png", "--count", 1, "--out", "varied"),
         ("restore", "zoo:restorer", "in", "--out", "restored"),
+    ("restyle", "zoo:translator", "in", "--out", "restyled"),
         ("evaluate", "autoencoder", "zoo:vqvae", "--on", "in", *AGAINST),
         ("evaluate", "generator", "zoo:gan", "--against", "in", "--count", 12, *AGAINST),
         ("evaluate", "folder", "in", "--against", "in", *AGAINST),
