@@ -42,19 +42,46 @@ _MODELS = (
 OUT_HELP = (
     "Folder for the pictures, with the names and in the tree of folders that they have; or a file for one picture."
 )
-FORMAT_HELP = "Format of the pictures. Default: their own, and png for those that are neither PNG, WebP nor JPEG."
 _HOLES = "For a model that fills holes: a mask, white where pixels are missing; or a folder of NAME.mask.png."
-_TILE = (
-    "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result, except "
-    "with models of restore-codes whose VQ-VAE normalises over the picture, and with networks of other projects."
-)
-TILE_HELP = "Side in pixels of the tiles in which pictures are restored; it changes memory and time, not the result."
-LIMIT_HELP = "Pixels of a picture, or of all frames of an animation, above which a file is refused."
-COMPARE_HELP = "An HTML page to write: the pictures before and after."
-REFERENCE_HELP = "For the page: the wanted picture, or a folder of them by the same names, to give PSNR and SSIM."
 _FIDELITY = "For a model of the preset restore-codes, from 0, made of codes alone, to 1, nearest to the picture."
-PIXEL_LIMIT = 2**27  # pictures of a hundred megapixels are taken
-STRENGTH_HELP = "From 0, the picture as it was, to 1; up to 2 exaggerates."
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions:
+    """How models are applied to pictures, and what is written.
+
+    Parameters
+    ----------
+    format:
+        Format of the pictures. Default: their own, and png for those that are neither PNG, WebP nor JPEG.
+    strength:
+        From 0, the picture as it was, to 1; up to 2 exaggerates.
+    self_ensemble:
+        Mean over the eight turned and mirrored pictures: slightly better, eight times as long.
+    tile:
+        Side in pixels of the tiles in which pictures are restored. It changes memory and time, and the result only with
+        models of restore-codes whose VQ-VAE normalises over the picture, and with networks of other projects.
+    pixel_limit:
+        Pixels of a picture, or of all frames of an animation, above which a file is refused.
+    compare:
+        An HTML page to write: the pictures before and after.
+    reference:
+        For the page: the wanted picture, or a folder of them by the same names, to give PSNR and SSIM.
+    """
+
+    format: Format | None = None
+    strength: float = 1.0
+    self_ensemble: Flag = False
+    tile: int | None = None
+    pixel_limit: int = 2**27  # pictures of a hundred megapixels are taken
+    compare: Path | None = None
+    reference: Path | None = None
+    device: Device = "cpu"
+    overwrite: Overwrite = False
+
+
+DEFAULTS = PictureOptions()
 
 
 @dataclass(frozen=True)
@@ -62,11 +89,8 @@ class _Request:
     """What is wanted of every picture."""
 
     models: Sequence[Restorer]
+    options: PictureOptions
     holes: Path | None
-    strength: float
-    self_ensemble: bool
-    tile: int | None
-    pixel_limit: int
     fidelity: float | None
 
 
@@ -83,48 +107,26 @@ def restore(
     /,
     *,
     out: Annotated[OutPath, Parameter(help=OUT_HELP)],
-    format: Annotated[Format | None, Parameter(help=FORMAT_HELP)] = None,
     holes: Annotated[Path | None, Parameter(help=_HOLES)] = None,
-    strength: Annotated[float, Parameter(help=STRENGTH_HELP)] = 1.0,
     fidelity: Annotated[float | None, Parameter(help=_FIDELITY)] = None,
-    self_ensemble: Flag = False,
-    tile: Annotated[int | None, Parameter(help=_TILE)] = None,
-    pixel_limit: Annotated[int, Parameter(help=LIMIT_HELP)] = PIXEL_LIMIT,
-    compare: Annotated[Path | None, Parameter(help=COMPARE_HELP)] = None,
-    reference: Annotated[Path | None, Parameter(help=REFERENCE_HELP)] = None,
-    device: Device = "cpu",
-    overwrite: Overwrite = False,
+    options: PictureOptions = DEFAULTS,
 ) -> int:
     """Restore pictures with models of a preset such as denoise or super-x2.
 
     Pictures that are in the output folder already are left as they are, so an interrupted job goes on with the same
     command. Colour profile, EXIF, XMP and resolution are kept; animations are restored frame by frame.
-
-    Parameters
-    ----------
-    self_ensemble:
-        Mean over the eight turned and mirrored pictures: slightly better, eight times as long.
     """
     return apply_models(
-        lambda: open_restorers(models, device), images, out, format=format, holes=holes, strength=strength,
-        fidelity=fidelity, self_ensemble=self_ensemble, tile=tile, pixel_limit=pixel_limit, compare=compare,
-        reference=reference, overwrite=overwrite,
-    )  # fmt: skip
+        lambda: open_restorers(models, options.device), images, out, options, holes=holes, fidelity=fidelity
+    )
 
 
 def apply_models(
     opened: Callable[[], Sequence[Restorer]],
     images: tuple[str, ...],
     out: Path,
+    options: PictureOptions,
     *,
-    format: Format | None,
-    strength: float,
-    self_ensemble: bool,
-    tile: int | None,
-    pixel_limit: int,
-    overwrite: bool,
-    compare: Path | None = None,
-    reference: Path | None = None,
     holes: Path | None = None,
     fidelity: float | None = None,
     words: tuple[str, str] = ("restoring", "restored"),
@@ -144,22 +146,22 @@ def apply_models(
     one = names_a_picture(out)
     if not one:
         _refuse_inside(images, out)
-    page = _page(compare, reference, pixel_limit, overwrite)
+    page = _page(options)
     chain = opened()
     _check_holes(chain, holes)
     if fidelity is not None and not any(model.has_fidelity for model in chain):
         raise ConfigError("none of the models has a fidelity, which models of restore-codes have; leave --fidelity out")
-    request = _Request(chain, holes, strength, self_ensemble, tile, pixel_limit, fidelity)
+    request = _Request(chain, options, holes, fidelity)
     with counting("looking") as tell:
         pictures = list_pictures(images, progress=tell)
-    targets = one_target(out, len(pictures)) if one else _targets(pictures.names, out, format)
+    targets = one_target(out, len(pictures)) if one else _targets(pictures.names, out, options.format)
     refuse_inputs(targets, images)
     remove_leftovers(targets)
     skipped = 0
 
     def work(number: int, contents: Contents) -> None:
         nonlocal skipped
-        there = targets[number].exists() and not overwrite
+        there = targets[number].exists() and not options.overwrite
         skipped += there
         if there and page is None:
             return
@@ -172,7 +174,7 @@ def apply_models(
     if failed == len(pictures):
         raise DataError(f"no picture could be {ended}; the lines above say why")
     if page is not None:
-        page.write(chain, strength)
+        page.write(chain, options.strength)
     parts = [f"{counted(len(pictures) - failed - skipped)} {ended}"]
     parts += [f"{skipped:,} there already (--overwrite does them again)"] * bool(skipped)
     parts += [f"{failed:,} left out"] * bool(failed)
@@ -233,24 +235,24 @@ def _targets(names: Sequence[str], out: Path, format: str | None) -> list[Path]:
     return targets
 
 
-def _page(compare: Path | None, reference: Path | None, pixel_limit: int, overwrite: bool) -> BeforeAfter | None:
-    if compare is None:
-        if reference is not None:
+def _page(options: PictureOptions) -> BeforeAfter | None:
+    if options.compare is None:
+        if options.reference is not None:
             raise ConfigError("--reference is for the page; give --compare a name that ends in .html")
         return None
-    return BeforeAfter(compare, reference, pixel_limit=pixel_limit, overwrite=overwrite)
+    return BeforeAfter(options.compare, options.reference, pixel_limit=options.pixel_limit, overwrite=options.overwrite)
 
 
 def _restore(request: _Request, contents: Contents, name: str, target: Path) -> tuple[Picture, Picture]:
     """Restore one picture, or all frames of an animation, and write it; gives the (first) one before and after."""
     from smalti.report.picture_files import format_of, save_animation, save_picture
 
-    animation = read_frames(contents, pixel_limit=request.pixel_limit)
+    animation = read_frames(contents, pixel_limit=request.options.pixel_limit)
     if animation is not None:
         restored = animation.each(lambda frame: _restored(request, name, frame))
         save_animation(target, restored, format=format_of(target))
         return animation.frames[0], restored.frames[0]
-    before = read_contents(contents, pixel_limit=request.pixel_limit)
+    before = read_contents(contents, pixel_limit=request.options.pixel_limit)
     after = _restored(request, name, before)
     save_picture(target, after, format=format_of(target))
     return before, after
@@ -260,15 +262,18 @@ def _there(request: _Request, contents: Contents, name: str, target: Path) -> tu
     """A picture and what an earlier call made of it."""
     from smalti.data.pictures import read_picture
 
-    before = read_contents(contents, pixel_limit=request.pixel_limit)
-    return before, read_picture(target, metadata=False, pixel_limit=max(request.pixel_limit, 64 * before.pixels.size))
+    before = read_contents(contents, pixel_limit=request.options.pixel_limit)
+    return before, read_picture(
+        target, metadata=False, pixel_limit=max(request.options.pixel_limit, 64 * before.pixels.size)
+    )
 
 
 def _restored(request: _Request, name: str, picture: Picture) -> Picture:
+    options = request.options
     for model in request.models:
         hole = _hole(request, name, picture) if model.needs_hole else None
         picture = model.restore(
-            picture, hole=hole, strength=request.strength, self_ensemble=request.self_ensemble, tile=request.tile,
+            picture, hole=hole, strength=options.strength, self_ensemble=options.self_ensemble, tile=options.tile,
             fidelity=request.fidelity if model.has_fidelity else None,
         )  # fmt: skip
     return picture
@@ -291,7 +296,7 @@ def _hole(request: _Request, name: str, picture: Picture) -> Picture:
         )
         if not path.exists():
             raise DataError(f"there is no mask {path} for it")
-    mask = read_picture(path, metadata=False, pixel_limit=request.pixel_limit)
+    mask = read_picture(path, metadata=False, pixel_limit=request.options.pixel_limit)
     if mask.pixels.shape[:2] != picture.pixels.shape[:2]:
         raise DataError(
             f"its mask {path} has {mask.pixels.shape[0]}x{mask.pixels.shape[1]} pixels, the picture "
